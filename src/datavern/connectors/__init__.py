@@ -1,0 +1,1 @@
+"""Pools, health, failover, retries and routing: independent of any engine."""

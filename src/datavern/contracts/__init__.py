@@ -1,0 +1,1 @@
+"""The vocabulary that everyone shares. It imports nothing of Datavern's own."""

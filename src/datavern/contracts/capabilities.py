@@ -1,0 +1,371 @@
+"""What an engine can do: a frozen record of optional protocols.
+
+A feature asks for the capability (`needs`), never for the engine, and never keeps one across operations: after a
+failover it would speak to the old primary.
+
+Every coroutine here may be cancelled. A cancelled call never swallows the cancellation, never leaks a connection and
+never hands one on that still holds an unread answer. None is idempotent unless it says so, and none retries by itself
+unless it says so: what may be retried is told by the error's ``retry``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, TypeVar, overload
+
+from datavern.contracts.errors import CapabilityMissing
+from datavern.contracts.values import Health, Location, Parameters, Row
+
+if TYPE_CHECKING:
+    import sqlalchemy as sa
+    from sqlalchemy.engine import Dialect
+
+__all__ = [
+    "Capabilities",
+    "Column",
+    "Isolation",
+    "Ledger",
+    "Provider",
+    "Services",
+    "Session",
+    "Shape",
+    "ShapeColumn",
+    "Store",
+    "Subjects",
+    "Transaction",
+    "Transactions",
+    "needs",
+]
+
+T = TypeVar("T")
+Isolation = Literal["read committed", "repeatable read", "snapshot", "serializable"]
+
+
+class Session(Protocol):
+    """Statements, one by one: on a provider each in a transaction of its own, on a transaction all in that one.
+
+    SQL and placeholders are the engine's own and pass through untouched.
+    Every method raises `ProviderError`: `QueryRejected` (with `position` where the engine tells it),
+    `ConstraintViolated`, `SerializationConflict`, `ConnectionFailed`, `PoolTimeout`, `OutcomeUnknown`.
+    """
+
+    @property
+    def provider(self) -> Provider:
+        """The provider that this session speaks through."""
+        ...
+
+    async def query(self, sql: str, parameters: Parameters = ()) -> Sequence[Row]:
+        """All rows of a statement; an empty sequence when there are none."""
+        ...
+
+    async def query_one(self, sql: str, parameters: Parameters = ()) -> Row | None:
+        """The first row, or None."""
+        ...
+
+    async def query_value(self, sql: str, parameters: Parameters = ()) -> Any:
+        """The first column of the first row, or None."""
+        ...
+
+    async def execute(self, sql: str, parameters: Parameters = ()) -> int:
+        """Run a statement; how many rows it inserted, updated or deleted (0 for anything else)."""
+        ...
+
+    async def execute_many(self, sql: str, parameters: Sequence[Parameters]) -> int:
+        """Run a statement once for each set of parameters, all or none of them; how many sets were run."""
+        ...
+
+    def stream(
+        self, sql: str, parameters: Parameters = (), *, batch_size: int = 1000
+    ) -> AbstractAsyncContextManager[AsyncIterator[Row]]:
+        """Rows in constant memory, `batch_size` of them fetched at a time. Leaving early gives the connection back."""
+        ...
+
+
+class Transaction(Session, Protocol):
+    """An open transaction: commits when its block ends, rolls back when an exception leaves it."""
+
+    def savepoint(self) -> AbstractAsyncContextManager[Self]:
+        """A nested block that can fail on its own: rolled back when an exception leaves it."""
+        ...
+
+
+class Transactions(Protocol):
+    """Transactions with isolation."""
+
+    def transaction(
+        self, *, isolation: Isolation | None = None, read_only: bool = False
+    ) -> AbstractAsyncContextManager[Transaction]:
+        """Begin a transaction; the engine's own default isolation when None.
+
+        Raises:
+            OutcomeUnknown: the commit was sent and no answer came.
+        """
+        ...
+
+    async def run_in_transaction(
+        self,
+        work: Callable[[Any], Awaitable[T]],
+        *,
+        isolation: Isolation | None = None,
+        read_only: bool = False,
+        attempts: int = 5,
+    ) -> T:
+        """Run ``work(tx)`` in a transaction, again from the start while an error says that it may be (`retry`)."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column (or a document's field) as the live schema has it.
+
+    Attributes:
+        name: as the engine spells it.
+        type: the engine's own name of its type, lower case.
+        nullable: whether it takes NULL.
+        primary_key: 1-based position in the primary key, or 0.
+        default: whether the engine fills it in when an insert leaves it out.
+    """
+
+    name: str
+    type: str
+    nullable: bool = True
+    primary_key: int = 0
+    default: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """A table (a collection, a key pattern) as it stands.
+
+    Attributes:
+        name: as it was asked for.
+        columns: in order.
+        unique: each set of columns that a unique constraint or index covers, the primary key among them.
+        indexed: the leading column of every index.
+        referenced_by: ``table.column`` of each foreign key that points here.
+    """
+
+    name: str
+    columns: tuple[Column, ...]
+    unique: tuple[frozenset[str], ...] = ()
+    indexed: frozenset[str] = frozenset()
+    referenced_by: tuple[str, ...] = ()
+
+    @property
+    def primary_key(self) -> tuple[str, ...]:
+        """The primary key's columns, in order; empty when there is none."""
+        keyed = sorted((c for c in self.columns if c.primary_key), key=lambda c: c.primary_key)
+        return tuple(c.name for c in keyed)
+
+    def column(self, name: str) -> Column | None:
+        """The column of that name, or None."""
+        return next((c for c in self.columns if c.name == name), None)
+
+
+@dataclass(frozen=True, slots=True)
+class ShapeColumn:
+    """A column that a dataset needs.
+
+    Attributes:
+        type: "text", "integer", "real", "boolean", "bytes", "date", "timestamp" or "json", in the engine's own words.
+    """
+
+    name: str
+    type: Literal["text", "integer", "real", "boolean", "bytes", "date", "timestamp", "json"] = "text"
+    nullable: bool = True
+    indexed: bool = False
+    unique: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What a dataset needs of its store: `Subjects.prepare` makes it so."""
+
+    store: str
+    columns: tuple[ShapeColumn, ...]
+    primary_key: tuple[str, ...]
+
+
+class Subjects(Protocol):
+    """The rows of a store, addressed by plain values of their columns: what personal data needs of an engine.
+
+    Names are identifiers, quoted by the engine, so any name is safe here. `where` holds column = value pairs that must
+    all hold; a value that is a tuple means "any of these"; None means IS NULL. Rows come as dicts.
+    `transaction` is an open transaction of the same provider, or None for one of the call's own.
+    """
+
+    async def describe(self, store: str, *, transaction: Any = None) -> Store | None:
+        """The store as it stands in the live schema, or None when there is none."""
+        ...
+
+    async def prepare(self, shape: Shape) -> list[str]:
+        """Make the store, or add what it lacks, and say what was run. Idempotent; safe in several processes at once.
+
+        Nothing is ever dropped or retyped.
+
+        Raises:
+            ConfigurationError: a column is there with a type that cannot hold what it must.
+        """
+        ...
+
+    async def insert(self, store: str, rows: Sequence[Mapping[str, Any]], *, transaction: Any = None) -> None:
+        """Insert rows, all or none; every row has the same columns."""
+        ...
+
+    async def select(
+        self,
+        store: str,
+        where: Mapping[str, Any],
+        *,
+        columns: Sequence[str] | None = None,
+        order_by: Sequence[str] = (),
+        limit: int | None = None,
+        lock: bool = False,
+        transaction: Any = None,
+    ) -> list[dict[str, Any]]:
+        """Rows that match; `lock` holds them against change until the transaction ends."""
+        ...
+
+    def stream(
+        self, store: str, where: Mapping[str, Any], *, batch_size: int = 1000, transaction: Any = None
+    ) -> AbstractAsyncContextManager[AsyncIterator[dict[str, Any]]]:
+        """Rows that match, in constant memory."""
+        ...
+
+    async def update(
+        self, store: str, where: Mapping[str, Any], changes: Mapping[str, Any], *, transaction: Any = None
+    ) -> int:
+        """Change the rows that match; how many. An empty `where` raises `ValueError`: nobody means every row."""
+        ...
+
+    async def delete(self, store: str, where: Mapping[str, Any], *, transaction: Any = None) -> int:
+        """Delete the rows that match; how many. An empty `where` raises `ValueError`."""
+        ...
+
+
+class Ledger(Protocol):
+    """What an engine must offer to hold Datavern's own tables, the audit log among them.
+
+    Datavern's own tables use text, bytes and 64-bit integers only, and hold time as RFC 3339 text in UTC: the same on
+    every engine.
+
+    Attributes:
+        dialect: SQLAlchemy's dialect with the driver's placeholders (``$1``, ``?``): for `Statement` to compile with.
+        stamp_type: SQL type of the commit-order stamp of an audit entry.
+        stamp_default: SQL expression that stamps an entry as it is inserted.
+        settled: SQL predicate over the column ``stamp``: true for entries that no open transaction can precede.
+            Entries ordered by ``(era, stamp, id)`` and settled never get a neighbour before them.
+    """
+
+    @property
+    def dialect(self) -> Dialect:
+        """The dialect that statements compile for."""
+        ...
+
+    stamp_type: str
+    stamp_default: str
+    settled: str
+
+    async def create_tables(self, metadata: sa.MetaData) -> list[str]:
+        """Make the tables and indexes that are missing; what was run. Idempotent; safe in several processes at once."""
+        ...
+
+    async def lock(self, name: str, *, transaction: Transaction) -> bool:
+        """Take the named lock until the transaction ends; False at once when another session holds it."""
+        ...
+
+    async def identity(self) -> str:
+        """What tells this server's commit order from another's: it changes when the data is restored elsewhere."""
+        ...
+
+
+class Services(Protocol):
+    """What a manager gives its providers, so that an engine can offer calls that belong to the features above it."""
+
+    async def store_personal_data(self, provider: Provider, data: Mapping[str, Any], consent: Any) -> Any:
+        """Seal `data` and keep it in the provider's built-in ``personal_data`` table, with consent and audit."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What a provider can do; None where it cannot, and `reasons` says why."""
+
+    session: Session | None = None
+    transactions: Transactions | None = None
+    subjects: Subjects | None = None
+    ledger: Ledger | None = None
+    reasons: Mapping[str, str] = field(default_factory=dict)
+
+
+class Provider(Protocol):
+    """A database. The constructor does no I/O; ``async with`` opens and closes it.
+
+    Attributes:
+        name: unique within a manager.
+        engine: "postgresql", "sqlite", …
+        location: where its data is.
+        region: the region identifier behind the location (``azure:norwayeast``), or None.
+        compliance: the rule sets it was asked to follow.
+    """
+
+    name: str
+    engine: str
+    location: Location
+    region: str | None
+    compliance: frozenset[str]
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What it can do."""
+        ...
+
+    @property
+    def encrypted(self) -> bool:
+        """Whether the connection is encrypted and verified, or cannot leave this machine."""
+        ...
+
+    async def connect(self) -> None:
+        """Open it. Idempotent. Raises `ConnectionFailed` or `ConfigurationError`."""
+        ...
+
+    async def close(self) -> None:
+        """Close it and let go of everything. Idempotent; never hangs on a frozen socket."""
+        ...
+
+    async def __aenter__(self) -> Self: ...
+    async def __aexit__(self, *exc: object) -> None: ...
+
+    async def health(self) -> Health:
+        """Ask the server how it is. Never raises for a server that does not answer: that is a `Health` too."""
+        ...
+
+    def attach(self, services: Services) -> None:
+        """Called by the manager that the provider belongs to."""
+        ...
+
+
+@overload
+def needs(provider: Provider, capability: Literal["session"]) -> Session: ...
+@overload
+def needs(provider: Provider, capability: Literal["transactions"]) -> Transactions: ...
+@overload
+def needs(provider: Provider, capability: Literal["subjects"]) -> Subjects: ...
+@overload
+def needs(provider: Provider, capability: Literal["ledger"]) -> Ledger: ...
+@overload
+def needs(provider: Provider, capability: str) -> Any: ...
+def needs(provider: Provider, capability: str) -> Any:
+    """The provider's capability of that name, to be used now and not kept.
+
+    Raises:
+        CapabilityMissing: the engine lacks it; the message says why.
+    """
+    capabilities = provider.capabilities
+    found = getattr(capabilities, capability, None)
+    if found is None:
+        reason = capabilities.reasons.get(capability, f"the engine {provider.engine} does not offer it")
+        raise CapabilityMissing(capability, provider.name, reason)
+    return found

@@ -1,0 +1,152 @@
+"""Values that every part of Datavern speaks of: classification, location, health, and who is acting."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Literal, Protocol
+
+__all__ = [
+    "Classification",
+    "Compliance",
+    "Health",
+    "Location",
+    "Parameters",
+    "PoolStats",
+    "Row",
+    "actor",
+    "current_actor",
+    "now",
+    "timestamp",
+]
+
+Parameters = Sequence[Any] | Mapping[str, Any]
+"""A statement's parameters: by position, or by name where the engine has names (SQLite)."""
+
+Compliance = Literal["gdpr", "nsm"]
+
+
+class Row(Protocol):
+    """A row answers by name and by position, has its columns' names as `keys()`, and makes a `dict`.
+
+    `asyncpg.Record` and `sqlite3.Row` are such rows as they stand: no row is copied on its way to the caller.
+    """
+
+    def __getitem__(self, key: Any, /) -> Any: ...
+    def __len__(self) -> int: ...
+    def __iter__(self) -> Iterator[Any]: ...
+    def keys(self) -> Any:
+        """The columns' names, in order."""
+        ...
+
+
+class Classification(StrEnum):
+    """How far data may travel (sikkerhetsloven § 5-3; the mapping to these names is Datavern's).
+
+    STRENGT HEMMELIG is out of scope, and refused by name.
+    """
+
+    OPEN = "OPEN"
+    RESTRICTED = "RESTRICTED"
+    CONFIDENTIAL = "CONFIDENTIAL"
+    SECRET = "SECRET"  # noqa: S105  (a classification, not a password)
+
+
+class Location(StrEnum):
+    """Where data is: norway ⊂ eu (the EEA) ⊂ global."""
+
+    NORWAY = "norway"
+    EU = "eu"
+    GLOBAL = "global"
+
+
+@dataclass(frozen=True, slots=True)
+class PoolStats:
+    """A pool at one moment.
+
+    Attributes:
+        size: connections open, in use or idle.
+        idle: connections open and free.
+        in_use: connections that a caller holds.
+        waiting: callers that wait for one.
+        connecting: connections being made.
+        generation: how often every connection was retired at once (a failover, a restart).
+        acquired: acquisitions served since the pool opened.
+        created: connections made since the pool opened.
+        discarded: connections thrown away (broken, too old, of an earlier generation).
+        reset: reset round trips made.
+        timeouts: acquisitions that gave up.
+    """
+
+    size: int = 0
+    idle: int = 0
+    in_use: int = 0
+    waiting: int = 0
+    connecting: int = 0
+    generation: int = 0
+    acquired: int = 0
+    created: int = 0
+    discarded: int = 0
+    reset: int = 0
+    timeouts: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """What a provider says of itself, asked just now.
+
+    Attributes:
+        status: "healthy", "degraded" (answers, but not as it should) or "unhealthy".
+        role: "primary" (takes writes), "secondary" (does not), or "unknown": the server's word, not the label's.
+        latency: seconds that the probe took, or None when it got no answer.
+        version: the server's version, as it says it.
+        detail: why it is not healthy; empty when it is. Never holds a secret or a value.
+        pool: the pool's state, where there is one.
+    """
+
+    status: Literal["healthy", "degraded", "unhealthy"]
+    role: Literal["primary", "secondary", "unknown"] = "unknown"
+    latency: float | None = None
+    version: str = ""
+    detail: str = ""
+    pool: PoolStats | None = None
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+_actor: ContextVar[str | None] = ContextVar("datavern_actor", default=None)
+
+
+@contextmanager
+def actor(name: str) -> Iterator[None]:
+    """Say who is acting, for the audit log and for ``created_by``: ``with datavern.actor("case-worker-7"):``.
+
+    Holds for this task and for those that it starts.
+    """
+    token = _actor.set(name)
+    try:
+        yield
+    finally:
+        _actor.reset(token)
+
+
+def current_actor() -> str | None:
+    """The acting person or service, or None when nobody said."""
+    return _actor.get()
+
+
+def now() -> dt.datetime:
+    """The time now, in UTC."""
+    return dt.datetime.now(dt.UTC)
+
+
+def timestamp(moment: dt.datetime | None = None) -> str:
+    """`moment` (now when None) as Datavern's own tables hold time: RFC 3339, UTC, microseconds, ``Z``.
+
+    The same text on every engine; it sorts as time does.
+    """
+    moment = now() if moment is None else moment.astimezone(dt.UTC)
+    return moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ")

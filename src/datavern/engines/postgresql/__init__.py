@@ -1,0 +1,1 @@
+"""PostgreSQL, on asyncpg's connections."""

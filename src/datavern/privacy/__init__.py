@@ -1,0 +1,1 @@
+"""Data map, residency, consent, personal data and subject requests."""
