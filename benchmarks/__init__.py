@@ -1,0 +1,153 @@
+"""The figures: ours and the named peers, interleaved in one run, as ratios.
+
+One module per figure group, each with ``async def figures() -> list[Figure]``. ``python -m benchmarks`` runs them all
+and writes RESULTS.md; ``python -m benchmarks postgresql_select`` runs one and prints.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import statistics
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+
+__all__ = ["Figure", "Run", "fan", "interleave", "pin"]
+
+Run = Callable[[int], Awaitable[object]]
+"""Does a number of operations."""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One measured figure.
+
+    Attributes:
+        title: what was done.
+        ours: the variant that is ours.
+        times: seconds per operation of each variant, one for each round; the rounds are interleaved.
+        at_most: peer → the highest ratio ours/peer that we promise.
+        at_least: peer → how many times as fast as the peer we promise to be.
+        shown: peers measured beside, with no promise.
+        note: what to know when reading it.
+    """
+
+    title: str
+    ours: str
+    times: Mapping[str, list[float]]
+    at_most: Mapping[str, float] = field(default_factory=dict)
+    at_least: Mapping[str, float] = field(default_factory=dict)
+    note: str = ""
+
+    def median(self, name: str) -> float:
+        """Median seconds per operation."""
+        return statistics.median(self.times[name])
+
+    def ratio(self, peer: str) -> float:
+        """Median over the rounds of ours/peer, each round paired with its own."""
+        pairs = zip(self.times[self.ours], self.times[peer], strict=True)
+        return statistics.median(a / b for a, b in pairs)
+
+    def spread(self, peer: str) -> tuple[float, float]:
+        """Quartiles of the same ratios."""
+        pairs = [a / b for a, b in zip(self.times[self.ours], self.times[peer], strict=True)]
+        low, _, high = statistics.quantiles(pairs, n=4)
+        return low, high
+
+    def rows(self) -> list[tuple[str, str, str, str, str]]:
+        """Peer, ours and theirs in µs, ratio, promise and whether it held."""
+        rows = []
+        for peer in self.times:
+            if peer == self.ours:
+                continue
+            ratio, (low, high) = self.ratio(peer), self.spread(peer)
+            promise = ""
+            if peer in self.at_most:
+                held = ratio <= self.at_most[peer]
+                promise = f"≤ {self.at_most[peer]:g} × {'held' if held else 'MISSED'}"
+            elif peer in self.at_least:
+                held = 1 / ratio >= self.at_least[peer]
+                promise = f"≥ {self.at_least[peer]:g} × as fast {'held' if held else 'MISSED'}"
+            shown = f"{ratio:.2f} ({low:.2f}–{high:.2f})"
+            if peer in self.at_least:
+                shown += f" = {1 / ratio:.1f} × as fast"
+            ours, theirs = self.median(self.ours) * 1e6, self.median(peer) * 1e6
+            rows.append((peer, f"{ours:,.1f}", f"{theirs:,.1f}", shown, promise))
+        return rows
+
+    @property
+    def held(self) -> bool:
+        """Whether every promise held."""
+        return not any("MISSED" in row[-1] for row in self.rows())
+
+
+async def interleave(variants: Mapping[str, Run], n: int, *, rounds: int = 15) -> dict[str, list[float]]:
+    """Seconds per operation of each variant for each round.
+
+    The variants of a round run one after the other, in an order that turns by one each round, so that a machine whose
+    speed drifts treats them alike.
+    """
+    names = list(variants)
+    for name in names:
+        await variants[name](max(1, n // 5))
+    times: dict[str, list[float]] = {name: [] for name in names}
+    gc.collect()
+    gc.freeze()
+    for turn in range(rounds):
+        shift = turn % len(names)
+        for name in names[shift:] + names[:shift]:
+            started = time.perf_counter()
+            await variants[name](n)
+            times[name].append((time.perf_counter() - started) / n)
+    gc.unfreeze()
+    return times
+
+
+def fan(one: Callable[[int], Awaitable[object]], tasks: int) -> Run:
+    """A run of single operations, spread over so many tasks; each operation gets a number of its own."""
+
+    async def run(n: int) -> None:
+        each = max(1, n // tasks)
+
+        async def work(k: int) -> None:
+            for i in range(k * each, (k + 1) * each):
+                await one(i)
+
+        if tasks == 1:
+            await work(0)
+        else:
+            await asyncio.gather(*(work(k) for k in range(tasks)))
+
+    return run
+
+
+def pin(process: int, core: int) -> None:
+    """Keep a process (0: this one), its threads and its children on one core. Linux only; elsewhere nothing happens.
+
+    At concurrency 1 client and server are pinned to a core each: unpinned, ratios flip with placement.
+    """
+    if not hasattr(os, "sched_setaffinity"):
+        return
+    available = sorted(os.sched_getaffinity(os.getpid())) if process else list(range(os.cpu_count() or 1))
+    target = {available[core % len(available)]}
+    pids = [process, *(_children(process) if process else [])]
+    for pid in pids:
+        tasks = os.listdir(f"/proc/{pid or os.getpid()}/task")  # noqa: PTH208  (names are what is needed)
+        for task in tasks:
+            os.sched_setaffinity(int(task), target)
+
+
+def _children(process: int) -> list[int]:
+    found = []
+    for entry in os.listdir("/proc"):  # noqa: PTH208  (names are what is needed)
+        if entry.isdigit():
+            try:
+                with open(f"/proc/{entry}/stat") as stat:  # noqa: PTH123  (a pseudo file)
+                    parent = int(stat.read().rpartition(")")[2].split()[1])
+            except OSError:
+                continue
+            if parent == process:
+                found.append(int(entry))
+    return found
