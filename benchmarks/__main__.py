@@ -64,8 +64,8 @@ def main(names: list[str]) -> int:
     if not names:
         versions = ", ".join(f"{p} {metadata.version(p)}" for p in PACKAGES)
         head = (
-            "# Results\n\nWritten by `make bench`. Times are medians; a ratio is the median of ratios within interleaved "
-            f"rounds.\n\n{dt.datetime.now(dt.UTC).date()}: {machine()}; {versions}.\n\n"
+            "# Results\n\nWritten by `make bench`. Times are medians; a ratio is the median of the ratios within "
+            f"interleaved rounds.\n\n{dt.datetime.now(dt.UTC).date()}: {machine()}; {versions}.\n\n"
         )
         (HERE / "RESULTS.md").write_text(head + "\n".join(parts))
     return 0 if held else 1

@@ -15,7 +15,7 @@ PEER = "import asyncio, sqlite3, cryptography.hazmat.primitives.ciphers.aead"
 async def figures() -> list[Figure]:
     """The figure."""
 
-    def run(code: str):  # noqa: ANN202  (a Run)
+    def run(code: str):
         async def once(n: int) -> None:
             for _ in range(n):
                 await asyncio.to_thread(subprocess.run, [sys.executable, "-c", code], check=True)

@@ -1,0 +1,181 @@
+"""Settings from code, TOML and the environment: what is wrong is named by its path, and no secret is shown."""
+
+from __future__ import annotations
+
+import logging
+import pickle
+import traceback
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from datavern.config import TLS, Pool, ProviderSettings, Secret, checked, env, load
+from datavern.contracts.errors import ConfigurationError
+from datavern.contracts.values import Location
+
+PLANTED = "hunter2-æøå"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings(ProviderSettings):
+    host: str = "127.0.0.1"
+    port: int = 5432
+    password: Secret | None = None
+    tls: TLS | None = None
+    pool: Pool = Pool()
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "datavern.toml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_settings_are_typed_and_frozen():
+    settings = checked(
+        Settings,
+        {"name": "main", "location": "norway", "compliance": ["gdpr"], "pool": {"max": 3}},
+        path="databases.main",
+    )
+    assert settings.location is Location.NORWAY
+    assert settings.compliance == frozenset({"gdpr"})
+    assert settings.pool.max == 3
+    with pytest.raises(AttributeError):
+        settings.port = 1  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"hots": "x"}, "databases.main.hots: unknown key; did you mean host?"),
+        ({"zzz": 1}, "databases.main.zzz: unknown key; known keys: "),
+        ({"port": "five"}, "databases.main.port: input should be a valid integer"),
+        ({"location": "sweden"}, "databases.main.location: input should be 'norway', 'eu' or 'global'"),
+        ({"compliance": ["iso"]}, "databases.main.compliance"),
+        ({"pool": {"max": 2, "min": 5}}, "pool.min is 5: expected between 0 and pool.max, which is 2"),
+        ({"pool": {"maximum": 2}}, "databases.main.pool.maximum"),
+        ({"pool": {"max": 0}}, "pool.max is 0: expected at least 1"),
+        ({"tls": {"key_file": "k.pem"}}, "tls.key_file is given without tls.cert_file"),
+        ({"tls": {"verify": "maybe"}}, "databases.main.tls.verify: input should be 'full', 'ca', 'none' or 'off'"),
+    ],
+)
+def test_a_wrong_setting_is_named_with_its_path(values, said):
+    with pytest.raises(ConfigurationError) as caught:
+        checked(Settings, {"name": "main", **values}, path="databases.main")
+    assert said in str(caught.value)
+    assert caught.value.__context__ is None
+
+
+def test_every_problem_is_told_at_once():
+    with pytest.raises(ConfigurationError) as caught:
+        checked(Settings, {"name": "main", "port": "x", "location": "y"}, path="databases.main")
+    assert len(str(caught.value).splitlines()) == 2
+
+
+def test_a_secret_is_used_and_never_shown(caplog):
+    secret = Secret(PLANTED)
+    settings = checked(Settings, {"name": "main", "password": secret}, path="databases.main")
+    assert settings.password is not None
+    assert settings.password.reveal() == PLANTED
+    logging.getLogger("test").warning("%s %r %s", settings, secret, [secret])
+    shown = [repr(settings), str(secret), f"{secret!r}", caplog.text]
+    try:
+        raise ValueError(settings)
+    except ValueError:
+        shown.append(traceback.format_exc())
+    with pytest.raises(ConfigurationError) as caught:
+        checked(Settings, {"name": "main", "password": secret, "port": PLANTED}, path="databases.main")
+    shown.append("".join(traceback.format_exception(caught.value)))
+    assert all(PLANTED not in text for text in shown)
+    assert "***" in shown[0]
+    with pytest.raises(TypeError):
+        pickle.dumps(secret)
+
+
+def test_a_secret_from_the_environment_is_read_when_it_is_needed(monkeypatch):
+    secret = env("DATAVERN_X_PASSWORD")
+    with pytest.raises(ConfigurationError, match="environment variable DATAVERN_X_PASSWORD is not set"):
+        secret.reveal()
+    monkeypatch.setenv("DATAVERN_X_PASSWORD", PLANTED)
+    assert secret.reveal() == PLANTED
+    assert env("DATAVERN_NOT_THERE", "fallback").reveal() == "fallback"
+
+
+def test_a_file_is_read_with_references_and_relative_paths(tmp_path, monkeypatch):
+    monkeypatch.setenv("DB_PASSWORD", PLANTED)
+    monkeypatch.setenv("DB_HOST", "db.example")
+    path = write(
+        tmp_path,
+        """
+        [datavern]
+        organisation = "Øksnes kommune"
+        ledger = "main"
+        keyring = "file:keys"
+        [databases.main]
+        provider = "postgresql"
+        host = { env = "DB_HOST" }
+        password = { env = "DB_PASSWORD" }
+        tls = { ca_file = "ca.pem" }
+        [databases.local]
+        provider = "sqlite"
+        path = "app.db"
+        [datasets.users]
+        database = "main"
+        subject = "id"
+        fields = { env = { sealed = true } }
+        """,
+    )
+    config = load(path)
+    assert config.general.organisation == "Øksnes kommune"
+    assert config.general.keyring == f"file:{tmp_path / 'keys'}"
+    assert config.databases["main"]["host"] == "db.example"
+    assert config.databases["main"]["password"].reveal() == PLANTED
+    assert config.databases["main"]["tls"]["ca_file"] == str(tmp_path / "ca.pem")
+    assert config.databases["local"]["path"] == str(tmp_path / "app.db")
+    assert config.datasets["users"]["fields"] == {"env": {"sealed": True}}
+    assert PLANTED not in repr(config)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[database.main]\nprovider='sqlite'", "did you mean [databases]?"),
+        ("datavern = 3", "expected a table, [datavern]"),
+        ("[databases]\nmain = 3", "databases.main: expected a table"),
+        ("[databases.main]\npath='x'", "databases.main.provider: missing"),
+        ("[datavern]\nledgre='main'", "datavern.ledgre: unknown key; did you mean ledger?"),
+        (
+            "[datavern]\nledger='other'\n[databases.main]\nprovider='sqlite'",
+            "no database is named other; there are: main",
+        ),
+        ("[databases.main]\nprovider='sqlite'\npath={env='A', default='b'}", "databases.main.path: expected { env"),
+        ("[databases.main]\nprovider='sqlite'\npath={env='NOT_SET_ANYWHERE'}", "NOT_SET_ANYWHERE is not set"),
+        ("[databases.main", "not valid TOML"),
+    ],
+)
+def test_a_wrong_file_is_refused_with_the_key(tmp_path, text, said):
+    with pytest.raises(ConfigurationError) as caught:
+        load(write(tmp_path, text))
+    assert said in str(caught.value)
+
+
+def test_a_missing_file_says_what_makes_one(tmp_path):
+    with pytest.raises(ConfigurationError, match="`datavern init` makes one"):
+        load(tmp_path / "datavern.toml")
+    with pytest.raises(ConfigurationError, match="cannot be read"):
+        load(tmp_path)
+
+
+def test_the_environment_overrides_the_file(tmp_path, monkeypatch):
+    path = write(tmp_path, "[databases.main]\nprovider='sqlite'\npath='a.db'\n[databases.main.pool]\nmax=1")
+    monkeypatch.setenv("DATAVERN_DATABASES__MAIN__PATH", "b.db")
+    monkeypatch.setenv("DATAVERN_DATABASES__MAIN__POOL__MAX", "7")
+    monkeypatch.setenv("DATAVERN_DATAVERN__ORGANISATION", "Røst")
+    config = load(path)
+    assert config.databases["main"]["path"] == str(tmp_path / "b.db")
+    assert config.databases["main"]["pool"] == {"max": "7"}
+    assert config.general.organisation == "Røst"
+    monkeypatch.setenv("DATAVERN_DATABSES__MAIN__PATH", "c.db")
+    with pytest.raises(ConfigurationError, match="DATAVERN_DATABSES__MAIN__PATH: unknown table"):
+        load(path)
