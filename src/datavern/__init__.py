@@ -1,1 +1,154 @@
-"""The data layer for organisations that must keep people's data safe and lawful."""
+"""The data layer for organisations that must keep people's data safe and lawful.
+
+What costs time to import, or needs a driver, loads when it is first used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from datavern.config import TLS, Pool, Secret, env
+from datavern.contracts import services as _services
+from datavern.contracts.errors import (
+    AuditError,
+    BackupCorrupt,
+    BackupError,
+    BackupMissing,
+    CapabilityMissing,
+    ChecksumMismatch,
+    ConfigurationError,
+    ConnectionFailed,
+    ConsentRequired,
+    ConstraintViolated,
+    CryptoError,
+    DatavernError,
+    DecryptionFailed,
+    ErasureIncomplete,
+    HistoryDiverged,
+    KeyErased,
+    KeyUnavailable,
+    LockTimeout,
+    LogTampered,
+    MigrationError,
+    MigrationFailed,
+    NoHealthyConnection,
+    OutcomeUnknown,
+    PoolTimeout,
+    PrivacyError,
+    ProviderError,
+    QueryRejected,
+    ResidencyViolation,
+    RestoreForbidden,
+    SerializationConflict,
+    SubjectRequestRejected,
+    TransferError,
+)
+from datavern.contracts.values import Classification, Health, Location, PoolStats, Row, actor
+
+if TYPE_CHECKING:
+    from datavern.crypto.keyring import Keyring
+    from datavern.engines.postgresql.provider import PostgreSQLProvider
+    from datavern.engines.sqlite.provider import SQLiteProvider
+    from datavern.manager import DatabaseManager
+    from datavern.privacy.consent import Consent
+    from datavern.privacy.datamap import DataMap, Dataset, Field
+    from datavern.privacy.requests import SubjectRequest, SubjectResponse
+
+__all__ = [
+    "TLS",
+    "AuditError",
+    "BackupCorrupt",
+    "BackupError",
+    "BackupMissing",
+    "CapabilityMissing",
+    "ChecksumMismatch",
+    "Classification",
+    "ConfigurationError",
+    "ConnectionFailed",
+    "Consent",
+    "ConsentRequired",
+    "ConstraintViolated",
+    "CryptoError",
+    "DataMap",
+    "DatabaseManager",
+    "Dataset",
+    "DatavernError",
+    "DecryptionFailed",
+    "ErasureIncomplete",
+    "Field",
+    "Health",
+    "HistoryDiverged",
+    "KeyErased",
+    "KeyUnavailable",
+    "Keyring",
+    "Location",
+    "LockTimeout",
+    "LogTampered",
+    "MigrationError",
+    "MigrationFailed",
+    "NoHealthyConnection",
+    "OutcomeUnknown",
+    "Pool",
+    "PoolStats",
+    "PoolTimeout",
+    "PostgreSQLProvider",
+    "PrivacyError",
+    "ProviderError",
+    "QueryRejected",
+    "ResidencyViolation",
+    "RestoreForbidden",
+    "Row",
+    "SQLiteProvider",
+    "Secret",
+    "SerializationConflict",
+    "SubjectRequest",
+    "SubjectRequestRejected",
+    "SubjectResponse",
+    "TransferError",
+    "__version__",
+    "actor",
+    "env",
+]
+
+__version__ = "0.1.0.dev0"
+
+_LAZY = {
+    "Consent": "datavern.privacy.consent",
+    "DataMap": "datavern.privacy.datamap",
+    "DatabaseManager": "datavern.manager",
+    "Dataset": "datavern.privacy.datamap",
+    "Field": "datavern.privacy.datamap",
+    "Keyring": "datavern.crypto.keyring",
+    "SubjectRequest": "datavern.privacy.requests",
+    "SubjectResponse": "datavern.privacy.requests",
+}
+_ENGINES = {"PostgreSQLProvider": "postgresql", "SQLiteProvider": "sqlite"}
+
+
+def __getattr__(name: str) -> Any:
+    value: Any
+    if name in _ENGINES:
+        from datavern.manager import provider_class  # noqa: PLC0415  (it names the extra when a driver is missing)
+
+        value = provider_class(_ENGINES[name])
+    elif name in _LAZY:
+        value = getattr(import_module(_LAZY[name]), name)
+    else:
+        raise AttributeError(f"module 'datavern' has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__
+
+
+async def _serve_alone(provider: Any, keyring: str) -> Any:
+    """The services of a provider that belongs to no manager: a manager around it alone."""
+    from datavern.manager import DatabaseManager  # noqa: PLC0415  (only when such a call is made)
+
+    return await DatabaseManager.around(provider, keyring)
+
+
+_services.standalone = _serve_alone

@@ -1,1 +1,315 @@
-"""Where the parts are wired together."""
+"""The one place where the parts are wired together, and the only one that loads an engine, by its name."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Mapping
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Self
+
+from datavern.contracts.capabilities import Provider
+from datavern.contracts.errors import ConfigurationError
+from datavern.contracts.values import Health
+
+if TYPE_CHECKING:
+    import os
+
+    from datavern.audit.service import Audit
+    from datavern.crypto.keystore import KeyStore
+    from datavern.privacy.consent import Consents
+    from datavern.privacy.datamap import DataMap
+    from datavern.privacy.personal import PersonalStore
+    from datavern.privacy.requests import SubjectRequests
+    from datavern.privacy.residency import Residency
+    from datavern.privacy.service import Privacy
+
+__all__ = ["DatabaseManager"]
+
+# engine → module, class, and the extra that brings its driver.
+_ENGINES: dict[str, tuple[str, str, str | None]] = {
+    "postgresql": ("datavern.engines.postgresql.provider", "PostgreSQLProvider", "postgresql"),
+    "sqlite": ("datavern.engines.sqlite.provider", "SQLiteProvider", None),
+}
+_registered: dict[str, type[Provider]] = {}
+
+
+def provider_class(engine: str) -> type[Provider]:
+    """The provider class of an engine: Datavern's own, a registered one, or one of the entry points.
+
+    Raises:
+        ConfigurationError: no such engine, or its driver is not installed (says which extra brings it).
+    """
+    if engine in _registered:
+        return _registered[engine]
+    if engine in _ENGINES:
+        module, name, extra = _ENGINES[engine]
+        missing = ""
+        try:
+            return getattr(import_module(module), name)  # type: ignore[no-any-return]  # it is that class
+        except ModuleNotFoundError as error:
+            if extra is None or (error.name or "").startswith("datavern"):
+                raise
+            missing = error.name or ""
+        raise ConfigurationError(f"the {engine} engine needs the driver {missing}: pip install 'datavern[{extra}]'")
+    from importlib.metadata import entry_points  # noqa: PLC0415  (only for an engine that is not ours)
+
+    for point in entry_points(group="datavern.providers", name=engine):
+        return point.load()  # type: ignore[no-any-return]  # the entry point's contract
+    known = sorted({*_ENGINES, *_registered, *(p.name for p in entry_points(group="datavern.providers"))})
+    raise ConfigurationError(f"no engine is named {engine}; there are: {', '.join(known)}")
+
+
+class DatabaseManager:
+    """The databases of one application, with everything that spans them.
+
+    Args:
+        databases: name → provider.
+        data_map: which personal data lies where.
+        keyring: where the keys are (``file:keys``); needed for sealed fields, consent, audit and subject requests.
+        ledger: name of the database that holds Datavern's own tables; may be left out when there is only one.
+        organisation: who is responsible for the data, as it stands on certificates.
+
+    Raises:
+        ConfigurationError: a setting contradicts another.
+        ResidencyViolation: a dataset would lie, or its keys would, where its classification forbids. Raised on
+            entering, before anything is connected.
+    """
+
+    def __init__(
+        self,
+        databases: Mapping[str, Provider] | None = None,
+        *,
+        data_map: DataMap | None = None,
+        keyring: str | None = None,
+        ledger: str | None = None,
+        organisation: str = "",
+    ) -> None:
+        self._databases = dict(databases or {})
+        self._data_map = data_map
+        self._keyring = keyring
+        self._organisation = organisation
+        self._ledger = ledger
+        self._privacy: Privacy | None = None
+        self._open = False
+        if not self._databases:
+            raise ConfigurationError("a manager needs at least one database: DatabaseManager({'main': provider})")
+        if ledger is not None and ledger not in self._databases:
+            raise ConfigurationError(f"ledger: no database is named {ledger}; there are: {', '.join(self._databases)}")
+        if keyring is not None and ledger is None:
+            if len(self._databases) > 1:
+                raise ConfigurationError(
+                    f"ledger: say which database holds Datavern's own tables: {', '.join(self._databases)}"
+                )
+            self._ledger = next(iter(self._databases))
+        if data_map is not None:
+            data_map.check_databases(self._databases)
+            if keyring is None and any(d.needs_keys for d in data_map):
+                raise ConfigurationError(
+                    "keyring: the data map has sealed fields, and they need keys: keyring='file:keys'"
+                )
+
+    @classmethod
+    def from_config(cls, path: str | os.PathLike[str] = "datavern.toml") -> Self:
+        """A manager as a configuration file describes it (USAGE.md §2). Reads the file; connects to nothing.
+
+        Raises:
+            ConfigurationError: what is wrong in it, by its key.
+        """
+        from datavern.config import load  # noqa: PLC0415  (loads TOML)
+
+        config = load(path)
+        databases: dict[str, Provider] = {}
+        for name, values in config.databases.items():
+            settings = {k: v for k, v in values.items() if k != "provider"}
+            kind: Any = provider_class(values["provider"])
+            databases[name] = kind.from_settings(name, settings)
+        data_map = None
+        if config.datasets:
+            from datavern.privacy.datamap import DataMap  # noqa: PLC0415  (only when there is one)
+
+            data_map = DataMap.from_mapping(config.datasets)
+        general = config.general
+        return cls(
+            databases,
+            data_map=data_map,
+            keyring=general.keyring,
+            ledger=general.ledger,
+            organisation=general.organisation,
+        )
+
+    @classmethod
+    def register(cls, engine: str, provider: type[Provider]) -> None:
+        """Make somebody else's engine known by name, for configuration files (``provider = "new-database"``).
+
+        Raises:
+            ConfigurationError: the name is one of Datavern's own engines.
+        """
+        if engine in _ENGINES:
+            raise ConfigurationError(f"{engine} is one of Datavern's own engines: register yours under another name")
+        _registered[engine] = provider
+
+    @classmethod
+    async def around(cls, provider: Provider, keyring: str) -> Privacy:
+        """The services of a provider that is open already and belongs to no manager."""
+        manager = cls({provider.name: provider}, keyring=keyring)
+        await manager._open_services()
+        return manager._services()
+
+    # ---- opening and closing ----------------------------------------------------------------------------------------
+
+    async def open(self) -> None:
+        """Check residency, then connect everything and make Datavern's own tables. Idempotent.
+
+        When one part fails, what was opened is closed again.
+        """
+        if self._open:
+            return
+        self._check_compliance()
+        if self._data_map is not None:
+            from datavern.privacy.residency import Residency  # noqa: PLC0415  (only with a data map)
+
+            Residency().check(self._data_map, self._databases, ledger=self._ledger)
+        try:
+            await self._connect_all()
+            if self._keyring is not None:
+                await self._open_services()
+        except BaseException:
+            await self.close()
+            raise
+        self._open = True
+
+    async def _connect_all(self) -> None:
+        results = await asyncio.gather(*(p.connect() for p in self._databases.values()), return_exceptions=True)
+        for result in results:
+            if isinstance(result, BaseException):
+                raise result
+
+    async def _open_services(self) -> None:
+        from datavern.privacy.service import Privacy  # noqa: PLC0415  (loads cryptography)
+
+        assert self._keyring is not None  # noqa: S101  (for the type checker: the callers saw to it)
+        assert self._ledger is not None  # noqa: S101  (a keyring without a ledger is refused by the constructor)
+        privacy = Privacy(
+            self._databases,
+            data_map=self._data_map,
+            keyring=self._keyring,
+            ledger=self._ledger,
+            organisation=self._organisation,
+        )
+        await privacy.open()
+        self._privacy = privacy
+        for provider in self._databases.values():
+            provider.attach(privacy)
+
+    async def close(self) -> None:
+        """Close everything. Idempotent."""
+        self._open = False
+        privacy, self._privacy = self._privacy, None
+        if privacy is not None:
+            await privacy.close()
+        results = await asyncio.gather(*(p.close() for p in self._databases.values()), return_exceptions=True)
+        for result in results:
+            if isinstance(result, BaseException):
+                raise result
+
+    async def __aenter__(self) -> Self:
+        await self.open()
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self.close()
+
+    def _check_compliance(self) -> None:
+        for name, provider in self._databases.items():
+            if "nsm" in provider.compliance:
+                if not provider.encrypted:
+                    raise ConfigurationError(
+                        f"databases.{name}: compliance nsm refuses an unencrypted or unverified connection beyond this "
+                        "machine (NSM 2.7.4): use tls verify full"
+                    )
+                if self._keyring is not None and self._keyring.startswith("env:"):
+                    raise ConfigurationError(
+                        f"databases.{name}: compliance nsm refuses keys in the environment (NSM 2.7.1): use file:, or a vault"
+                    )
+            if "gdpr" in provider.compliance and self._data_map is not None:
+                self._data_map.check_legal_bases(name)
+
+    # ---- what it holds ----------------------------------------------------------------------------------------------
+
+    def __getitem__(self, name: str) -> Any:
+        """The provider of that name."""
+        try:
+            return self._databases[name]
+        except KeyError:
+            raise ConfigurationError(f"no database is named {name}; there are: {', '.join(self._databases)}") from None
+
+    def __iter__(self) -> Iterator[str]:
+        """The databases' names."""
+        return iter(self._databases)
+
+    def __len__(self) -> int:
+        return len(self._databases)
+
+    @property
+    def databases(self) -> Mapping[str, Provider]:
+        """Name → provider."""
+        return dict(self._databases)
+
+    @property
+    def data_map(self) -> DataMap | None:
+        """Which personal data lies where, or None when nobody said."""
+        return self._data_map
+
+    @property
+    def organisation(self) -> str:
+        """Who is responsible for the data."""
+        return self._organisation
+
+    async def health(self) -> dict[str, Health]:
+        """Ask every database how it is, all at once."""
+        names = list(self._databases)
+        found = await asyncio.gather(*(self._databases[n].health() for n in names))
+        return dict(zip(names, found, strict=True))
+
+    # ---- what spans them --------------------------------------------------------------------------------------------
+
+    def _services(self) -> Privacy:
+        if self._privacy is None:
+            what = "open it first: async with manager" if self._keyring else "give it keyring='file:keys'"
+            raise ConfigurationError(f"the manager has no keys: {what}")
+        return self._privacy
+
+    @property
+    def residency(self) -> Residency:
+        """Where data may be."""
+        from datavern.privacy.residency import Residency  # noqa: PLC0415  (needs no keys and no databases)
+
+        return Residency()
+
+    @property
+    def consents(self) -> Consents:
+        """Consent: grant, withdraw, list."""
+        return self._services().consents
+
+    @property
+    def audit(self) -> Audit:
+        """The audit log: record, seal, verify, prove."""
+        return self._services().audit
+
+    @property
+    def keys(self) -> KeyStore:
+        """The key store."""
+        return self._services().keys
+
+    @property
+    def subject_requests(self) -> SubjectRequests:
+        """Requests of the people that the data is about."""
+        return self._services().requests
+
+    def personal(self, dataset: str) -> PersonalStore:
+        """The rows of a dataset, sealed and opened."""
+        return self._services().personal(dataset)
+
+    async def prepare(self, dataset: str) -> Any:
+        """Make the dataset's store fit the data map, and say what was run (prints as DDL). Idempotent."""
+        return await self._services().prepare(dataset)
