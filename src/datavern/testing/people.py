@@ -1,0 +1,240 @@
+"""Synthetic people: the same ones for the same seed, on every machine and every version of Python.
+
+Nobody here exists. The personal numbers are of the series that Skatteetaten keeps for synthetic people (Tenor: month +
+80), with right control digits; the telephone numbers begin with +47 01, which the Norwegian numbering plan reserves and
+gives to nobody; the mail domains are for examples. Names, streets, postcodes and municipalities are common ones, put
+together at random.
+"""
+
+from __future__ import annotations
+
+import csv
+import datetime as dt
+import math
+import random
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Final
+
+from datavern.contracts.errors import ConfigurationError
+from datavern.contracts.identity import control_digits
+
+__all__ = ["LARGEST", "Person", "people", "read_csv", "write_csv"]
+
+
+@dataclass(frozen=True, slots=True)
+class Person:
+    """One synthetic person.
+
+    Attributes:
+        id: "p-000001", "p-000002", … in order: an id that says nothing about anybody.
+        personal_number: eleven digits, of the Tenor series; nobody else in the same sequence has it.
+        name: given and family names, with æ, ø, å and the letters of Northern Sámi.
+        email: ASCII; nobody else in the same sequence has it.
+        phone: +47 and eight digits.
+        address: street and house number.
+        postcode: four digits.
+        municipality: the postcode's.
+        birth_date: as the personal number says.
+        consent_purpose: what the person agreed to.
+        consent_date: when.
+    """
+
+    id: str
+    personal_number: str
+    name: str
+    email: str
+    phone: str
+    address: str
+    postcode: str
+    municipality: str
+    birth_date: dt.date
+    consent_purpose: str
+    consent_date: dt.date
+
+
+FIRST_BIRTH: Final = dt.date(1940, 1, 1).toordinal()
+LAST_BIRTH: Final = dt.date(2010, 12, 31).toordinal()
+NUMBERS_A_DAY: Final = 500
+SPACE: Final = (LAST_BIRTH - FIRST_BIRTH + 1) * NUMBERS_A_DAY
+LARGEST: Final = 10_000_000
+"""How many people there can be: more would run out of valid personal numbers."""
+
+FIRST_CONSENT: Final = dt.date(2023, 1, 2).toordinal()
+CONSENT_DAYS: Final = 1300
+PURPOSE: Final = "customer-account"
+YEAR_2000: Final = dt.date(2000, 1, 1).toordinal()
+
+FOLD: Final = str.maketrans(
+    {"æ": "ae", "ø": "o", "å": "a", "á": "a", "ä": "a", "ö": "o", "č": "c", "đ": "d", "ŋ": "n", "š": "s", "ŧ": "t",
+     "ž": "z", "é": "e", " ": ".", "-": "."}
+)  # fmt: skip
+
+GIVEN: Final = (
+    "Anne", "Inger", "Kari", "Marit", "Ingrid", "Liv", "Eva", "Berit", "Astrid", "Bjørg", "Hilde", "Solveig", "Åse",
+    "Randi", "Nina", "Wenche", "Elisabeth", "Kristin", "Grete", "Bente", "Ida", "Silje", "Hanne", "Linda", "Gunn",
+    "Turid", "Tone", "Siri", "Tove", "Anita", "Camilla", "Heidi", "Ragnhild", "Laila", "Ellen", "Aud", "Gerd",
+    "Sissel", "Mona", "Nora", "Emma", "Thea", "Sara", "Frida", "Maja", "Sofie", "Ingeborg", "Åshild", "Øydis",
+    "Ålaug", "Sæunn", "Jan", "Per", "Bjørn", "Ole", "Lars", "Kjell", "Knut", "Arne", "Svein", "Thomas", "Hans",
+    "Geir", "Tor", "Morten", "Terje", "Odd", "Erik", "Martin", "Andreas", "John", "Anders", "Rune", "Trond", "Tore",
+    "Daniel", "Jon", "Kristian", "Marius", "Magnus", "Stian", "Øyvind", "Øystein", "Håkon", "Pål", "Åge", "Asbjørn",
+    "Torbjørn", "Jørgen", "Sjur", "Børge", "Vidar", "Gunnar", "Sverre", "Einar", "Olav", "Sindre", "Eirik", "Emil",
+    "Jakob", "Noah", "Filip", "Ánte", "Áilu", "Áilo", "Niillas", "Mihkkal", "Máhtte", "Lásse", "Ánde", "Jovnna",
+    "Issát", "Heaika", "Biera", "Máret", "Biret", "Ravdna", "Risten", "Elle", "Sárá", "Inga", "Káre", "Gáddjá",
+    "Áile", "Rávdná", "Márjá",
+)  # fmt: skip
+FAMILY: Final = (
+    "Hansen", "Johansen", "Olsen", "Larsen", "Andersen", "Pedersen", "Nilsen", "Kristiansen", "Jensen", "Karlsen",
+    "Johnsen", "Pettersen", "Eriksen", "Berg", "Haugen", "Hagen", "Johannessen", "Andreassen", "Jacobsen", "Dahl",
+    "Jørgensen", "Henriksen", "Lund", "Halvorsen", "Sørensen", "Jakobsen", "Moen", "Gundersen", "Iversen", "Strand",
+    "Solberg", "Svendsen", "Eide", "Knutsen", "Martinsen", "Paulsen", "Bakken", "Kristoffersen", "Mathisen", "Lie",
+    "Amundsen", "Nguyen", "Rasmussen", "Ali", "Lunde", "Solheim", "Berge", "Moe", "Nygård", "Bakke", "Kristensen",
+    "Fredriksen", "Holm", "Lien", "Hauge", "Christensen", "Andresen", "Nielsen", "Knudsen", "Evensen", "Sæther",
+    "Aas", "Myhre", "Hanssen", "Haugland", "Thomassen", "Sivertsen", "Simonsen", "Danielsen", "Berntsen", "Sandvik",
+    "Rønning", "Arnesen", "Næss", "Vik", "Antonsen", "Haug", "Ellingsen", "Thorsen", "Edvardsen", "Birkeland",
+    "Isaksen", "Gulbrandsen", "Ruud", "Aasen", "Strøm", "Myklebust", "Tangen", "Ødegård", "Eliassen", "Helland",
+    "Bøe", "Jenssen", "Aune", "Mikkelsen", "Tveit", "Brekke", "Abrahamsen", "Madsen", "Bråten", "Sørlie", "Øvrebø",
+    "Åsheim", "Bjørnstad", "Fjærli", "Kvæven", "Utsi", "Gaup", "Hætta", "Somby", "Guttorm", "Balto", "Bær",
+    "Mienna", "Boine", "Buljo", "Turi", "Skum", "Oskal", "Vuolab", "Eira", "Bongo", "Triumf", "Valkeapää", "Magga",
+    "Sokki", "Partapuoli", "Siri", "Nystø", "Ánot",
+)  # fmt: skip
+STREETS: Final = (
+    "Storgata", "Kirkeveien", "Skolegata", "Strandgata", "Bjørkeveien", "Granveien", "Furuveien", "Solbakken",
+    "Åsveien", "Elveveien", "Fjordveien", "Havnegata", "Jernbanegata", "Industrivegen", "Sentrumsvegen",
+    "Møllergata", "Nygata", "Øvregata", "Nedre gate", "Parkveien", "Ringvegen", "Rognelia", "Sjøgata", "Tverrveien",
+    "Ærfuglveien", "Fjellvegen", "Kongens gate", "Dronningens gate", "Markvegen", "Lyngveien", "Heggelia",
+    "Myrvegen", "Bekkeveien", "Åkerveien", "Ørneveien", "Badjenjárga", "Deanugeaidnu", "Ávjovárgeaidnu",
+)  # fmt: skip
+PLACES: Final = (
+    ("0150", "Oslo"), ("0352", "Oslo"), ("0560", "Oslo"), ("5003", "Bergen"), ("5034", "Bergen"),
+    ("7010", "Trondheim"), ("7030", "Trondheim"), ("4006", "Stavanger"), ("3015", "Drammen"),
+    ("1606", "Fredrikstad"), ("4608", "Kristiansand"), ("9008", "Tromsø"), ("6002", "Ålesund"), ("8006", "Bodø"),
+    ("3116", "Tønsberg"), ("3210", "Sandefjord"), ("3256", "Larvik"), ("3717", "Skien"), ("2317", "Hamar"),
+    ("2609", "Lillehammer"), ("2815", "Gjøvik"), ("4307", "Sandnes"), ("5527", "Haugesund"), ("6413", "Molde"),
+    ("6509", "Kristiansund"), ("6800", "Sunnfjord"), ("7600", "Levanger"), ("7713", "Steinkjer"),
+    ("7800", "Namsos"), ("8514", "Narvik"), ("8622", "Rana"), ("9405", "Harstad"), ("9510", "Alta"),
+    ("9600", "Hammerfest"), ("9730", "Karasjok"), ("9520", "Kautokeino"), ("9845", "Tana"),
+    ("9900", "Sør-Varanger"), ("9800", "Vadsø"), ("7374", "Røros"), ("3660", "Rjukan"), ("6160", "Sula"),
+    ("1430", "Ås"), ("1870", "Ørje"), ("5700", "Voss"), ("5750", "Ullensvang"), ("4480", "Kvinesdal"),
+    ("9050", "Balsfjord"),
+)  # fmt: skip
+
+
+def people(count: int, seed: int = 1) -> Iterator[Person]:
+    """`count` people, one after the other, in constant memory.
+
+    The first ones of a longer sequence are the shorter sequence: ``people(10)`` begins ``people(1000)``.
+
+    Args:
+        count: how many, at most `LARGEST`.
+        seed: another number gives other people.
+
+    Raises:
+        ValueError: `count` is negative or above `LARGEST`.
+    """
+    if not 0 <= count <= LARGEST:
+        raise ValueError(f"count is {count}: expected 0 to {LARGEST}")
+    return _people(count, seed)
+
+
+def _people(count: int, seed: int) -> Iterator[Person]:
+    bits = random.Random(seed).getrandbits  # noqa: S311  (a seeded sequence is the purpose; nothing here is a secret)
+    # (step · i + start) mod SPACE visits every day and individual number once: unique without a set that grows.
+    step = SPACE // 4 + bits(64) % (SPACE // 2)
+    while math.gcd(step, SPACE) != 1:
+        step += 1
+    at = bits(64) % SPACE
+    index = 0
+    while index < count:
+        at = (at + step) % SPACE
+        day, individual = divmod(at, NUMBERS_A_DAY)
+        day += FIRST_BIRTH
+        born = dt.date.fromordinal(day)
+        if day >= YEAR_2000:
+            individual += 500
+        nine = f"{born.day:02}{born.month + 80}{born.year % 100:02}{individual:03}"
+        control = control_digits(nine)
+        if control is None:
+            continue
+        index += 1
+        yield _person(index, nine + control, born, bits(128))
+
+
+def _person(index: int, number: str, born: dt.date, draw: int) -> Person:
+    """One person from 128 random bits, taken off piece by piece."""
+    draw, given = divmod(draw, len(GIVEN))
+    draw, family = divmod(draw, len(FAMILY))
+    draw, second = divmod(draw, len(GIVEN))
+    draw, form = divmod(draw, 8)
+    draw, street = divmod(draw, len(STREETS))
+    draw, house = divmod(draw, 120)
+    draw, place = divmod(draw, len(PLACES))
+    draw, phone = divmod(draw, 1_000_000)
+    draw, consent = divmod(draw, CONSENT_DAYS)
+    first, last = GIVEN[given], FAMILY[family]
+    if form == 0 and second != given:
+        first = f"{first} {GIVEN[second]}"
+    elif form == 1:
+        last = f"{FAMILY[(family + 1 + second) % len(FAMILY)]} {last}"
+    mailbox = f"{first} {last}".lower().translate(FOLD)
+    postcode, municipality = PLACES[place]
+    return Person(
+        id=f"p-{index:06}",
+        personal_number=number,
+        name=f"{first} {last}",
+        email=f"{mailbox}.{index}@example.{'no' if form & 2 else 'org'}",
+        phone=f"+4701{phone:06}",
+        address=f"{STREETS[street]} {house + 1}",
+        postcode=postcode,
+        municipality=municipality,
+        birth_date=born,
+        consent_purpose=PURPOSE,
+        consent_date=dt.date.fromordinal(FIRST_CONSENT + consent),
+    )
+
+
+COLUMNS: Final = tuple(f.name for f in fields(Person))
+
+
+def write_csv(path: str | Path, count: int, seed: int = 1) -> None:
+    """Write `count` people to `path`, with a header: UTF-8, commas, dates as ``2026-11-23``. Overwrites the file."""
+    _write(Path(path), people(count, seed))
+
+
+def _write(path: Path, rows: Iterable[Person]) -> None:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(COLUMNS)
+        writer.writerows([getattr(person, name) for name in COLUMNS] for person in rows)
+
+
+def read_csv(path: str | Path) -> Iterator[Person]:
+    """The people of such a file, one after the other; columns in any order, others are left alone.
+
+    Raises:
+        ConfigurationError: a column is missing, or a row does not fit; with the line's number, and no value.
+    """
+    with Path(path).open(encoding="utf-8-sig", newline="") as file:
+        rows = csv.reader(file)
+        header = next(rows, [])
+        missing = [name for name in COLUMNS if name not in header]
+        if missing:
+            raise ConfigurationError(f"{Path(path).name}: missing column {', '.join(missing)}")
+        at = [header.index(name) for name in COLUMNS]
+        for row in rows:
+            person = _read(row, at) if len(row) == len(header) else None
+            if person is None:
+                raise ConfigurationError(
+                    f"{Path(path).name}, line {rows.line_num}: expected {len(header)} fields, and dates as YYYY-MM-DD"
+                )
+            yield person
+
+
+def _read(row: list[str], at: list[int]) -> Person | None:
+    texts = dict(zip(COLUMNS, (row[i] for i in at), strict=True))
+    try:
+        dates = {name: dt.date.fromisoformat(texts.pop(name)) for name in ("birth_date", "consent_date")}
+    except ValueError:
+        return None
+    return Person(**texts, **dates)  # type: ignore[arg-type]  # the names are the dataclass's own
