@@ -1,0 +1,321 @@
+"""What the commands share: their options, how they print, and how they tell that something went wrong.
+
+With ``--json`` the standard output holds one JSON document and nothing else; what is meant for people goes to the
+standard error. Text that came from outside is never read as markup, and its control characters print as escapes: a
+subject's name cannot move the cursor of the case worker who reads it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+import json
+import os
+import sys
+import traceback
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import typer
+
+from datavern.contracts import errors
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+
+    from datavern.manager import DatabaseManager
+
+__all__ = [
+    "CONFIG",
+    "Actor",
+    "Config",
+    "Json",
+    "Output",
+    "Verbose",
+    "clean",
+    "command",
+    "jsonable",
+    "manager",
+    "require_file",
+    "write_new",
+]
+
+T = TypeVar("T")
+CONFIG = Path("datavern.toml")
+Config = Annotated[Path, typer.Option("--config", "-c", metavar="FILE", help="The project's configuration.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document, for programs.")]
+Verbose = Annotated[bool, typer.Option("--verbose", help="On an error, show where in the code it arose (no values).")]
+Actor = Annotated[
+    str | None,
+    typer.Option("--actor", envvar="DATAVERN_ACTOR", metavar="NAME", help="Who is acting, for the audit log.",
+                 show_default="the user of the operating system"),
+]  # fmt: skip
+
+HINTS: tuple[tuple[type[errors.DatavernError], str], ...] = (
+    (errors.ConnectionFailed, "`datavern check` says which database does not answer, and why."),
+    (errors.PoolTimeout, "Every connection is in use: try again, or raise pool.max."),
+    (errors.SerializationConflict, "Somebody changed the same rows: run the command again."),
+    (errors.OutcomeUnknown, "It may or may not have happened: look before you run it again."),
+    (errors.KeyUnavailable, "The key ring is not the one that sealed this: see keyring in datavern.toml."),
+    (errors.ConsentRequired, "`datavern consent grant SUBJECT PURPOSE` records a consent."),
+    (errors.ErasureIncomplete, "Run the same command again: it goes on where it stopped."),
+)
+
+
+class Output:
+    """Where a command prints.
+
+    Args:
+        as_json: the standard output is for one JSON document.
+        verbose: errors show where in the code they arose.
+    """
+
+    def __init__(self, *, as_json: bool = False, verbose: bool = False) -> None:
+        self.as_json = as_json
+        self.verbose = verbose
+
+    @property
+    def console(self) -> Console:
+        """What people read: the standard output, or the standard error when that belongs to a program."""
+        from rich.console import Console
+
+        return Console(stderr=self.as_json, highlight=False, soft_wrap=False, markup=False, emoji=False)
+
+    def say(self, text: str = "", style: str | None = None) -> None:
+        """A line for people."""
+        self.console.print(clean(text, keep="\n"), style=style)
+
+    def show(self, what: RenderableType) -> None:
+        """Something of rich's for people."""
+        self.console.print(what)
+
+    def table(self, columns: Sequence[str], rows: Iterable[Sequence[Any]], *, title: str | None = None) -> None:
+        """A table for people. Values print as text, whatever they hold."""
+        from rich import box
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", title_style="bold", pad_edge=False)
+        for column in columns:
+            table.add_column(column, overflow="fold")
+        for row in rows:
+            table.add_row(*(c if isinstance(c, Text) else Text(clean(shown(c))) for c in row))
+        self.show(table)
+
+    def document(self, value: Any) -> None:
+        """The one JSON document of a command that was called with ``--json``; nothing without it."""
+        if self.as_json:
+            ascii_only = "utf" not in (sys.stdout.encoding or "").lower()
+            sys.stdout.write(json.dumps(jsonable(value), ensure_ascii=ascii_only, indent=2) + "\n")
+            sys.stdout.flush()
+
+    @contextmanager
+    def progress(self, what: str, total: int) -> Iterator[Callable[[int], None]]:
+        """A bar on the standard error while the work lasts, on a terminal alone; what it gives takes each advance."""
+        if not sys.stderr.isatty():
+            yield lambda _: None
+            return
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+            task = bar.add_task(what, total=total)
+            yield lambda n: bar.update(task, advance=n)
+
+    def confirm(self, question: str, *, yes: bool) -> None:
+        """Ask before something that cannot be undone.
+
+        Raises:
+            ConfigurationError: the answer was no, or there is nobody to ask.
+        """
+        if yes:
+            return
+        if not (sys.stdin is not None and sys.stdin.isatty() and sys.stderr.isatty()):
+            raise errors.ConfigurationError("nothing was changed: without a terminal to ask on, this needs --yes")
+        sys.stderr.write(f"{clean(question)} [y/N] ")
+        sys.stderr.flush()
+        if sys.stdin.readline().strip().lower() not in {"y", "yes", "j", "ja"}:
+            raise errors.ConfigurationError("nothing was changed: the answer was not yes")
+
+    def failed(self, error: BaseException) -> None:
+        """Tell of an error: one line, what to do about it, and with ``--verbose`` where it arose."""
+        first, *rest = described(error).splitlines() or [type(error).__name__]
+        lines = [f"error: {first}", *(f"       {line}" for line in rest)]
+        lines += [f"       {hint}" for kind, hint in HINTS if isinstance(error, kind)][:1]
+        if self.verbose:
+            lines += ["", *trace(error)]
+        elif not isinstance(error, errors.DatavernError | OSError):
+            lines.append("       This is a fault in Datavern: --verbose shows where, and shows no values.")
+        sys.stderr.write("\n".join(clean(line) for line in lines) + "\n")
+        self.document({"error": {"kind": type(error).__name__, "message": described(error)}})
+
+
+@contextmanager
+def _told(out: Output) -> Iterator[None]:
+    """Errors become a message and exit code 1."""
+    failure: BaseException
+    try:
+        yield
+    except (typer.Exit, typer.Abort, BrokenPipeError):
+        raise
+    except KeyboardInterrupt:
+        sys.stderr.write("stopped\n")
+        raise typer.Exit(130) from None
+    except Exception as error:  # noqa: BLE001  (an unexpected error's message may quote a value: it is told without)
+        failure = error
+    else:
+        return
+    out.failed(failure)
+    raise typer.Exit(1)
+
+
+def command(out: Output, work: Callable[[], Coroutine[Any, Any, T]], *, actor: str | None = None) -> T:
+    """Run a command's work to its end.
+
+    Args:
+        out: where it prints.
+        work: makes the coroutine.
+        actor: who is acting; the operating system's user when None.
+    """
+    from datavern.contracts.values import actor as acting
+
+    with _told(out), acting(actor or system_user()):
+        return asyncio.run(work())
+
+
+def system_user() -> str:
+    """Who runs this, as the operating system knows it: ``cli:kari``."""
+    import getpass
+
+    try:
+        return f"cli:{getpass.getuser()}"
+    except (OSError, KeyError):  # a container's user may have a number and no name
+        return f"cli:uid-{os.getuid()}"
+
+
+@asynccontextmanager
+async def manager(config: Path) -> AsyncIterator[DatabaseManager]:
+    """The manager that the configuration describes, open.
+
+    Raises:
+        ConfigurationError: there is no such file, or it is wrong.
+    """
+    from datavern.manager import DatabaseManager
+
+    require_config(config)
+    async with DatabaseManager.from_config(config) as db:
+        yield db
+
+
+def require_config(config: Path) -> None:
+    """Raise `ConfigurationError` when there is no such configuration, and say how to get one."""
+    if not config.is_file():
+        raise errors.ConfigurationError(
+            f"there is no {config}: make a project with `datavern init`, or name its file with --config"
+        )
+
+
+def require_file(path: Path, what: str) -> str:
+    """The text of a file that the caller named. Raises `ConfigurationError` when it cannot be read."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        reason = "it is not text"
+    except OSError as error:
+        reason = (error.strerror or "it cannot be read").lower()
+    raise errors.ConfigurationError(f"{what} {path}: {reason}")
+
+
+def require_new(path: Path | None) -> None:
+    """Raise `ConfigurationError` when the file is there, or cannot be: before the work whose result it takes."""
+    if path is None:
+        return
+    if path.exists():
+        raise errors.ConfigurationError(f"{path} is there already, and is not overwritten: name another file")
+    if not path.absolute().parent.is_dir():
+        raise errors.ConfigurationError(f"{path}: there is no folder {path.absolute().parent}")
+
+
+def write_new(path: Path, text: str) -> None:
+    """Write a file that only its owner may read, and never over another one.
+
+    Raises:
+        ConfigurationError: there is one already.
+    """
+    require_new(path)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def clean(text: str, keep: str = "") -> str:
+    """`text` with its control characters as escapes, other than those in `keep`."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c in keep else c.encode("unicode_escape").decode() for c in text)
+
+
+def shown(value: Any) -> str:
+    """A value in a cell of a table."""
+    if value is None:
+        return "–"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, dt.datetime):
+        return value.astimezone(dt.UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    if isinstance(value, bytes):
+        return f"{len(value)} bytes"
+    return str(value)
+
+
+def jsonable(value: Any) -> Any:  # noqa: PLR0911  (one return for each kind of value)
+    """`value` as JSON knows it: times as RFC 3339, bytes as base64, numbers that JSON would round as text."""
+    import base64
+    from dataclasses import fields, is_dataclass
+    from enum import Enum
+
+    if value is None or isinstance(value, bool | int | float | str):
+        return value.value if isinstance(value, Enum) else value
+    if isinstance(value, Mapping):
+        return {str(k): jsonable(v) for k, v in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        items = sorted(value, key=str) if isinstance(value, set | frozenset) else value
+        return [jsonable(v) for v in items]
+    if isinstance(value, bytes | bytearray | memoryview):
+        return base64.b64encode(value).decode("ascii")
+    if isinstance(value, dt.date | dt.time):
+        return value.isoformat()
+    if is_dataclass(value) and not isinstance(value, type):
+        return {f.name: jsonable(getattr(value, f.name)) for f in fields(value) if not f.name.startswith("_")}
+    return str(value)
+
+
+def described(error: BaseException) -> str:
+    """What may be said of an error. Datavern's own messages hold no values; of a stranger's, the class is told."""
+    if isinstance(error, errors.DatavernError | errors.DriverError):
+        return str(error) or type(error).__name__
+    if isinstance(error, OSError) and error.strerror:
+        where = f"{error.filename}: " if error.filename else ""
+        return f"{where}{error.strerror.lower()}"
+    return f"unexpected {type(error).__qualname__}"
+
+
+def trace(error: BaseException) -> list[str]:
+    """The traceback, with code and without values: no locals, and no message that a stranger wrote."""
+    lines: list[str] = []
+    cause = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    if cause is not None:
+        lines += [*trace(cause), "", "which led to:", ""]
+    for frame in traceback.extract_tb(error.__traceback__):
+        lines.append(f'  File "{frame.filename}", line {frame.lineno}, in {frame.name}')
+        if frame.line:
+            lines.append(f"    {frame.line}")
+    lines.append(f"{type(error).__module__}.{type(error).__qualname__}: {described(error)}")
+    for inner in getattr(error, "exceptions", ()):
+        lines += ["  one of them:", *(f"  {line}" for line in trace(inner))]
+    return lines
