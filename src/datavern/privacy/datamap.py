@@ -1,0 +1,439 @@
+"""The data map: which personal data lies where, whose it is, why it may be there, and how it ends.
+
+One entry for each table. It says nothing that the law leaves open: a contradiction is refused as the map is made,
+before anything is connected.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal, get_args
+
+from datavern.config import STRICT, checked
+from datavern.contracts.errors import CapabilityMissing, ConfigurationError
+from datavern.contracts.values import Classification
+
+__all__ = ["DataMap", "Dataset", "Erasure", "Field", "classification_of"]
+
+Erasure = Literal["delete", "soft", "anonymize", "shred", "retain"]
+FieldType = Literal["text", "integer", "real", "boolean", "bytes", "date", "timestamp", "json"]
+
+ROW_TAG = "datavern_row"
+"""The column with a row's own random tag: sealed values are bound to it."""
+ERASED_AT = "datavern_erased_at"
+"""The column that marks a row as erased, where the erasure policy is ``soft``."""
+LOOKUP = "_lookup"
+"""What follows a field's name in the name of its lookup column."""
+OWN_DATASETS = "datavern."
+"""How the names of Datavern's own datasets begin."""
+
+_NORWEGIAN = {
+    "UGRADERT": Classification.OPEN,
+    "BEGRENSET": Classification.RESTRICTED,
+    "KONFIDENSIELT": Classification.CONFIDENTIAL,
+    "HEMMELIG": Classification.SECRET,
+}
+_BEYOND = frozenset({"STRENGT HEMMELIG", "TOP SECRET", "COSMIC TOP SECRET"})
+
+
+def classification_of(value: Classification | str) -> Classification:
+    """The classification of that name (sikkerhetsloven § 5-3).
+
+    Raises:
+        ConfigurationError: no such classification; STRENGT HEMMELIG is refused by name, because nothing here is
+            approved for it.
+    """
+    text = " ".join(str(value).replace("_", " ").upper().split())
+    if text in Classification.__members__:
+        return Classification[text]
+    if text in _BEYOND:
+        raise ConfigurationError("classification STRENGT HEMMELIG is out of scope: Datavern must not hold such data")
+    if text in _NORWEGIAN:
+        raise ConfigurationError(f"classification {text} is written {_NORWEGIAN[text].value} here")
+    known = ", ".join(Classification)
+    raise ConfigurationError(f"no classification of that name: expected one of {known}")
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """A field with personal data.
+
+    Attributes:
+        sealed: encrypted before it reaches the database; it comes back as the Python type that went in.
+        lookup: a keyed index beside the sealed value, so that `find` reaches it without opening anything.
+        kind: what it holds ("fodselsnummer", "email", "phone", …): how values are made alike before they are indexed.
+        type: of a field that is not sealed: the column's type, for a table that `prepare` makes.
+        unique: no two rows hold the same value; of a sealed field, through its lookup index.
+        nullable: whether it may be left out, in a column that `prepare` makes.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+
+    sealed: bool = False
+    lookup: bool = False
+    kind: str | None = None
+    type: FieldType = "text"
+    unique: bool = False
+    nullable: bool = True
+
+    def __post_init__(self) -> None:
+        if self.lookup and not self.sealed:
+            raise ConfigurationError("lookup is for sealed fields: set sealed = true, or leave lookup out")
+        if self.sealed and self.unique and not self.lookup:
+            raise ConfigurationError("a sealed field is kept unique through its lookup index: set lookup = true")
+        if self.sealed and self.type != "text":
+            raise ConfigurationError(
+                "type is for fields that are not sealed: a sealed value keeps the type it came with"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    """A store of personal data: a table, with what the law wants known of it.
+
+    Attributes:
+        name: what the application calls it. It is bound into every sealed value, so it stays when the table is renamed.
+        database: the database's name in the manager.
+        subject: the column that says whose row it is.
+        subject_via: ``dataset.field`` in which the value of `subject` stands, for stores that know people by another
+            number than their id. Not offered yet: refused when the manager is made.
+        key: key pattern with ``{subject}`` in it, for stores of keys and values instead of tables.
+        store: the table's name; the dataset's own when None.
+        primary_key: the column (or columns) that `get`, `update` and `delete` address a row by.
+        classification: how far the data may travel. What nobody classified stays in Norway: CONFIDENTIAL.
+        purposes: what the data is used for; without a `legal_basis`, writing needs a consent to each of them.
+        erasure: what an erasure does to a subject's rows. ``delete``: they go. ``soft``: their fields are emptied, and
+            they are marked. ``anonymize``: their fields are emptied, and the subject is replaced by a random pseudonym.
+            ``shred``: they stay as they are, and their keys are destroyed. ``retain``: they stay until the retention
+            ends, sealed under a key of their own.
+        retention: how long the rows are kept: ``30d``, ``18m``, ``5y``, ``3y6m``.
+        retention_from: the date column that the retention is counted from; when None, it is the day of the erasure.
+        retention_from_year_end: count from the end of that date's calendar year (bokføringsloven § 13).
+        legal_basis: why the data may be kept without consent: the law, the contract, the task (GDPR Art. 6(1)(b)-(f)).
+        fields: name → `Field`, of every column with personal data in it.
+        personal: False for sealed data that is about nobody: sealed under the dataset's own key, without a subject.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+
+    name: str
+    database: str
+    subject: str | None = None
+    subject_via: str | None = None
+    key: str | None = None
+    store: str | None = None
+    primary_key: str | Sequence[str] = "id"
+    classification: Classification | str = Classification.CONFIDENTIAL
+    purposes: Sequence[str] = ()
+    erasure: Erasure = "delete"
+    retention: str | None = None
+    retention_from: str | None = None
+    retention_from_year_end: bool = False
+    legal_basis: str | None = None
+    fields: Mapping[str, Field] = field(default_factory=dict, hash=False)
+    personal: bool = True
+
+    def __post_init__(self) -> None:
+        put = object.__setattr__
+        put(self, "classification", classification_of(self.classification))
+        put(self, "primary_key", _names(self.primary_key, "primary_key"))
+        if isinstance(self.purposes, str):
+            raise ConfigurationError(f'purposes is a list: purposes=["{self.purposes}"]')
+        put(self, "purposes", _names(tuple(self.purposes), "purposes", empty=True))
+        put(self, "fields", dict(self.fields))
+        self._check_names()
+        self._check_subject()
+        self._check_fields()
+        self._check_end()
+
+    @property
+    def table(self) -> str:
+        """The table's name."""
+        return self.store or self.name
+
+    @property
+    def label(self) -> str:
+        """How reports and answers name it: ``database.dataset``."""
+        return f"{self.database}.{self.name.removeprefix(OWN_DATASETS)}"
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The primary key's columns."""
+        return self.primary_key  # type: ignore[return-value]  # __post_init__ made it a tuple
+
+    @property
+    def sealed(self) -> tuple[str, ...]:
+        """The names of the sealed fields."""
+        return tuple(name for name, f in self.fields.items() if f.sealed)
+
+    @property
+    def lookups(self) -> dict[str, str]:
+        """Sealed field → its lookup column."""
+        return {name: name + LOOKUP for name, f in self.fields.items() if f.lookup}
+
+    @property
+    def needs_keys(self) -> bool:
+        """Whether it holds anything that a key must be made for."""
+        return any(f.sealed for f in self.fields.values())
+
+    @property
+    def needs_consent(self) -> bool:
+        """Whether a write needs a consent: it has purposes, and no other legal basis (GDPR Art. 6(1)(a))."""
+        return bool(self.purposes) and self.legal_basis is None
+
+    def _check_names(self) -> None:
+        for what in ("name", "database", "store", "subject", "key", "retention_from", "legal_basis"):
+            value = getattr(self, what)
+            if value is None and what not in ("name", "database"):
+                continue
+            if not isinstance(value, str) or not value.strip() or "\0" in value:
+                raise ConfigurationError(f"{what}: expected text, without NUL characters")
+        if "#" in self.name:
+            raise ConfigurationError(f"datasets.{self.name}: a dataset's name holds no #")
+
+    def _check_subject(self) -> None:
+        where = f"datasets.{self.name}"
+        if not self.personal:
+            if self.subject or self.key or self.subject_via:
+                raise ConfigurationError(
+                    f"{where}: personal = false says that it is about nobody, and it has a subject"
+                )
+            if self.purposes and self.legal_basis is None:
+                raise ConfigurationError(f"{where}.purposes: nobody can consent where no row has a subject")
+        elif self.subject is None and self.key is None:
+            raise ConfigurationError(
+                f"{where}.subject: missing; which column says whose row it is? (key for stores of keys and values, "
+                "personal = false for data about nobody)"
+            )
+        elif self.subject is not None and self.key is not None:
+            raise ConfigurationError(f"{where}: subject is for tables and key for keys: give one of them")
+        elif self.key is not None and "{subject}" not in self.key:
+            raise ConfigurationError(f"{where}.key: expected {{subject}} in the pattern, where the subject's id stands")
+        if self.subject_via is not None:
+            if self.subject is None:
+                raise ConfigurationError(f"{where}.subject_via needs subject: the column that holds the other number")
+            if self.subject_via.count(".") < 1 or not all(self.subject_via.rpartition(".")):
+                raise ConfigurationError(f"{where}.subject_via: expected dataset.field, such as users.personal_number")
+
+    def _check_fields(self) -> None:
+        where = f"datasets.{self.name}.fields"
+        taken = {ROW_TAG, ERASED_AT}
+        for name, f in self.fields.items():
+            if not isinstance(f, Field):
+                raise ConfigurationError(f"{where}.{name}: expected Field(…)")
+            if not name or "\0" in name:
+                raise ConfigurationError(f"{where}: a field's name is empty, or holds a NUL character")
+            if f.sealed and name == self.subject:
+                raise ConfigurationError(
+                    f"{where}.{name}: the subject column cannot be sealed: it says whose key opens the row; use an id "
+                    "that tells nothing"
+                )
+            if f.sealed and name in self.keys:
+                raise ConfigurationError(f"{where}.{name}: the primary key cannot be sealed: it is how a row is found")
+            if f.sealed and name == self.retention_from:
+                raise ConfigurationError(
+                    f"{where}.{name}: retention_from cannot be sealed: the period is counted from it"
+                )
+            if f.lookup:
+                taken.add(name + LOOKUP)
+        clash = sorted(taken & ({*self.fields, *self.keys, self.subject} - {None}))
+        if clash:
+            raise ConfigurationError(f"{where}.{clash[0]}: Datavern keeps a column of its own by that name")
+
+    def _check_end(self) -> None:
+        where = f"datasets.{self.name}"
+        if self.erasure not in get_args(Erasure):
+            near = difflib.get_close_matches(str(self.erasure), get_args(Erasure), n=1)
+            hint = f"did you mean {near[0]}?" if near else f"expected one of {', '.join(get_args(Erasure))}"
+            raise ConfigurationError(f"{where}.erasure: no such policy; {hint}")
+        if self.retention is not None:
+            from datavern.privacy.retention import Period  # noqa: PLC0415  (few datasets have one)
+
+            problem = ""
+            try:
+                Period.parse(self.retention)
+            except ConfigurationError as error:
+                problem = str(error)
+            if problem:
+                raise ConfigurationError(f"{where}.retention: {problem}")
+        if self.erasure == "retain":
+            if self.retention is None:
+                raise ConfigurationError(
+                    f"{where}.retention: missing; erasure = retain keeps rows, and must say how long"
+                )
+            if self.legal_basis is None:
+                raise ConfigurationError(
+                    f"{where}.legal_basis: missing; erasure = retain needs the law that asks for it (GDPR Art. 17(3))"
+                )
+        if self.retention is None and (self.retention_from is not None or self.retention_from_year_end):
+            raise ConfigurationError(f"{where}.retention: missing; retention_from says from when, and not how long")
+        if self.erasure == "shred" and not self.needs_keys:
+            raise ConfigurationError(
+                f"{where}.erasure: shred destroys keys, and no field here is sealed: nothing would end"
+            )
+
+
+class DataMap:
+    """All datasets of an application. It cannot be changed; it is read in the order in which it was written.
+
+    Raises:
+        ConfigurationError: two datasets of one name or over one table, or a `subject_via` that leads nowhere.
+    """
+
+    __slots__ = ("_by_name",)
+
+    def __init__(self, datasets: Iterable[Dataset] = ()) -> None:
+        self._by_name: dict[str, Dataset] = {}
+        tables: dict[tuple[str, str], str] = {}
+        for dataset in datasets:
+            if not isinstance(dataset, Dataset):
+                raise ConfigurationError("a data map is made of Dataset(…)")
+            if dataset.name.startswith(OWN_DATASETS) or dataset.table.startswith("datavern_"):
+                raise ConfigurationError(f"datasets.{dataset.name}: names that start with datavern are Datavern's own")
+            if dataset.name in self._by_name:
+                raise ConfigurationError(f"datasets.{dataset.name}: there are two datasets of that name")
+            place = (dataset.database, dataset.table)
+            if dataset.key is None:
+                if place in tables:
+                    raise ConfigurationError(
+                        f"datasets.{dataset.name}.store: the dataset {tables[place]} maps the same table: "
+                        "one table has one policy"
+                    )
+                tables[place] = dataset.name
+            self._by_name[dataset.name] = dataset
+        for dataset in self:
+            self._check_via(dataset)
+
+    @classmethod
+    def from_mapping(cls, tables: Mapping[str, Mapping[str, Any]], path: str = "datasets") -> DataMap:
+        """The map as TOML writes it: ``[datasets.users]``, ``[datasets.users.fields.email]``.
+
+        Args:
+            tables: name → the dataset's table.
+            path: where they stand, for messages.
+
+        Raises:
+            ConfigurationError: a typo, a wrong type or a contradiction, with the path of its key.
+        """
+        datasets = []
+        for name, values in tables.items():
+            where = f"{path}.{name}"
+            given = dict(values)
+            if "name" in given:
+                raise ConfigurationError(f"{where}.name: the table's own name is the dataset's; leave it out")
+            fields = given.get("fields", {})
+            if not isinstance(fields, Mapping):
+                raise ConfigurationError(f"{where}.fields: expected a table of fields")
+            made = {}
+            for key, settings in fields.items():
+                if not isinstance(settings, Mapping):
+                    raise ConfigurationError(f"{where}.fields.{key}: expected a table, such as {{ sealed = true }}")
+                made[key] = checked(Field, settings, path=f"{where}.fields.{key}")
+            datasets.append(_dataset({**given, "name": name, "fields": made}, name, where))
+        return cls(datasets)
+
+    def __iter__(self) -> Iterator[Dataset]:
+        """The datasets, in order."""
+        return iter(self._by_name.values())
+
+    def __len__(self) -> int:
+        return len(self._by_name)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._by_name
+
+    def __getitem__(self, name: str) -> Dataset:
+        """The dataset of that name.
+
+        Raises:
+            ConfigurationError: there is none; the nearest name is given.
+        """
+        found = self._by_name.get(name)
+        if found is None:
+            near = difflib.get_close_matches(name, self._by_name, n=1)
+            there_are = ", ".join(self._by_name) or "none"
+            hint = f"did you mean {near[0]}?" if near else f"there are: {there_are}"
+            raise ConfigurationError(f"no dataset is named {name} in the data map; {hint}")
+        return found
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, DataMap) and self._by_name == other._by_name
+
+    __hash__ = None  # type: ignore[assignment]  # it holds dicts
+
+    def __repr__(self) -> str:
+        return f"DataMap([{', '.join(self._by_name)}])"
+
+    def of_database(self, database: str) -> list[Dataset]:
+        """The datasets that lie in that database."""
+        return [dataset for dataset in self if dataset.database == database]
+
+    def check_databases(self, databases: Mapping[str, Any]) -> None:
+        """Check that every dataset's database is there, and can hold it.
+
+        Raises:
+            ConfigurationError: no database of that name, or a `subject_via`, which is not offered yet.
+            CapabilityMissing: a `key` pattern on an engine with tables.
+        """
+        for dataset in self:
+            if dataset.database not in databases:
+                there_are = ", ".join(databases) or "none"
+                raise ConfigurationError(
+                    f"datasets.{dataset.name}.database: no database is named {dataset.database}; there are: {there_are}"
+                )
+            if dataset.subject_via is not None:
+                raise ConfigurationError(
+                    f"datasets.{dataset.name}.subject_via: not offered yet: a request would not reach the dataset"
+                )
+            if dataset.key is not None:
+                raise CapabilityMissing(
+                    "key patterns", dataset.database, f"datasets.{dataset.name} needs a store of keys and values"
+                )
+
+    def check_legal_bases(self, database: str) -> None:
+        """Check that every sealed field of that database has a purpose or a legal basis (GDPR Art. 6(1)).
+
+        Raises:
+            ConfigurationError: naming the first dataset that has none.
+        """
+        for dataset in self.of_database(database):
+            if dataset.needs_keys and dataset.personal and not dataset.purposes and dataset.legal_basis is None:
+                raise ConfigurationError(
+                    f"datasets.{dataset.name}: compliance gdpr asks for purposes (with consent) or a legal_basis"
+                )
+
+    def _check_via(self, dataset: Dataset) -> None:
+        if dataset.subject_via is None:
+            return
+        name, _, column = dataset.subject_via.rpartition(".")
+        where = f"datasets.{dataset.name}.subject_via"
+        target = self._by_name.get(name)
+        if target is None or column not in target.fields:
+            raise ConfigurationError(f"{where}: no field {column} of a dataset {name} is in the data map")
+        reached = target.fields[column]
+        if reached.sealed and not reached.lookup:
+            raise ConfigurationError(
+                f"{where}: {dataset.subject_via} is sealed without lookup, so it cannot be searched"
+            )
+
+
+def _dataset(values: Mapping[str, Any], name: str, where: str) -> Dataset:
+    problem = ""
+    try:
+        return checked(Dataset, values, path=where)
+    except ConfigurationError as error:
+        problem = str(error).replace(f"{where}: datasets.{name}", where)  # a contradiction names its own path
+    raise ConfigurationError(problem)
+
+
+def _names(value: str | Sequence[str], what: str, *, empty: bool = False) -> tuple[str, ...]:
+    names = (value,) if isinstance(value, str) else tuple(value)
+    if (
+        not (names or empty)
+        or len(set(names)) != len(names)
+        or any(not isinstance(name, str) or not name or "\0" in name for name in names)
+    ):
+        raise ConfigurationError(f"{what}: expected names, each of them once")
+    return names
