@@ -13,8 +13,8 @@ import json
 import os
 import sys
 import traceback
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
@@ -25,7 +25,8 @@ from datavern.contracts import errors
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
-    from datavern.manager import DatabaseManager
+    from datavern.contracts.capabilities import Provider
+    from datavern.contracts.values import Health
 
 __all__ = [
     "CONFIG",
@@ -37,8 +38,9 @@ __all__ = [
     "clean",
     "command",
     "jsonable",
-    "manager",
+    "probe",
     "require_file",
+    "require_new",
     "write_new",
 ]
 
@@ -196,26 +198,15 @@ def system_user() -> str:
         return f"cli:uid-{os.getuid()}"
 
 
-@asynccontextmanager
-async def manager(config: Path) -> AsyncIterator[DatabaseManager]:
-    """The manager that the configuration describes, open.
+async def probe(provider: Provider) -> Health:
+    """Connect to a database and ask it how it is. One that cannot be reached has a health too."""
+    from datavern.contracts.values import Health
 
-    Raises:
-        ConfigurationError: there is no such file, or it is wrong.
-    """
-    from datavern.manager import DatabaseManager
-
-    require_config(config)
-    async with DatabaseManager.from_config(config) as db:
-        yield db
-
-
-def require_config(config: Path) -> None:
-    """Raise `ConfigurationError` when there is no such configuration, and say how to get one."""
-    if not config.is_file():
-        raise errors.ConfigurationError(
-            f"there is no {config}: make a project with `datavern init`, or name its file with --config"
-        )
+    try:
+        await provider.connect()
+        return await provider.health()
+    except errors.DatavernError as error:
+        return Health(status="unhealthy", detail=str(error))
 
 
 def require_file(path: Path, what: str) -> str:

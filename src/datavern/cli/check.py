@@ -1,0 +1,142 @@
+"""`datavern check`: whether the project holds together, part by part, without changing anything."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from datavern.cli.common import CONFIG, Config, Json, Output, Verbose, command, probe
+from datavern.contracts.errors import DatavernError
+
+if TYPE_CHECKING:
+    from datavern.manager import DatabaseManager
+
+app = typer.Typer(rich_markup_mode=None, pretty_exceptions_enable=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was looked at.
+
+    Attributes:
+        part: what, by its path in the configuration.
+        ok: whether it is as it should be.
+        detail: what was found, and what to do when it is not ok.
+    """
+
+    part: str
+    ok: bool
+    detail: str
+
+
+@app.command()
+def check(*, config: Config = CONFIG, json_output: Json = False, verbose: Verbose = False) -> None:
+    """Check configuration, keys, databases, residency and data map. Exit code 1 when something is wrong."""
+    out = Output(as_json=json_output, verbose=verbose)
+
+    async def work() -> bool:
+        from rich.text import Text
+
+        findings = await examine(config)
+        ok = all(f.ok for f in findings)
+        out.document({"ok": ok, "findings": [asdict(f) for f in findings]})
+        marks = {True: Text("ok", "green"), False: Text("wrong", "bold red")}
+        out.table(["part", "", "detail"], [[f.part, marks[f.ok], f.detail] for f in findings])
+        wrong = sum(not f.ok for f in findings)
+        out.say("Everything holds." if ok else f"{wrong} of {len(findings)} are wrong.", "green" if ok else "bold red")
+        return ok
+
+    if not command(out, work):
+        raise typer.Exit(1)
+
+
+async def examine(config: Any) -> list[Finding]:
+    """Look at every part; one that is wrong keeps no other from being looked at."""
+    from datavern.config import load
+    from datavern.manager import DatabaseManager
+
+    settings = load(config)
+    db = DatabaseManager.from_config(config)
+    keyring = settings.general.keyring
+    findings = [Finding("configuration", ok=True, detail=str(config))]
+    findings += await _keys(keyring)
+    findings += _residency(db, settings.general.ledger)
+    databases = db.databases
+    try:
+        found = dict(zip(databases, await asyncio.gather(*map(probe, databases.values())), strict=True))
+        for name, health in found.items():
+            healthy = health.status == "healthy"
+            detail = f"{databases[name].engine} {health.version}, {health.role}" if healthy else health.detail
+            findings.append(Finding(f"databases.{name}", healthy, detail))
+        for dataset in db.data_map or ():
+            if found[dataset.database].status != "unhealthy":
+                findings.append(await _dataset(dataset, databases))
+    finally:
+        await asyncio.gather(*(p.close() for p in databases.values()))
+    if not db.data_map:
+        findings.append(Finding("datasets", ok=True, detail="none yet: the data map says which personal data you keep"))
+    if all(f.ok for f in findings) and keyring is not None:
+        findings.append(await _together(DatabaseManager.from_config(config)))
+    return findings
+
+
+async def _keys(keyring: str | None) -> list[Finding]:
+    from datavern.crypto.keyring import Keyring
+
+    if keyring is None:
+        return [Finding("datavern.keyring", ok=True, detail="none: nothing can be sealed, consented to or audited")]
+    try:
+        ring = Keyring.from_url(keyring)
+        await ring.open()
+        detail = f"{keyring}, epoch {ring.epoch}"
+        await ring.close()
+    except DatavernError as error:
+        return [Finding("datavern.keyring", ok=False, detail=str(error))]
+    return [Finding("datavern.keyring", ok=True, detail=detail)]
+
+
+def _residency(db: DatabaseManager, ledger: str | None) -> list[Finding]:
+    if db.data_map is None:
+        return []
+    if ledger is None and len(db) == 1:
+        ledger = next(iter(db))
+    problems = db.residency.problems(db.data_map, db.databases, ledger=ledger)
+    if problems:
+        return [Finding("residency", ok=False, detail=problem) for problem in problems]
+    places = ", ".join(f"{name} in {provider.location}" for name, provider in db.databases.items())
+    return [Finding("residency", ok=True, detail=places)]
+
+
+async def _dataset(dataset: Any, databases: Mapping[str, Any]) -> Finding:
+    """The dataset against the live schema: what is missing is what `prepare` would make."""
+    from datavern.contracts.capabilities import needs
+
+    part = f"datasets.{dataset.name}"
+    prepare = f'await db.prepare("{dataset.name}") makes it'
+    try:
+        store = await needs(databases[dataset.database], "subjects").describe(dataset.table)
+    except DatavernError as error:
+        return Finding(part, ok=False, detail=str(error))
+    if store is None:
+        return Finding(part, ok=False, detail=f"{dataset.database} has no table {dataset.table}: {prepare}")
+    wanted = [*dataset.keys, *([dataset.subject] if dataset.subject else []), *dataset.fields]
+    if dataset.needs_keys:
+        wanted += ["datavern_row", *dataset.lookups.values()]
+    missing = [name for name in dict.fromkeys(wanted) if store.column(name) is None]
+    if missing:
+        return Finding(part, ok=False, detail=f"{dataset.table} lacks {', '.join(missing)}: {prepare}")
+    sealed = f", {len(dataset.sealed)} of {len(dataset.fields)} fields sealed" if dataset.fields else ""
+    return Finding(part, ok=True, detail=f"{dataset.label}{sealed}")
+
+
+async def _together(db: DatabaseManager) -> Finding:
+    """The keys and the key store in the ledger must be each other's: only opening both tells."""
+    try:
+        async with db:
+            return Finding("key store", ok=True, detail="belongs to this key ring")
+    except DatavernError as error:
+        return Finding("key store", ok=False, detail=str(error))

@@ -1,0 +1,43 @@
+"""`datavern prepare`: make the tables fit the data map."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from datavern.cli.common import CONFIG, Config, Json, Output, Verbose, command
+from datavern.contracts.errors import ConfigurationError
+
+app = typer.Typer(rich_markup_mode=None, pretty_exceptions_enable=False)
+
+
+@app.command()
+def prepare(
+    datasets: Annotated[list[str] | None, typer.Argument(help="Which ones; all of the data map when none.")] = None,
+    *,
+    config: Config = CONFIG,
+    json_output: Json = False,
+    verbose: Verbose = False,
+) -> None:
+    """Make the tables fit the data map: what is missing is made, nothing is dropped or retyped."""
+    out = Output(as_json=json_output, verbose=verbose)
+
+    async def work() -> None:
+        from datavern.manager import DatabaseManager
+
+        async with DatabaseManager.from_config(config) as db:
+            names = datasets or [d.name for d in db.data_map or ()]
+            if not names:
+                raise ConfigurationError(f"{config}: the data map names no dataset yet")
+            if db.data_map is not None:
+                for name in names:
+                    db.data_map[name]  # an unknown name is refused before anything is made
+            made = {name: str(await db.prepare(name)) for name in names}
+        out.document(made)
+        for name, statements in made.items():
+            out.say(f"{name}: {'nothing to do' if not statements else ''}".rstrip(), "bold")
+            if statements:
+                out.say(statements)
+
+    command(out, work)
