@@ -126,7 +126,7 @@ def read_document(path: Path, kind: str, ring_id: bytes | None) -> Document:
         raise ConfigurationError(
             f"{path} is of format version {version}, and this Datavern knows {_VERSION}: install a later Datavern"
         )
-    if document.text("check") != _check(document._fields):  # noqa: SLF001  (same module)
+    if document.text("check") != _check(document._fields):
         document.damaged()
     if ring_id is not None and document.hexadecimal("ring", 16) != ring_id:
         raise ConfigurationError(f"{path} is of another key ring: restore the folder from one copy of the keys")

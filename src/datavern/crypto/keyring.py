@@ -103,7 +103,8 @@ class Keyring:
             ConfigurationError: there is one already (it is never overwritten), or the place cannot hold one.
         """
         ring = cls.from_url(url)
-        await ring._provider.create()
+        provider = ring._provider  # noqa: SLF001  (its own)
+        await provider.create()
         await ring.open()
         return ring
 

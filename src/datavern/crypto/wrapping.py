@@ -21,10 +21,10 @@ def _associated(ring_id: bytes, head: bytes, context: bytes) -> bytes:
     return b"datavern-wrap\x00\x01" + ring_id + head[1:] + context
 
 
-def wrap(cipher: XAESGCM, ring_id: bytes, epoch: int, key: bytes, context: bytes, nonce: bytes | None = None) -> bytes:
-    """The key in its wrapped form. The nonce is drawn at random; only the test vectors say one."""
+def wrap(cipher: XAESGCM, ring_id: bytes, epoch: int, key: bytes, context: bytes) -> bytes:
+    """The key in its wrapped form."""
     head = _VERSION + epoch.to_bytes(4, "big")
-    nonce = nonce or os.urandom(_NONCE)
+    nonce = os.urandom(_NONCE)
     return head + nonce + cipher.encrypt(nonce, key, _associated(ring_id, head, context))
 
 
