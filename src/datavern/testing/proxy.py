@@ -1,0 +1,234 @@
+"""A TCP proxy that can cut, freeze and refuse, and speak TLS as PostgreSQL does: for tests of what networks do."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import datetime as dt
+import ipaddress
+import ssl
+import threading
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+__all__ = ["Certificates", "TCPProxy"]
+
+_SSL_REQUEST = b"\x00\x00\x00\x08\x04\xd2\x16\x2f"
+"""PostgreSQL protocol, "SSLRequest": length 8, code 80877103."""
+
+
+@dataclass(frozen=True)
+class Certificates:
+    """PEM files: an authority made for the purpose, and a server's certificate from it.
+
+    Attributes:
+        ca_file: certificate of the authority.
+        cert_file: certificate of the server.
+        key_file: its key.
+    """
+
+    ca_file: str
+    cert_file: str
+    key_file: str
+
+    @classmethod
+    def make(cls, folder: Path, names: Iterable[str]) -> Certificates:
+        """New ones in `folder`, for those host names and addresses, valid for a day."""
+        from cryptography import x509  # noqa: PLC0415  (only with TLS)
+        from cryptography.hazmat.primitives import hashes, serialization  # noqa: PLC0415
+        from cryptography.hazmat.primitives.asymmetric import ec  # noqa: PLC0415
+        from cryptography.x509.oid import NameOID  # noqa: PLC0415
+
+        def name(text: str) -> x509.Name:
+            return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text)])
+
+        def key_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
+            return key.private_bytes(
+                serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+            )
+
+        now = dt.datetime.now(dt.UTC)
+        start, end = now - dt.timedelta(hours=1), now + dt.timedelta(days=1)
+        ca_key, key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
+        authority, server = name("Datavern test authority"), name("Datavern test server")
+        ca_id = x509.SubjectKeyIdentifier.from_public_key(ca_key.public_key())
+        usage: dict[str, Any] = dict.fromkeys(
+            ("content_commitment", "key_encipherment", "data_encipherment", "key_agreement", "encipher_only", "decipher_only"),
+            False,
+        )  # fmt: skip
+        ca = (
+            x509.CertificateBuilder(authority, authority, ca_key.public_key(), x509.random_serial_number(), start, end)
+            .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+            .add_extension(
+                x509.KeyUsage(digital_signature=True, key_cert_sign=True, crl_sign=True, **usage), critical=True
+            )
+            .add_extension(ca_id, critical=False)
+            .sign(ca_key, hashes.SHA256())
+        )
+        cert = (
+            x509.CertificateBuilder(authority, server, key.public_key(), x509.random_serial_number(), start, end)
+            .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+            .add_extension(x509.SubjectAlternativeName([_general_name(x509, n) for n in names]), critical=False)
+            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(ca_id), critical=False)
+            .sign(ca_key, hashes.SHA256())
+        )
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        made = cls(str(folder / "ca.pem"), str(folder / "server.pem"), str(folder / "server.key"))
+        Path(made.ca_file).write_bytes(ca.public_bytes(serialization.Encoding.PEM))
+        Path(made.cert_file).write_bytes(cert.public_bytes(serialization.Encoding.PEM))
+        Path(made.key_file).write_bytes(key_pem(key))
+        Path(made.key_file).chmod(0o600)
+        return made
+
+
+def _general_name(x509: Any, text: str) -> Any:
+    try:
+        return x509.IPAddress(ipaddress.ip_address(text))
+    except ValueError:
+        return x509.DNSName(text)
+
+
+class TCPProxy:
+    """Listens on a port of this machine and passes everything on, until it is told not to.
+
+    Synchronous, with a thread and a loop of its own, so that freezing it does not freeze the test.
+
+    Args:
+        host: where to pass it on to.
+        port: the port there.
+        certificates: answer PostgreSQL's SSLRequest, and speak TLS to the client with them.
+    """
+
+    def __init__(self, host: str, port: int, *, certificates: Certificates | None = None) -> None:
+        self._target = (host, port)
+        self._certificates = certificates
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+        self._server: asyncio.Server | None = None
+        self._links: set[asyncio.Task[None]] = set()
+        self._flowing: asyncio.Event | None = None
+        self._refusing = False
+        self.port = 0
+        self.accepted = 0
+
+    def start(self) -> Self:
+        """Listen. Idempotent."""
+        if self._thread is not None:
+            return self
+        ready = threading.Event()
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._run, args=(self._loop, ready), name="datavern-proxy", daemon=True)
+        self._thread.start()
+        ready.wait()
+        return self
+
+    def stop(self) -> None:
+        """Cut everything and stop listening. Idempotent."""
+        loop, thread = self._loop, self._thread
+        self._loop = self._thread = None
+        if loop is not None and thread is not None:
+            loop.call_soon_threadsafe(loop.stop)
+            thread.join()
+            loop.close()
+
+    def freeze(self) -> None:
+        """Pass nothing on any more, in either direction; connections stay open, and new ones are taken and starved."""
+        self._call(self._freeze())
+
+    def thaw(self) -> None:
+        """Pass on again, what was held back first."""
+        self._call(self._thaw())
+
+    def cut(self) -> None:
+        """Break every connection that is open now, as a network does: without a goodbye."""
+        self._call(self._cut())
+
+    def refuse(self, *, refusing: bool = True) -> None:
+        """Break new connections as they come (or stop doing so)."""
+        self._refusing = refusing
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(self, *exc: object) -> None:
+        self.stop()
+
+    def _call(self, work: Any) -> None:
+        assert self._loop is not None  # noqa: S101  (for the type checker: a stopped proxy has nothing to freeze)
+        asyncio.run_coroutine_threadsafe(work, self._loop).result()
+
+    def _run(self, loop: asyncio.AbstractEventLoop, ready: threading.Event) -> None:
+        asyncio.set_event_loop(loop)
+        self._flowing = asyncio.Event()
+        self._flowing.set()
+        self._server = loop.run_until_complete(asyncio.start_server(self._accept, "127.0.0.1", self.port))
+        self.port = self._server.sockets[0].getsockname()[1]
+        ready.set()
+        loop.run_forever()
+        self._server.close()
+        loop.run_until_complete(self._cut())
+        loop.run_until_complete(asyncio.sleep(0))
+
+    async def _freeze(self) -> None:
+        assert self._flowing is not None  # noqa: S101  (for the type checker)
+        self._flowing.clear()
+
+    async def _thaw(self) -> None:
+        assert self._flowing is not None  # noqa: S101  (for the type checker)
+        self._flowing.set()
+
+    async def _cut(self) -> None:
+        links = list(self._links)
+        for link in links:
+            link.cancel()
+        await asyncio.gather(*links, return_exceptions=True)
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.accepted += 1
+        if self._refusing:
+            writer.transport.abort()
+            return
+        link = asyncio.current_task()
+        assert link is not None  # noqa: S101  (for the type checker: a coroutine runs in a task)
+        self._links.add(link)
+        onward: asyncio.StreamWriter | None = None
+        try:
+            back, onward = await asyncio.open_connection(*self._target)
+            if self._certificates is not None:
+                await self._start_tls(reader, writer, onward)
+            await asyncio.gather(self._pass(reader, onward), self._pass(back, writer))
+        except (OSError, ssl.SSLError, asyncio.IncompleteReadError, asyncio.CancelledError):
+            pass  # either end is gone, or the test cut it: that is what this proxy is for
+        finally:
+            self._links.discard(link)
+            writer.transport.abort()
+            if onward is not None:
+                onward.transport.abort()
+
+    async def _start_tls(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, onward: asyncio.StreamWriter
+    ) -> None:
+        assert self._certificates is not None  # noqa: S101  (for the type checker: the caller looked)
+        first = await reader.readexactly(len(_SSL_REQUEST))
+        if first != _SSL_REQUEST:  # a client that does not ask for TLS
+            onward.write(first)
+            return
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(self._certificates.cert_file, self._certificates.key_file)
+        writer.write(b"S")
+        await writer.start_tls(context)
+
+    async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        assert self._flowing is not None  # noqa: S101  (for the type checker)
+        while data := await reader.read(65536):
+            await self._flowing.wait()
+            writer.write(data)
+            await writer.drain()
+        with contextlib.suppress(OSError):
+            await self._flowing.wait()
+            if writer.can_write_eof():
+                writer.write_eof()
+            else:
+                writer.close()
