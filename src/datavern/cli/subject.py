@@ -1,0 +1,193 @@
+"""`datavern subject`: what the people whom the data is about may ask for, and the proof that it was done."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from datavern.cli.common import (
+    CONFIG,
+    Actor,
+    Config,
+    Json,
+    Output,
+    Verbose,
+    command,
+    jsonable,
+    require_file,
+    require_new,
+    shown,
+    write_new,
+)
+from datavern.contracts.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+app = typer.Typer(
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    no_args_is_help=True,
+    help="Answer the people whom the data is about: a copy, an erasure, and its proof.",
+)
+
+Subject = Annotated[str, typer.Argument(help="Who: the id that the data map calls the subject.")]
+Received = Annotated[
+    dt.datetime | None,
+    typer.Option("--received", formats=["%Y-%m-%d"], help="The day the request came; the deadline follows from it."),
+]
+
+
+@app.command()
+def access(
+    subject: Subject,
+    *,
+    received: Received = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Write the copy to this new file.")] = None,
+    config: Config = CONFIG,
+    actor: Actor = None,
+    json_output: Json = False,
+    verbose: Verbose = False,
+) -> None:
+    """Give a person a copy of all their data (GDPR Art. 15)."""
+    out = Output(as_json=json_output, verbose=verbose)
+
+    async def work() -> bool:
+        require_new(output)
+        response, deadline = await _process("access", subject, received, config)
+        data = response.data or {}
+        answer = _answer(response, deadline)
+        if output is not None:
+            copy = {"subject": subject, **answer, "data": data}
+            write_new(output, json.dumps(jsonable(copy), ensure_ascii=False, indent=2) + "\n")
+            out.document({**answer, "output": str(output), "rows": {k: len(v) for k, v in data.items()}})
+        else:
+            out.document({**answer, "data": data})
+        if output is None and not json_output:
+            _tables(out, data)
+        rows = sum(len(v) for v in data.values())
+        out.say(f"{response.message}" if response.message else f"{rows} rows in {len(data)} stores")
+        if deadline:
+            out.say(f"The answer is due by {deadline}.")
+        if output is not None:
+            out.say(f"The copy is in {output}: {rows} {'row' if rows == 1 else 'rows'}, for the person alone.")
+        return bool(response.success)
+
+    if not command(out, work, actor=actor):
+        raise typer.Exit(1)
+
+
+@app.command()
+def erase(
+    subject: Subject,
+    *,
+    received: Received = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="The certificate's file.", show_default="certificate-….json beside the configuration"),
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    config: Config = CONFIG,
+    actor: Actor = None,
+    json_output: Json = False,
+    verbose: Verbose = False,
+) -> None:  # fmt: skip
+    """Erase a person in every store, and sign a certificate of it (GDPR Art. 17). It cannot be undone."""
+    out = Output(as_json=json_output, verbose=verbose)
+
+    async def work() -> bool:
+        from datavern.config import load
+
+        load(config)  # what is wrong with it is told before anybody is asked
+        certificate = output or _free(config.absolute().parent)
+        require_new(certificate)
+        out.confirm(f"Erase everything about {subject}? It cannot be undone.", yes=yes)
+        response, deadline = await _process("erasure", subject, received, config)
+        if response.certificate is not None:
+            write_new(certificate, response.certificate.to_json())
+            out.say(str(response.certificate))
+            out.say()
+        wrote = str(certificate) if response.certificate is not None else None
+        out.document({**_answer(response, deadline), "output": wrote, "certificate": _body(response.certificate)})
+        out.say(response.message)
+        if wrote:
+            out.say(f"The certificate is in {wrote}; `datavern subject verify` checks it, offline.")
+        return bool(response.success)
+
+    if not command(out, work, actor=actor):
+        raise typer.Exit(1)
+
+
+@app.command()
+def verify(
+    certificate: Annotated[Path, typer.Argument(help="The certificate's file.")],
+    *,
+    verifier: Annotated[Path, typer.Option(help="The organisation's public key.")] = Path("keys/verifier.txt"),
+    json_output: Json = False,
+    verbose: Verbose = False,
+) -> None:
+    """Check a certificate, offline: no configuration, no database, no key but the public one."""
+    out = Output(as_json=json_output, verbose=verbose)
+
+    async def work() -> bool:
+        from datavern.privacy.certificate import Certificate
+
+        found = Certificate.from_json(require_file(certificate, "certificate"))
+        valid = found.verify(require_file(verifier, "verifier"))
+        out.document({"valid": valid, "key": found.key, "certificate": found.body if valid else None})
+        if valid:
+            out.say(str(found))
+            out.say()
+            out.say(f"The signature is valid: {verifier} signed exactly this.", "green")
+        else:
+            out.say(f"NOT VALID: {verifier} did not sign this, or it was changed since.", "bold red")
+        return valid
+
+    if not command(out, work):
+        raise typer.Exit(1)
+
+
+async def _process(kind: Any, subject: str, received: dt.datetime | None, config: Path) -> tuple[Any, str | None]:
+    from datavern.manager import DatabaseManager
+    from datavern.privacy.requests import SubjectRequest
+
+    request = SubjectRequest(kind, subject=subject, **({"received": received.date()} if received else {}))
+    async with DatabaseManager.from_config(config) as db:
+        if not db.data_map:
+            raise ConfigurationError(f"{config}: the data map names no dataset, so nothing about anybody can be found")
+        response = await db.subject_requests.process(request)
+    deadline = request.deadline if received else None
+    return response, deadline.isoformat() if deadline else None
+
+
+def _answer(response: Any, deadline: str | None) -> dict[str, Any]:
+    return {
+        "success": response.success,
+        "message": response.message,
+        "completed_at": response.completed_at,
+        "deadline": deadline,
+    }
+
+
+def _body(certificate: Any) -> Any:
+    return None if certificate is None else json.loads(certificate.to_json())
+
+
+def _tables(out: Output, data: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
+    """One table for each row: a person's data reads downwards."""
+    for store, rows in data.items():
+        for number, row in enumerate(rows, 1):
+            title = store if len(rows) == 1 else f"{store}, {number} of {len(rows)}"
+            out.table(["field", "value"], [[k, shown(v)] for k, v in row.items()], title=title)
+
+
+def _free(folder: Path) -> Path:
+    """A name for a certificate that says nothing about whose it is."""
+    import secrets
+
+    day = dt.datetime.now(dt.UTC).strftime("%Y%m%d")
+    return folder / f"certificate-{day}-{secrets.token_hex(4)}.json"
