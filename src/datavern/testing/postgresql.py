@@ -88,7 +88,7 @@ class PostgreSQLServer:
         durable: keep fsync on. Off by default: nobody needs the data after a power cut.
 
     Raises:
-        ConfigurationError: on `start`, when there are no binaries or the server does not come up (with the end of its log).
+        ConfigurationError: on `start`: there are no binaries, or the server does not come up (with the end of its log).
     """
 
     def __init__(
@@ -203,7 +203,7 @@ class PostgreSQLServer:
     def halt(self, *, immediate: bool = False) -> None:
         """Stop the server and keep its data: `start` brings it back. `immediate` is as if the power had gone."""
         self._end(b"k" if not immediate else b"q", keep=True)
-        self._finalizer = weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
+        self._finalizer = weakref.finalize(self, shutil.rmtree, self._folder_made(), ignore_errors=True)
 
     def stop(self) -> None:
         """Stop it and remove its folder. Idempotent."""
@@ -259,13 +259,13 @@ class PostgreSQLServer:
             if self._who:
                 os.chown(password_file, self._who["user"], self._who["group"])
             command = [
-                str(self._install / "initdb"), "-D", str(folder / "data"), "-U", "postgres", "-E", "UTF8", "-A", "scram-sha-256",
-                "--pwfile", str(password_file), "--locale-provider=builtin", "--locale=C.UTF-8", "--no-instructions",
+                str(self._install / "initdb"), "-D", str(folder / "data"), "-U", "postgres", "-E", "UTF8",
+                "-A", "scram-sha-256", "--pwfile", str(password_file), "--locale-provider=builtin", "--locale=C.UTF-8", "--no-instructions",
                 "--no-sync", "-c", "scram_iterations=64",
             ]  # fmt: skip
             done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder, **self._who)  # noqa: S603  (our own binaries)
             if done.returncode != 0:
-                raise ConfigurationError(f"initdb failed:\n{done.stderr[-1500:]}")
+                raise ConfigurationError(f"initdb failed:\n{done.stderr[-1500:]}")  # noqa: TRY301  (cleaned up below)
             password_file.unlink()
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
@@ -290,7 +290,8 @@ class PostgreSQLServer:
         # A session of its own: Ctrl-C in the terminal is for the program, which then lets the server go.
         watchdog = subprocess.Popen(  # noqa: S603  (our own binaries)
             [sys.executable, "-I", "-S", "-c", _WATCHDOG, str(uid), str(gid), str(folder), *command],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, cwd=folder, start_new_session=True,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+            cwd=folder, start_new_session=True,
         )  # fmt: skip
         self._watchdog = watchdog
         self._finalizer = weakref.finalize(self, _finish, watchdog, b"")

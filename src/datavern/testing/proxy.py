@@ -54,10 +54,8 @@ class Certificates:
         ca_key, key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
         authority, server = name("Datavern test authority"), name("Datavern test server")
         ca_id = x509.SubjectKeyIdentifier.from_public_key(ca_key.public_key())
-        usage: dict[str, Any] = dict.fromkeys(
-            ("content_commitment", "key_encipherment", "data_encipherment", "key_agreement", "encipher_only", "decipher_only"),
-            False,
-        )  # fmt: skip
+        unused = "content_commitment key_encipherment data_encipherment key_agreement encipher_only decipher_only"
+        usage: dict[str, Any] = dict.fromkeys(unused.split(), False)
         ca = (
             x509.CertificateBuilder(authority, authority, ca_key.public_key(), x509.random_serial_number(), start, end)
             .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)

@@ -1,0 +1,424 @@
+"""The pool of connections, for engines whose driver has none that is quick and safe enough.
+
+It decides without I/O (`Roster`) and then acts. What it promises:
+
+- Last in, first out: a few connections stay warm, the rest can go.
+- A waiter gets whichever comes first, a connection that comes back or a new one. Connecting is nobody's turn: it goes
+  on in a task of the pool's own, and a waiter that is cancelled does not take it down.
+- A cancelled borrower neither swallows its cancellation nor hands on a connection with an unread answer: the connection
+  goes through `recover` in the background, with a deadline, or thrown away.
+- No round trip to reset a connection unless its session may have been touched.
+- No deadline depends on the server: a connection that does not answer is aborted, never closed politely.
+
+A borrower takes and gives back like this, without a task, a shield or a context manager::
+
+    slot = pool.take() or await pool.acquire()
+    try:
+        … slot.connection …
+    except BaseException:
+        pool.recover(slot)      # or discard(slot)
+        raise
+    pool.give(slot)
+"""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import logging
+import traceback
+from collections.abc import Callable, Coroutine
+from functools import partial
+from time import monotonic
+from typing import Any, Generic, Protocol, TypeVar
+
+from datavern.config import Pool as PoolSettings
+from datavern.connectors.retry import backoff
+from datavern.connectors.roster import Roster, Slot, Waiter
+from datavern.contracts.errors import ConnectionFailed, PoolTimeout
+
+__all__ = ["Connector", "Pool", "Slot"]
+
+C = TypeVar("C")
+log = logging.getLogger("datavern.pool")
+
+CLOSE_DEADLINE = 2.0
+"""Seconds that a connection gets to say goodbye."""
+RETURN_DEADLINE = 5.0
+"""Seconds that `close` waits for borrowers before it aborts their connections."""
+RESTORE_DEADLINE = 5.0
+"""Seconds in which a connection must have been reset."""
+PROBE_DEADLINE = 2.0
+"""Seconds in which an idle connection must answer."""
+
+
+class Connector(Protocol[C]):
+    """What the pool needs of an engine. Every coroutine here may be cancelled."""
+
+    async def connect(self, lost: Callable[[], None]) -> C:
+        """A new connection. Raises a `DatavernError`; leaves nothing behind when it fails or is cancelled.
+
+        Args:
+            lost: to be called, from the loop, when the connection breaks.
+        """
+        ...
+
+    async def close(self, connection: C) -> None:
+        """Close it politely. The pool gives it a deadline, and aborts it afterwards."""
+        ...
+
+    def abort(self, connection: C) -> None:
+        """Close it now, without waiting for anything. Never raises; harmless on a closed one."""
+        ...
+
+    async def probe(self, connection: C) -> None:
+        """Raise when it does not answer."""
+        ...
+
+    async def reset(self, connection: C) -> None:
+        """Make its session as new. Raises when that fails.
+
+        An unread answer is read, a statement that still runs is stopped, an open transaction is rolled back; settings,
+        locks, temporary tables, cursors and subscriptions are gone.
+        """
+        ...
+
+    def healthy(self, connection: C) -> bool:
+        """Whether it is open, as far as can be told without asking."""
+        ...
+
+
+class Pool(Roster[C], Generic[C]):
+    """Connections to one server.
+
+    Args:
+        connector: makes and ends them.
+        settings: bounds and deadlines.
+        name: of the provider, for messages.
+    """
+
+    def __init__(self, connector: Connector[C], settings: PoolSettings, *, name: str) -> None:
+        super().__init__(settings)
+        self._connector = connector
+        self._name = name
+        self._loop = asyncio.get_running_loop()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._goodbyes: set[asyncio.Task[None]] = set()
+        self._leaving: set[Slot[C]] = set()
+        self._failures = 0
+        self._resting = False
+        self._last_failure: ConnectionFailed | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._returned: asyncio.Event | None = None
+        if settings.leak_after is not None:
+            self.take = self._take_traced  # type: ignore[method-assign]  # so that nobody else pays for it
+        self._period = min(30.0, max(0.05, min(settings.idle, settings.lifetime, settings.leak_after or 60.0) / 4.0))
+
+    def start(self) -> None:
+        """Begin filling up to `min`, and looking after what is idle."""
+        self._staff()
+        self._timer = self._loop.call_later(self._period, self._tend)
+
+    # ---- borrowing --------------------------------------------------------------------------------------------------
+
+    async def acquire(self) -> Slot[C]:
+        """A connection, where `take` had none: the next one that is free.
+
+        Raises:
+            PoolTimeout: none came within the deadline, or too many wait already.
+            ConnectionFailed: the pool is closed, or there is no connection and none can be made.
+        """
+        deadline = monotonic() + self.settings.acquire
+        while True:
+            slot = self._next()
+            if slot is not None:
+                if not await self._answers(slot, deadline):
+                    continue
+                self.acquired += 1
+            else:
+                slot = await self._wait(deadline)
+                if slot.generation != self.generation:  # retired between being handed over and now
+                    self.discard(slot)
+                    continue
+            if self.settings.leak_after is not None:
+                self._trace(slot)
+            return slot
+
+    def give(self, slot: Slot[C]) -> None:
+        """A connection comes back, with no answer unread. Sets no task going unless it must be reset or closed."""
+        if not slot.touched and slot.generation == self.generation and not self.waiters:
+            slot.used = now = monotonic()
+            if now < slot.expires:
+                slot.since = 0.0
+                self.idle.append(slot)
+                return
+        self._give_slowly(slot)
+
+    def _give_slowly(self, slot: Slot[C]) -> None:
+        slot.since = 0.0
+        if slot.generation != self.generation or not self._connector.healthy(slot.connection):
+            self.discard(slot)
+        elif slot.touched:
+            self.recover(slot)
+        elif not self.put(slot):
+            self._dismiss(slot)
+            self._staff()
+
+    def recover(self, slot: Slot[C]) -> None:
+        """A connection comes back in a state that nobody knows: it is reset in the background, or thrown away."""
+        slot.since = 0.0
+        if slot.generation != self.generation or self.closed:
+            self.discard(slot)
+            return
+        self.restoring += 1
+        self._spawn(self._restore(slot))
+
+    def discard(self, slot: Slot[C]) -> None:
+        """Throw a connection away, now. Harmless when it was thrown away before."""
+        slot.since = 0.0
+        if slot in self.open:
+            self.drop(slot)
+        self._connector.abort(slot.connection)
+        if self.closed:
+            self._note_return()
+        else:
+            self._staff()
+
+    def renew(self, slot: Slot[C]) -> None:
+        """The server of this connection's generation is gone, or is not what it was: let go of all of them at once."""
+        gone = self.retire(slot.generation)
+        self.discard(slot)
+        for other in gone:
+            self._connector.abort(other.connection)
+
+    def _next(self) -> Slot[C] | None:
+        return self.idle.pop() if self.idle else None
+
+    async def _answers(self, slot: Slot[C], deadline: float) -> bool:
+        """Whether a connection that was idle for long still answers. When it does not, the older ones go with it."""
+        if monotonic() - slot.used < self._validate_after:
+            return True
+        try:
+            async with asyncio.timeout_at(min(monotonic() + PROBE_DEADLINE, max(deadline, monotonic() + 0.05))):
+                await self._connector.probe(slot.connection)
+        except Exception:  # noqa: BLE001  (whatever it is, the connection does not answer)
+            gone = self.cleared()
+            self.discard(slot)
+            for other in gone:
+                self._connector.abort(other.connection)
+            return False
+        except BaseException:
+            self.recover(slot)
+            raise
+        if slot.generation != self.generation:
+            self.discard(slot)
+            return False
+        return True
+
+    async def _wait(self, deadline: float) -> Slot[C]:
+        if self.closed:
+            raise ConnectionFailed(f"{self._name}: the provider is closed", provider=self._name)
+        waiter: Waiter[C] = self._loop.create_future()
+        if not self.join(waiter):
+            raise PoolTimeout(
+                f"{self._name}: {self.settings.max_waiting} callers wait for a connection already (pool.max_waiting)",
+                provider=self._name,
+            )
+        self._staff()
+        timer = self._loop.call_at(deadline, self._expire, waiter)
+        try:
+            return await waiter
+        except asyncio.CancelledError:
+            if waiter.done() and not waiter.cancelled() and waiter.exception() is None:
+                self.give(waiter.result())  # it was handed over in the turn in which we were cancelled
+            else:
+                self.leave(waiter)
+            raise
+        finally:
+            timer.cancel()
+
+    def _expire(self, waiter: Waiter[C]) -> None:
+        if waiter.done():
+            return
+        self.leave(waiter)
+        self.timeouts += 1
+        message = (
+            f"{self._name}: no connection came free within {self.settings.acquire:g} s (pool.acquire): "
+            f"{len(self.open)} of {self.settings.max} open, {self.connecting} connecting"
+        )
+        if self._last_failure is not None:
+            message += f"; the last attempt to connect failed: {self._last_failure}"
+        waiter.set_exception(PoolTimeout(message, provider=self._name))
+
+    # ---- in the background ------------------------------------------------------------------------------------------
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = self._loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _staff(self) -> None:
+        """Begin making the connections that are wanted."""
+        if self._resting and (self.open or self.connecting or not self.waiters):
+            return  # the last attempts failed, and somebody else's connection may still come back
+        for _ in range(self.wanted()):
+            self._spawn(self._connect(self.begin()))
+
+    async def _connect(self, slot: Slot[C]) -> None:
+        failure: Exception | None = None
+        try:
+            slot.connection = await self._connector.connect(partial(self._lost, slot))
+        except Exception as error:  # noqa: BLE001  (whatever it is, those who wait must hear of it)
+            failure = error
+        except BaseException:
+            self.failed()
+            raise
+        if failure is not None:
+            self._not_connected(failure)
+            return
+        self._failures = 0
+        self._last_failure = None
+        if not self.made(slot):
+            self._connector.abort(slot.connection)
+            self._staff()
+
+    def _not_connected(self, failure: Exception) -> None:
+        if isinstance(failure, ConnectionFailed):
+            self._last_failure = failure
+        for waiter in self.failed():
+            if not waiter.done():
+                waiter.set_exception(_copy(failure))
+        self._failures += 1
+        if not self._resting and not self.closed:
+            self._resting = True
+            self._loop.call_later(backoff(self._failures, base=0.1, longest=5.0), self._rested)
+
+    def _rested(self) -> None:
+        self._resting = False
+        self._staff()
+
+    def _lost(self, slot: Slot[C]) -> None:
+        if slot in self.open and self.lost(slot):
+            self._connector.abort(slot.connection)
+            self._staff()
+
+    async def _restore(self, slot: Slot[C]) -> None:
+        well = False
+        try:
+            async with asyncio.timeout(RESTORE_DEADLINE):
+                await self._connector.reset(slot.connection)
+            well = True
+        except Exception:  # noqa: BLE001, S110  (a connection that cannot be made as new is thrown away, below)
+            pass
+        finally:
+            self.restoring -= 1
+            if well:
+                self.reset += 1
+                slot.touched = False
+                self.give(slot)
+            else:
+                self.discard(slot)
+
+    def _dismiss(self, slot: Slot[C]) -> None:
+        """Close a connection that is dropped already, politely."""
+        self._leaving.add(slot)
+        task = self._loop.create_task(self._say_goodbye(slot))
+        self._goodbyes.add(task)
+        task.add_done_callback(self._goodbyes.discard)
+
+    async def _say_goodbye(self, slot: Slot[C]) -> None:
+        try:
+            async with asyncio.timeout(CLOSE_DEADLINE):
+                await self._connector.close(slot.connection)
+        except Exception:  # noqa: BLE001, S110  (it is gone either way)
+            pass
+        finally:
+            self._leaving.discard(slot)
+            self._connector.abort(slot.connection)
+
+    def _tend(self) -> None:
+        """Now and then: let go of what is idle for too long or too old, keep `min`, look for leaks."""
+        for slot in self.pruned():
+            self._dismiss(slot)
+        self._staff()
+        if self.settings.leak_after is not None:
+            self._report_leaks(self.settings.leak_after)
+        self._timer = self._loop.call_later(self._period, self._tend)
+
+    # ---- leaks ------------------------------------------------------------------------------------------------------
+
+    def _take_traced(self) -> Slot[C] | None:
+        slot = Roster.take(self)
+        if slot is not None:
+            self._trace(slot)
+        return slot
+
+    def _trace(self, slot: Slot[C]) -> None:
+        slot.since = monotonic()
+        slot.stack = traceback.StackSummary.extract(traceback.walk_stack(None), limit=16, lookup_lines=False)
+
+    def _report_leaks(self, leak_after: float) -> None:
+        now = monotonic()
+        for slot in self.open:
+            if slot.since and now - slot.since >= leak_after and slot.stack is not None:
+                where, slot.stack = slot.stack, None  # once for each borrowing
+                where.reverse()
+                log.warning(
+                    "%s: a connection has been held for %.1f s (pool.leak_after) by:\n%s",
+                    self._name, now - slot.since, "".join(where.format()).rstrip(),
+                )  # fmt: skip
+
+    # ---- the end ----------------------------------------------------------------------------------------------------
+
+    async def close(self) -> None:
+        """Let go of everything. Idempotent.
+
+        Waits `RETURN_DEADLINE` at the most for borrowers, and then aborts their connections; never waits for a server
+        that does not answer. When it is cancelled, everything is aborted at once.
+        """
+        if self.closed:
+            return
+        self.closed = True
+        if self._timer is not None:
+            self._timer.cancel()
+        for waiter in self.dismissed():
+            if not waiter.done():
+                waiter.set_exception(ConnectionFailed(f"{self._name}: the provider was closed", provider=self._name))
+        for task in self._tasks:  # connections being made or reset
+            task.cancel()
+        self._returned = asyncio.Event()
+        for slot in self.retire(self.generation):
+            self._dismiss(slot)
+        self._note_return()
+        try:
+            async with asyncio.timeout(RETURN_DEADLINE):
+                await self._returned.wait()
+                while busy := self._tasks | self._goodbyes:
+                    await asyncio.wait(busy)
+        except TimeoutError:
+            pass
+        finally:
+            self._abort_all()
+        # Transports report that they are closed in the loop's next turns.
+        for _ in range(3):
+            await asyncio.sleep(0)
+
+    def _abort_all(self) -> None:
+        for slot in list(self.open):
+            self.discard(slot)
+        for slot in self._leaving:
+            self._connector.abort(slot.connection)
+        for task in self._tasks | self._goodbyes:
+            task.cancel()
+
+    def _note_return(self) -> None:
+        if self._returned is not None and not self.open:
+            self._returned.set()
+
+
+def _copy(error: Exception) -> Exception:
+    """The same error for one more caller: a traceback of its own."""
+    twin = copy.copy(error)
+    twin.__cause__ = error.__cause__
+    twin.__suppress_context__ = True
+    return twin

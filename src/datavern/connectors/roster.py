@@ -1,0 +1,222 @@
+"""What a pool decides, without any I/O: who gets which connection, which are let go, how many are to be made.
+
+`Roster` only ever changes its own lists and counts, so that every order of events can be tried in a test. `Pool`
+(`connectors/pool.py`) does what it decided.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import OrderedDict
+from time import monotonic
+from typing import Any, Generic, TypeVar
+
+from datavern.config import Pool as PoolSettings
+from datavern.contracts.values import PoolStats
+
+__all__ = ["Roster", "Slot"]
+
+C = TypeVar("C")
+
+_LIFETIME_JITTER = 0.1
+
+
+class Slot(Generic[C]):
+    """A connection and what the pool knows of it.
+
+    Attributes:
+        connection: the driver's.
+        generation: the pool's when it was begun to be made.
+        expires: when it is old enough to be replaced (`time.monotonic`).
+        used: when it last came back.
+        touched: its session may not be as new: it is reset before anybody else gets it.
+        since: when its borrower got it, where the pool looks for leaks; else 0.0.
+        stack: where that was.
+    """
+
+    __slots__ = ("connection", "expires", "generation", "since", "stack", "touched", "used")
+
+    connection: C
+
+    def __init__(self, generation: int) -> None:
+        self.generation = generation
+        self.expires = 0.0
+        self.used = 0.0
+        self.touched = False
+        self.since = 0.0
+        self.stack: Any = None
+
+
+Waiter = asyncio.Future[Slot[C]]
+
+
+class Roster(Generic[C]):
+    """The lists and counts of a pool.
+
+    It holds that: ``size + connecting <= max``; while anybody waits nothing is idle; every open connection is idle, in
+    use or being restored, and in one of them only; idle connections are of the present generation.
+
+    Args:
+        settings: the bounds.
+    """
+
+    def __init__(self, settings: PoolSettings) -> None:
+        self.settings = settings
+        self._validate_after = settings.validate_after
+        self.idle: list[Slot[C]] = []
+        """Least recently used first: taken from the end, pruned from the front."""
+        self.open: set[Slot[C]] = set()
+        """Every connection that is there."""
+        self.waiters: OrderedDict[Waiter[C], None] = OrderedDict()
+        self.connecting = 0
+        self.restoring = 0
+        self.generation = 0
+        self.closed = False
+        self.acquired = 0
+        self.created = 0
+        self.discarded = 0
+        self.reset = 0
+        self.timeouts = 0
+
+    # ---- connections that come and go -------------------------------------------------------------------------------
+
+    def take(self) -> Slot[C] | None:
+        """The idle connection that was used last; None when there is none, or it must be probed first."""
+        idle = self.idle
+        if idle:
+            slot = idle.pop()
+            if monotonic() - slot.used < self._validate_after:
+                self.acquired += 1
+                return slot
+            idle.append(slot)
+        return None
+
+    def put(self, slot: Slot[C]) -> bool:
+        """A connection is free and as new. Hand it to who waits longest, or keep it; False: it is to be closed."""
+        now = monotonic()
+        if self.closed or slot.generation != self.generation or now >= slot.expires:
+            self.drop(slot)
+            return False
+        slot.used = now
+        while self.waiters:
+            waiter = self.waiters.popitem(last=False)[0]
+            if not waiter.done():  # a cancelled one stands in line until its task runs
+                self.acquired += 1
+                waiter.set_result(slot)
+                return True
+        self.idle.append(slot)
+        return True
+
+    def drop(self, slot: Slot[C]) -> None:
+        """A connection is gone, or is to be closed by the caller."""
+        self.open.discard(slot)
+        self.discarded += 1
+
+    def lost(self, slot: Slot[C]) -> bool:
+        """The connection broke. True: nobody held it, and it is dropped; False: its borrower will notice."""
+        if slot in self.idle:
+            self.idle.remove(slot)
+            self.drop(slot)
+            return True
+        slot.touched = True
+        return False
+
+    # ---- making connections -----------------------------------------------------------------------------------------
+
+    def wanted(self) -> int:
+        """How many connections to begin making now: one for each who waits and has none coming, and up to `min`."""
+        if self.closed:
+            return 0
+        room = self.settings.max - len(self.open) - self.connecting
+        for_waiters = len(self.waiters) - self.connecting
+        for_minimum = self.settings.min - len(self.open) - self.connecting
+        return max(0, min(room, max(for_waiters, for_minimum)))
+
+    def begin(self) -> Slot[C]:
+        """A connection is begun to be made."""
+        self.connecting += 1
+        return Slot(self.generation)
+
+    def made(self, slot: Slot[C]) -> bool:
+        """It is made: its `connection` is set. As `put`."""
+        self.connecting -= 1
+        self.created += 1
+        self.open.add(slot)
+        jitter = 1.0 - _LIFETIME_JITTER * random.random()  # noqa: S311  (spreads load, hides nothing)
+        slot.expires = monotonic() + self.settings.lifetime * jitter
+        return self.put(slot)
+
+    def failed(self) -> list[Waiter[C]]:
+        """It could not be made. Those who can hope for nothing else: no connection is there, and none is coming."""
+        self.connecting -= 1
+        return self.dismissed() if not self.open and not self.connecting else []
+
+    # ---- waiting ----------------------------------------------------------------------------------------------------
+
+    def join(self, waiter: Waiter[C]) -> bool:
+        """Wait in line; False when the line is full."""
+        if len(self.waiters) >= self.settings.max_waiting:
+            self.timeouts += 1
+            return False
+        self.waiters[waiter] = None
+        return True
+
+    def leave(self, waiter: Waiter[C]) -> None:
+        """Stop waiting. Harmless when the waiter was served already."""
+        self.waiters.pop(waiter, None)
+
+    def dismissed(self) -> list[Waiter[C]]:
+        """All who wait, taken off the line."""
+        waiters = list(self.waiters)
+        self.waiters.clear()
+        return waiters
+
+    # ---- letting go -------------------------------------------------------------------------------------------------
+
+    def retire(self, generation: int) -> list[Slot[C]]:
+        """Every connection of that generation is bad: the idle ones, to be closed; those in use follow."""
+        if generation != self.generation:
+            return []
+        self.generation += 1
+        return self.cleared()
+
+    def cleared(self) -> list[Slot[C]]:
+        """Every idle connection, dropped."""
+        gone = self.idle.copy()
+        self.idle.clear()  # the list stays the same one
+        for slot in gone:
+            self.drop(slot)
+        return gone
+
+    def pruned(self) -> list[Slot[C]]:
+        """Idle connections that are too old, or were idle for too long while more than `min` are open: dropped."""
+        now = monotonic()
+        unused = now - self.settings.idle
+        spare = len(self.open) - self.settings.min
+        gone = []
+        for slot in self.idle:
+            if now >= slot.expires or (slot.used <= unused and spare > 0):
+                gone.append(slot)
+                spare -= 1
+        for slot in gone:
+            self.idle.remove(slot)
+            self.drop(slot)
+        return gone
+
+    def stats(self) -> PoolStats:
+        """Counts, now."""
+        size, idle = len(self.open), len(self.idle)
+        return PoolStats(
+            size=size,
+            idle=idle,
+            in_use=size - idle - self.restoring,
+            waiting=len(self.waiters),
+            connecting=self.connecting,
+            generation=self.generation,
+            acquired=self.acquired,
+            created=self.created,
+            discarded=self.discarded,
+            reset=self.reset,
+            timeouts=self.timeouts,
+        )
