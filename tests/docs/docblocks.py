@@ -110,7 +110,7 @@ class Story:
                 lines.append(line)
         source = "\n" * (block.line - 1) + "\n".join(lines)
         code = compile(source, str(self.page), "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True)
-        result = eval(code, self.names)  # noqa: S307  (the page is ours)
+        result = eval(code, self.names)
         if inspect.iscoroutine(result):
             await result
 
