@@ -148,6 +148,7 @@ def test_contradictions_are_refused(changes, says):
         ({"lookup": True}, "lookup is for sealed"),
         ({"sealed": True, "unique": True}, "lookup index"),
         ({"sealed": True, "type": "integer"}, "not sealed"),
+        ({"sealed": True, "kind": "fnr"}, "there are: email, fodselsnummer"),
     ],
 )
 def test_a_field_that_contradicts_itself(settings, says):

@@ -1,0 +1,282 @@
+"""Consent: who agreed to what, since when, and since when not any more (GDPR Arts. 6(1)(a) and 7).
+
+A consent is a row in the ledger. It names the person by a keyed tag, never by the id. What was granted stays on record
+after a withdrawal (Art. 7(1)), until the person is erased.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import secrets
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
+
+from datavern.contracts.capabilities import Transaction, needs
+from datavern.contracts.errors import ConfigurationError, ConsentRequired, PrivacyError
+from datavern.contracts.subjects import canonical_subject
+from datavern.contracts.values import current_actor, now, timestamp
+from datavern.privacy import tables
+from datavern.privacy.units import within
+
+if TYPE_CHECKING:
+    from datavern.audit.log import AuditLog
+    from datavern.contracts.capabilities import Provider, Session
+    from datavern.crypto.keystore import KeyStore
+
+__all__ = ["Consent", "Consents"]
+
+_MANY = 500
+"""Consents fetched in one query: SQLite and PostgreSQL bound the number of parameters."""
+
+
+@dataclass(frozen=True, slots=True)
+class Consent:
+    """A consent as it stood when it was read.
+
+    Attributes:
+        id: random; it says nothing about the person.
+        subject: whose it is; None where it was read by its id, since the record holds a tag alone.
+        purpose: what it is for.
+        granted_at: when.
+        expires_at: when it ends by itself, or None.
+        withdrawn_at: when it was withdrawn, or None.
+        version: which text was agreed to, or None.
+        actor: who recorded it, or None.
+    """
+
+    id: str
+    subject: str | None
+    purpose: str
+    granted_at: dt.datetime
+    expires_at: dt.datetime | None = None
+    withdrawn_at: dt.datetime | None = None
+    version: str | None = None
+    actor: str | None = None
+
+    def holds(self, at: dt.datetime | None = None) -> bool:
+        """Whether it is neither withdrawn nor expired at that moment; now when None."""
+        at = at or now()
+        return (self.withdrawn_at is None or self.withdrawn_at > at) and (
+            self.expires_at is None or self.expires_at > at
+        )
+
+
+class Consents:
+    """The consents in the ledger.
+
+    Args:
+        provider: the ledger database.
+        keys: names subjects by tag.
+        log: the ledger's audit log.
+    """
+
+    def __init__(self, provider: Provider, keys: KeyStore, log: AuditLog) -> None:
+        self._provider = provider
+        self._keys = keys
+        self._log = log
+
+    async def open(self) -> None:
+        """Make the table. Idempotent."""
+        await needs(self._provider, "ledger").create_tables(tables.ledger_tables())
+
+    async def grant(
+        self,
+        *,
+        subject: object,
+        purpose: str,
+        expires: dt.datetime | None = None,
+        version: str | None = None,
+        transaction: Transaction | None = None,
+    ) -> Consent:
+        """Record a consent, with its audit entry in the same transaction. Not idempotent: each call is a consent.
+
+        Args:
+            subject: whose.
+            purpose: one of the data map's purposes.
+            expires: when it ends by itself (with its time zone).
+            version: which text was agreed to.
+            transaction: an open transaction of the ledger database.
+
+        Raises:
+            ConfigurationError: no subject id, an empty purpose, a moment without time zone.
+        """
+        person = canonical_subject(subject)
+        if not isinstance(purpose, str) or not purpose.strip() or "\0" in purpose:
+            raise ConfigurationError("purpose: expected text, such as customer-account")
+        if expires is not None and expires.tzinfo is None:
+            raise ConfigurationError("expires: expected a moment with its time zone, such as datetime.now(UTC)")
+        handle = await self._keys.handle(person)
+        actor = current_actor()
+        granted = now()
+        consent = Consent(secrets.token_hex(16), person, purpose, granted, expires, None, version, actor)
+        row = {
+            "id": consent.id,
+            "subject_tag": self._keys.subject_tag(person),
+            "handle": handle,
+            "purpose": purpose,
+            "text_version": version,
+            "granted_at": timestamp(granted),
+            "expires_at": None if expires is None else timestamp(expires),
+            "withdrawn_at": None,
+            "actor": actor,
+        }
+        insert = tables.CONSENT_INSERT.bind(needs(self._provider, "ledger").dialect, **row)
+        details = {"consent": consent.id, "purpose": purpose}
+        async with within(self._provider, transaction) as tx:
+            await tx.execute(*insert)
+            await self._log.append(tx, action="consent_granted", handle=handle, details=details)
+        return consent
+
+    async def withdraw(self, consent: Consent | str, *, transaction: Transaction | None = None) -> Consent:
+        """Withdraw a consent, with its audit entry in the same transaction. Idempotent: the first withdrawal stands.
+
+        Raises:
+            PrivacyError: there is no consent of that id.
+        """
+        ledger = needs(self._provider, "ledger")
+        id_ = _id(consent)
+        async with within(self._provider, transaction) as tx:
+            changed = await tx.execute(*tables.CONSENT_WITHDRAW.bind(ledger.dialect, consent=id_, at=timestamp()))
+            row = await tx.query_one(*tables.CONSENT_BY_ID.bind(ledger.dialect, id=id_))
+            if row is not None and changed:
+                details = {"consent": id_, "purpose": row["purpose"]}
+                await self._log.append(tx, action="consent_withdrawn", handle=row["handle"], details=details)
+        if row is None:
+            raise PrivacyError("there is no consent of that id")
+        return _consent(row, consent.subject if isinstance(consent, Consent) else None)
+
+    async def get(self, consent: str) -> Consent | None:
+        """The consent of that id as it stands now, or None. Its `subject` is None: the record holds a tag."""
+        ledger = needs(self._provider, "ledger")
+        row = await cast("Session", self._provider).query_one(*tables.CONSENT_BY_ID.bind(ledger.dialect, id=consent))
+        return None if row is None else _consent(row, None)
+
+    async def list(self, subject: object) -> list[Consent]:
+        """All consents of a person, withdrawn and expired ones too, the oldest first."""
+        ledger = needs(self._provider, "ledger")
+        person = canonical_subject(subject)
+        tag = self._keys.subject_tag(person)
+        rows = await cast("Session", self._provider).query(*tables.CONSENTS_OF.bind(ledger.dialect, subject_tag=tag))
+        return [_consent(row, person) for row in rows]
+
+    async def delete(self, tag: bytes, transaction: Transaction) -> int:
+        """Delete all consents of an erased person, in the erasure's own transaction; how many."""
+        ledger = needs(self._provider, "ledger")
+        return await transaction.execute(*tables.CONSENTS_DELETE.bind(ledger.dialect, subject_tag=tag))
+
+    # ---- what a write asks ------------------------------------------------------------------------------------------
+
+    async def check(
+        self, subject: str, purposes: Collection[str], given: Any, *, transaction: Transaction | None = None
+    ) -> tuple[str, ...]:
+        """The ids of consents that hold now for this subject, and cover every purpose.
+
+        Args:
+            subject: the canonical id.
+            purposes: which must be covered; empty: whatever is given must hold, for whatever purpose.
+            given: a `Consent`, its id, or several.
+            transaction: the write's own; used when the ledger is the same database.
+
+        Raises:
+            ConsentRequired: one is missing, unknown, withdrawn, expired, another person's, or for another purpose.
+                The message says which purpose, and never who.
+        """
+        ids = _ids(given)
+        if not ids:
+            raise ConsentRequired(_missing(purposes))
+        session = self._session(transaction)
+        dialect = needs(self._provider, "ledger").dialect
+        tag = self._keys.subject_tag(subject)
+        at = timestamp()
+        covered = set()
+        for id_ in ids:
+            row = await session.query_one(*tables.CONSENT_BY_ID.bind(dialect, id=id_))
+            covered.add(_holding(row, tag, at, purposes))
+        if not covered.issuperset(purposes):
+            raise ConsentRequired(_missing([p for p in purposes if p not in covered], covered))
+        return ids
+
+    async def check_many(
+        self, given: Sequence[tuple[str, Any]], purposes: Collection[str], *, transaction: Transaction | None = None
+    ) -> Sequence[tuple[str, ...]]:
+        """The same for many subjects, in few queries: for each (subject, consent) the ids of those that hold."""
+        wanted = [_ids(consent) for _, consent in given]
+        if not all(wanted):
+            raise ConsentRequired(_missing(purposes))
+        known = await self._fetch({id_ for ids in wanted for id_ in ids}, transaction)
+        at = timestamp()
+        for (subject, _), ids in zip(given, wanted, strict=True):
+            tag = self._keys.subject_tag(subject)
+            covered = {_holding(known.get(id_), tag, at, purposes) for id_ in ids}
+            if not covered.issuperset(purposes):
+                raise ConsentRequired(_missing([p for p in purposes if p not in covered], covered))
+        return wanted
+
+    async def _fetch(self, ids: Iterable[str], transaction: Transaction | None) -> dict[str, Mapping[str, Any]]:
+        subjects = needs(self._provider, "subjects")
+        inside = transaction if transaction is not None and self._session(transaction) is transaction else None
+        every = sorted(ids)
+        found: dict[str, Mapping[str, Any]] = {}
+        for start in range(0, len(every), _MANY):
+            some = tuple(every[start : start + _MANY])
+            for row in await subjects.select(tables.CONSENTS, {"id": some}, transaction=inside):
+                found[row["id"]] = row
+        return found
+
+    def _session(self, transaction: Transaction | None) -> Session:
+        if transaction is not None and transaction.provider is self._provider:
+            return transaction
+        return cast("Session", self._provider)
+
+
+def _id(consent: Any) -> str:
+    if isinstance(consent, Consent):
+        return consent.id
+    if isinstance(consent, str):
+        return consent
+    raise ConfigurationError(f"consent: expected a Consent or its id, not {type(consent).__name__}")
+
+
+def _ids(given: Any) -> tuple[str, ...]:
+    if given is None:
+        return ()
+    if isinstance(given, str | Consent):
+        return (_id(given),)
+    return tuple(dict.fromkeys(_id(one) for one in given))
+
+
+def _holding(row: Any, tag: bytes, at: str, purposes: Collection[str]) -> str:
+    """The purpose of a consent that holds at that moment; raises where it does not."""
+    needed = f"; needed: {', '.join(purposes)}" if purposes else ""
+    if row is None:
+        raise ConsentRequired(f"there is no consent of that id{needed}")
+    purpose: str = row["purpose"]
+    if bytes(row["subject_tag"]) != tag:
+        raise ConsentRequired(f"the consent to {purpose} is another person's{needed}")
+    if row["withdrawn_at"] is not None:
+        raise ConsentRequired(f"the consent to {purpose} was withdrawn{needed}")
+    if row["expires_at"] is not None and row["expires_at"] <= at:
+        raise ConsentRequired(f"the consent to {purpose} has expired{needed}")
+    return purpose
+
+
+def _missing(purposes: Collection[str], given: Collection[str] = ()) -> str:
+    if given:
+        return f"no consent to {', '.join(purposes)}: the one given is to {', '.join(sorted(given))}"
+    if purposes:
+        return f"no consent was given; needed: {', '.join(purposes)}"
+    return "no consent was given, and the write needs one"
+
+
+def _consent(row: Any, subject: str | None) -> Consent:
+    return Consent(
+        row["id"],
+        subject,
+        row["purpose"],
+        dt.datetime.fromisoformat(row["granted_at"]),
+        None if row["expires_at"] is None else dt.datetime.fromisoformat(row["expires_at"]),
+        None if row["withdrawn_at"] is None else dt.datetime.fromisoformat(row["withdrawn_at"]),
+        row["text_version"],
+        row["actor"],
+    )

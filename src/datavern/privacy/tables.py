@@ -1,0 +1,155 @@
+"""Datavern's own tables for privacy: consents and requests in the ledger, request steps in every database with data.
+
+Text, bytes and 64-bit integers only, and time as RFC 3339 text (docs/decisions/0002-own-tables.md). A person is named
+by a keyed tag; what must be read again is sealed.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from datavern.contracts.statements import Statement
+
+if TYPE_CHECKING:
+    import sqlalchemy as sa
+
+CONSENTS = "datavern_consents"
+REQUESTS = "datavern_requests"
+STEPS = "datavern_request_steps"
+
+
+@cache
+def ledger_tables() -> sa.MetaData:
+    """The tables of the ledger database."""
+    import sqlalchemy as sa  # noqa: PLC0415  (loaded when the first own table is needed)
+
+    metadata = sa.MetaData()
+    sa.Table(
+        CONSENTS,
+        metadata,
+        sa.Column("id", sa.Text, primary_key=True),
+        sa.Column("subject_tag", sa.LargeBinary, nullable=False),
+        sa.Column("handle", sa.Text),  # the subject's in the audit log: a withdrawal by id is recorded under it
+        sa.Column("purpose", sa.Text, nullable=False),
+        sa.Column("text_version", sa.Text),
+        sa.Column("granted_at", sa.Text, nullable=False),
+        sa.Column("expires_at", sa.Text),
+        sa.Column("withdrawn_at", sa.Text),
+        sa.Column("actor", sa.Text),
+        sa.Index("datavern_consents_subject", "subject_tag", "purpose"),
+    )
+    sa.Table(
+        REQUESTS,
+        metadata,
+        sa.Column("id", sa.Text, primary_key=True),
+        sa.Column("kind", sa.Text, nullable=False),
+        sa.Column("subject_tag", sa.LargeBinary, nullable=False),
+        sa.Column("subject", sa.LargeBinary),  # sealed, and only while the request is open
+        sa.Column("row_tag", sa.LargeBinary, nullable=False),  # what the sealed values here are bound to
+        sa.Column("received", sa.Text, nullable=False),
+        sa.Column("deadline", sa.Text, nullable=False),
+        sa.Column("opened_at", sa.Text, nullable=False),
+        sa.Column("completed_at", sa.Text),
+        sa.Column("actor", sa.Text),
+        sa.Column("certificate", sa.LargeBinary),  # sealed
+        sa.Index("datavern_requests_subject", "subject_tag"),
+        sa.Index("datavern_requests_open", "completed_at"),
+    )
+    return metadata
+
+
+@cache
+def step_tables() -> sa.MetaData:
+    """The table of every database that holds datasets: a step commits with the rows that it changed."""
+    import sqlalchemy as sa  # noqa: PLC0415  (as above)
+
+    metadata = sa.MetaData()
+    sa.Table(
+        STEPS,
+        metadata,
+        sa.Column("request", sa.Text, primary_key=True),
+        sa.Column("dataset", sa.Text, primary_key=True),
+        sa.Column("outcome", sa.Text),  # canonical JSON: counts and column names, never a value
+        sa.Column("done_at", sa.Text, nullable=False),
+    )
+    return metadata
+
+
+def _table(name: str) -> Any:
+    metadata = step_tables() if name == STEPS else ledger_tables()
+    return metadata.tables[name]
+
+
+def _bind(name: str) -> Any:
+    import sqlalchemy as sa  # noqa: PLC0415  (as above)
+
+    return sa.bindparam(name)
+
+
+def _consents_of() -> Any:
+    table = _table(CONSENTS)
+    return table.select().where(table.c.subject_tag == _bind("subject_tag")).order_by(table.c.granted_at, table.c.id)
+
+
+def _consent_by_id() -> Any:
+    table = _table(CONSENTS)
+    return table.select().where(table.c.id == _bind("id"))
+
+
+def _consent_withdraw() -> Any:
+    table = _table(CONSENTS)
+    living = (table.c.id == _bind("consent")) & table.c.withdrawn_at.is_(None)
+    return table.update().where(living).values(withdrawn_at=_bind("at"))
+
+
+def _consents_delete() -> Any:
+    table = _table(CONSENTS)
+    return table.delete().where(table.c.subject_tag == _bind("subject_tag"))
+
+
+def _requests_open() -> Any:
+    table = _table(REQUESTS)
+    return table.select().where(table.c.completed_at.is_(None)).order_by(table.c.opened_at, table.c.id)
+
+
+def _requests_of() -> Any:
+    table = _table(REQUESTS)
+    return table.select().where(table.c.subject_tag == _bind("subject_tag")).order_by(table.c.opened_at, table.c.id)
+
+
+def _request_by_id() -> Any:
+    table = _table(REQUESTS)
+    return table.select().where(table.c.id == _bind("request"))
+
+
+def _request_close() -> Any:
+    table = _table(REQUESTS)
+    is_open = (table.c.id == _bind("request")) & table.c.completed_at.is_(None)
+    return table.update().where(is_open).values(completed_at=_bind("at"), certificate=_bind("sealed"), subject=None)
+
+
+def _steps_of() -> Any:
+    table = _table(STEPS)
+    return table.select().where(table.c.request == _bind("of_request"))
+
+
+def _step_done() -> Any:
+    table = _table(STEPS)
+    step = (table.c.request == _bind("of_request")) & (table.c.dataset == _bind("of_dataset"))
+    return table.update().where(step).values(outcome=_bind("result"), done_at=_bind("at"))
+
+
+CONSENT_BY_ID = Statement(_consent_by_id)
+CONSENTS_OF = Statement(_consents_of)
+CONSENT_INSERT = Statement(lambda: _table(CONSENTS).insert())
+CONSENT_WITHDRAW = Statement(_consent_withdraw)
+CONSENTS_DELETE = Statement(_consents_delete)
+REQUEST_INSERT = Statement(lambda: _table(REQUESTS).insert())
+REQUEST_CLOSE = Statement(_request_close)
+REQUEST_BY_ID = Statement(_request_by_id)
+REQUESTS_OPEN = Statement(_requests_open)
+REQUESTS_OF = Statement(_requests_of)
+STEP_INSERT = Statement(lambda: _table(STEPS).insert())
+STEP_DONE = Statement(_step_done)
+STEPS_OF = Statement(_steps_of)
