@@ -1,0 +1,110 @@
+"""The life of keys, in the database that holds the data: a write checks in its own transaction that its key lives.
+
+Another process may hold a key in its memory for a while after an erasure has begun. So the database where the rows are
+has a row for each key too: a writer holds it until it commits, and the erasure ends it, which waits for the writers.
+What comes after finds the key dead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, cast
+
+from datavern.contracts.capabilities import Provider, Session, Transaction, needs
+from datavern.contracts.errors import ConstraintViolated, KeyErased, SerializationConflict
+from datavern.contracts.values import timestamp
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine import Dialect
+
+    from datavern.crypto.tables import LifeStatements
+
+__all__ = ["KeyLife"]
+
+_ATTEMPTS = 5
+
+
+class KeyLife:
+    """The keys that one database's rows are sealed under.
+
+    Args:
+        provider: the database.
+    """
+
+    __slots__ = ("_dialect", "_provider", "_sql")
+
+    def __init__(self, provider: Provider) -> None:
+        self._provider = provider
+        self._sql: LifeStatements
+        self._dialect: Dialect
+
+    async def open(self) -> None:
+        """Make the table where it is missing. Idempotent."""
+        from datavern.crypto import tables  # noqa: PLC0415  (loads SQLAlchemy)
+
+        ledger = needs(self._provider, "ledger")
+        await ledger.create_tables(tables.key_life)
+        self._dialect = ledger.dialect
+        self._sql = tables.LifeStatements()
+
+    async def hold(self, tx: Session, key_ids: Sequence[bytes]) -> None:
+        """Keep the keys from being ended until the transaction ends; one statement, once the keys are known here.
+
+        Args:
+            tx: the open transaction that writes rows under these keys.
+            key_ids: their ids.
+
+        Raises:
+            KeyErased: one of them was ended. Nothing may be written under it.
+            SerializationConflict: somebody else registers the same keys at this moment; run the transaction again.
+        """
+        missing = await self._held(tx, key_ids)
+        attempts = _ATTEMPTS
+        while missing:
+            if not attempts:
+                raise SerializationConflict("keys are being registered by somebody else", provider=self._provider.name)
+            attempts -= 1
+            if await self._insert(tx, missing, dead=0):
+                return
+            missing = await self._held(tx, missing)
+
+    async def end(self, tx: Session, key_ids: Sequence[bytes]) -> None:
+        """Mark the keys dead, for ever, when the transaction commits. Waits for the writers that hold them. Idempotent.
+
+        Args:
+            tx: the open transaction of the erasure in this database. What it does after this call sees every row that
+                was ever written here under the keys.
+            key_ids: their ids.
+
+        Raises:
+            SerializationConflict: somebody registers the same keys again and again; run the transaction again.
+        """
+        for key_id in sorted(set(key_ids)):
+            for _ in range(_ATTEMPTS):
+                statement = self._sql.end.bind(self._dialect, id=key_id, moment=timestamp())
+                if await tx.execute(*statement) or await self._insert(tx, [key_id], dead=1):
+                    break
+            else:
+                raise SerializationConflict("a key is being registered by somebody else", provider=self._provider.name)
+
+    async def _held(self, tx: Session, key_ids: Sequence[bytes]) -> list[bytes]:
+        """Lock those that are known, and say which are not."""
+        wanted = key_ids if len(key_ids) == 1 else sorted(set(key_ids))
+        known = set()
+        for statement in self._sql.hold.bind(self._dialect, wanted):
+            for key_id, dead in await tx.query(*statement):
+                if dead:
+                    raise KeyErased("the subject was erased: nothing is written under the old key any more")
+                known.add(key_id)
+        return [key_id for key_id in wanted if key_id not in known]
+
+    async def _insert(self, tx: Session, key_ids: Sequence[bytes], *, dead: int) -> bool:
+        """Register keys; False when somebody else has done so meanwhile. The transaction goes on either way."""
+        moment = timestamp()
+        rows = [{"key_id": key_id, "dead": dead, "changed_at": moment} for key_id in key_ids]
+        try:
+            async with cast("Transaction", tx).savepoint():
+                await tx.execute_many(*self._sql.insert.bind_many(self._dialect, rows))
+        except ConstraintViolated:
+            return False
+        return True
