@@ -1,8 +1,8 @@
 """The key store: the keys of subjects, datasets and lookups, wrapped, in tables of the ledger database.
 
 A subject has one random key in each dataset, made when the first value about the subject is sealed there, and destroyed
-with the subject's erasure. Unwrapped keys are kept in memory for a while: at most `REMEMBERED` of them, and each is
-served only while the store was asked within the last `FRESH` seconds whether there was an erasure.
+with the subject's erasure. Unwrapped keys are kept in memory (`remembered`) and are used only while the store was
+asked within the last five seconds whether there was an erasure.
 """
 
 from __future__ import annotations
@@ -11,23 +11,33 @@ import hmac
 import os
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
-from dataclasses import dataclass
-from hashlib import sha256
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from datavern.contracts.capabilities import Provider, Session, Transaction, needs
 from datavern.contracts.errors import (
     ConfigurationError,
     ConstraintViolated,
-    DatavernError,
     KeyErased,
     KeyUnavailable,
     SerializationConflict,
 )
 from datavern.contracts.values import timestamp
+from datavern.crypto.erasures import ATTEMPTS, Erasures, contended
+from datavern.crypto.key_rows import (
+    DESTROYED,
+    LIVING,
+    TAG_KEY,
+    Destroyed,
+    handle_row,
+    lookup_context,
+    new_key,
+    slot,
+    unwrap,
+)
 from datavern.crypto.keyring import Keyring
-from datavern.crypto.sealed import KEY, KEY_ID, DataKey, block, text_block
+from datavern.crypto.remembered import FRESH, Remembered
+from datavern.crypto.sealed import KEY, DataKey
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Dialect
@@ -36,29 +46,7 @@ if TYPE_CHECKING:
 
 __all__ = ["DataKey", "Destroyed", "KeyStore"]
 
-REMEMBERED: Final = 10_000
-FRESH: Final = 5.0
-
 _VERSION = 1
-_ATTEMPTS = 10
-_LIVING, _ERASING, _DESTROYED = "living", "erasing", "destroyed"
-
-V = TypeVar("V")
-
-
-@dataclass(frozen=True, slots=True)
-class Destroyed:
-    """A key that is gone.
-
-    Attributes:
-        key_id: its id, which is never used again.
-        dataset: where it was used.
-        destroyed_at: RFC 3339, UTC.
-    """
-
-    key_id: bytes
-    dataset: str
-    destroyed_at: str
 
 
 class KeyStore:
@@ -78,15 +66,10 @@ class KeyStore:
         self._keyring = keyring
         self._provider = provider
         self._sql: StoreStatements
+        self._erasures: Erasures
         self._dialect: Dialect
         self._tag_key = b""
-        self._changes = 0
-        self._fresh_until = 0.0
-        self._of_subject: dict[tuple[str, str], DataKey] = {}
-        self._by_id: dict[bytes, DataKey] = {}
-        self._of_dataset: dict[str, DataKey] = {}
-        self._lookup_keys: dict[tuple[str, str], bytes] = {}
-        self._handles: dict[str, tuple[bytes, str]] = {}
+        self._known = Remembered()
 
     # ---- opening ----------------------------------------------------------------------------------------------------
 
@@ -94,7 +77,8 @@ class KeyStore:
         """Make the tables where they are missing, and the store where there is none. Idempotent, in any process.
 
         Raises:
-            ConfigurationError: the store belongs to another key ring, or one of the two is older than the other.
+            ConfigurationError: the store belongs to another key ring, one of the two is older than the other, or the
+                store is damaged.
         """
         from datavern.crypto import tables  # noqa: PLC0415  (loads SQLAlchemy)
 
@@ -102,15 +86,21 @@ class KeyStore:
         await ledger.create_tables(tables.key_store)
         self._dialect = ledger.dialect
         self._sql = tables.StoreStatements()
-        row = await self._session().query_one(*self._sql.store.bind(self._dialect))
+        self._erasures = Erasures(self._provider, self._dialect, self._sql)
+        select = self._sql.store.bind(self._dialect)
+        row = await self._session().query_one(*select)
         if row is None:
-            await self._make()
-            row = await self._session().query_one(*self._sql.store.bind(self._dialect))
+            # With keys but without its own row it has lost what names the subjects: a new row would hide the loss.
+            if await self._session().query_value(*self._sql.any_key.bind(self._dialect)) is None:
+                await self._make()
+            row = await self._session().query_one(*select)
         if row is None:
-            raise KeyUnavailable(f"{self._provider.name}: the key store's own row is missing")
-        version, ring, epoch, tag_key, self._changes = row
+            raise ConfigurationError(
+                f"the key store in {self._provider.name} is damaged: datavern_store is empty. Restore a backup of it"
+            )
+        version, ring, epoch, tag_key, self._known.changes = row
         self._check(version, ring, epoch)
-        self._tag_key = await self._keyring.unwrap(tag_key, b"tag-key\x00")
+        self._tag_key = await self._keyring.unwrap(tag_key, TAG_KEY)
 
     def _check(self, version: int, ring: str, epoch: int) -> None:
         where = f"the key store in {self._provider.name}"
@@ -130,7 +120,7 @@ class KeyStore:
             )
 
     async def _make(self) -> None:
-        wrapped = await self._keyring.wrap(os.urandom(KEY), b"tag-key\x00")
+        wrapped = await self._keyring.wrap(os.urandom(KEY), TAG_KEY)
         row = {
             "id": 1,
             "version": _VERSION,
@@ -150,6 +140,10 @@ class KeyStore:
 
     def _own(self, session: Session | None) -> bool:
         return session is not None and session.provider is self._provider
+
+    def _seen(self, session: Session | None, seen: int) -> int | None:
+        """What is read or made in a caller's transaction is not remembered: it may yet be undone."""
+        return None if self._own(session) else seen
 
     def _transaction(self, session: Session | None = None) -> AbstractAsyncContextManager[Any]:
         if session is not None and session.provider is self._provider:
@@ -174,80 +168,58 @@ class KeyStore:
         Returns:
             32 hexadecimal digits; None when there is none and none was to be made.
         """
-        if monotonic() >= self._fresh_until:
+        if self._known.stale:
             await self._refresh(session)
-        remembered = self._handles.get(subject)
+        remembered = self._known.handles.get(subject)
         if remembered is not None:
             return remembered[1]
-        tag, seen = self.subject_tag(subject), self._changes
-        for _ in range(_ATTEMPTS):
+        tag, seen = self.subject_tag(subject), self._known.changes
+        for _ in range(ATTEMPTS):
             handle: str | None = await self._session(session).query_value(
                 *self._sql.handle.bind(self._dialect, tag=tag)
             )
             if handle is None and create:
-                row = self._handle_row(tag)
+                row = handle_row(tag)
                 try:
                     async with self._transaction(session) as tx:
                         await tx.execute(*self._sql.insert_handle.bind(self._dialect, **row))
                 except (ConstraintViolated, SerializationConflict):
                     continue
                 handle = row["handle"]
-            if handle is not None and not self._own(session):
-                self._remember(self._handles, subject, (tag, handle), seen)
+            if handle is not None:
+                self._known.keep(self._known.handles, subject, (tag, handle), self._seen(session, seen))
             return handle
-        raise self._contended()
-
-    @staticmethod
-    def _handle_row(tag: bytes, state: str = _LIVING) -> dict[str, Any]:
-        return {"subject_tag": tag, "handle": os.urandom(16).hex(), "state": state, "created_at": timestamp()}
-
-    def _contended(self) -> DatavernError:
-        return SerializationConflict("the key store changes faster than it can be read", provider=self._provider.name)
+        raise contended(self._provider)
 
     # ---- what is remembered -----------------------------------------------------------------------------------------
 
     async def _refresh(self, session: Session | None = None) -> None:
         """Ask whether there was an erasure, and forget what it touched: one small query while there was none."""
-        asked = monotonic()
-        speak = self._session(session)
-        changes = await speak.query_value(*self._sql.changes.bind(self._dialect))
-        seen = self._changes
-        if changes is None or changes < seen:  # an older store was restored: nothing that is remembered counts
-            self._forget()
+        asked, seen, speak = monotonic(), self._known.changes, self._session(session)
+        changes: int = await speak.query_value(*self._sql.changes.bind(self._dialect)) or 0
+        if changes < seen:  # an older store was restored: nothing that is remembered counts
+            self._known.forget()
         elif changes > seen:
             keys = await speak.query(*self._sql.changed_keys.bind(self._dialect, seen=seen))
             subjects = await speak.query(*self._sql.changed_subjects.bind(self._dialect, seen=seen))
-            not_living = {row[0] for row in keys}
-            for row in keys:
-                if row[2] == _DESTROYED:
-                    self._by_id.pop(row[0], None)
-            for name in [name for name, key in self._of_subject.items() if key.id in not_living]:
-                del self._of_subject[name]
-            erased = {row[0] for row in subjects}
-            for subject in [subject for subject, (tag, _) in self._handles.items() if tag in erased]:
-                del self._handles[subject]
-        if not self._own(session):  # what an open transaction sees of its own may yet be undone
-            self._changes = changes or 0
-            self._fresh_until = asked + FRESH
-
-    def _forget(self) -> None:
-        for remembered in (self._of_subject, self._by_id, self._of_dataset, self._lookup_keys, self._handles):
-            remembered.clear()
-
-    def _remember(self, remembered: dict[Any, V], name: Any, value: V, seen: int) -> None:
-        """Keep a value that was read when the store stood at `seen`, unless an erasure was noticed since."""
-        if self._changes == seen:
-            if len(remembered) >= REMEMBERED:
-                del remembered[next(iter(remembered))]
-            remembered[name] = value
+            self._known.drop(
+                closed={row[0] for row in keys},
+                destroyed={row[0] for row in keys if row[1] == DESTROYED},
+                erased={row[0] for row in subjects},
+            )
+        if speak is not session:  # what an open transaction sees may be old, or its own and yet be undone
+            self._known.changes = changes
+            self._known.fresh_until = asked + FRESH
 
     def warm(self, dataset: str, subject: str) -> DataKey | None:
         """The subject's key, when it is at hand: no I/O, the fast path of a write. None: ask `subject_key`."""
-        return self._of_subject.get((dataset, subject)) if monotonic() < self._fresh_until else None
+        known = self._known
+        return known.of_subject.get((dataset, subject)) if monotonic() < known.fresh_until else None
 
     def warm_key(self, key_id: bytes) -> DataKey | None:
         """The key of that id, when it is at hand: no I/O, the fast path of a read. None: ask `keys`."""
-        return self._by_id.get(key_id) if monotonic() < self._fresh_until else None
+        known = self._known
+        return known.by_id.get(key_id) if monotonic() < known.fresh_until else None
 
     # ---- keys of subjects -------------------------------------------------------------------------------------------
 
@@ -267,30 +239,30 @@ class KeyStore:
         Raises:
             KeyErased: an erasure of one of them runs. No key was made for the others.
         """
-        if monotonic() >= self._fresh_until:
+        if self._known.stale:
             await self._refresh(session)
         found: dict[str, DataKey] = {}
         wanted: dict[bytes, str] = {}  # tag → subject
         for subject in dict.fromkeys(subjects):
-            key = self._of_subject.get((dataset, subject))
+            key = self._known.of_subject.get((dataset, subject))
             if key is None:
                 wanted[self.subject_tag(subject)] = subject
             else:
                 found[subject] = key
-        attempts = _ATTEMPTS
+        attempts = ATTEMPTS
         while wanted:
             if not attempts:
-                raise self._contended()
+                raise contended(self._provider)
             attempts -= 1
-            seen = self._changes
+            seen = self._known.changes
             for tag, key, state in await self._stored(dataset, list(wanted), session):
-                if state != _LIVING:
+                if state != LIVING:
                     raise KeyErased(f"an erasure of the subject runs: {dataset} takes nothing about it meanwhile")
-                self._found(found, wanted, tag, key, None if self._own(session) else seen)
+                self._found(found, wanted, tag, key, self._seen(session, seen))
             if wanted:
                 made = await self._create(dataset, list(wanted), session)
                 for tag, key in made.items():
-                    self._found(found, wanted, tag, key, None if self._own(session) else seen)
+                    self._found(found, wanted, tag, key, self._seen(session, seen))
         return found
 
     def _found(
@@ -298,20 +270,19 @@ class KeyStore:
     ) -> None:
         subject = wanted.pop(tag)
         found[subject] = key
-        if seen is not None:
-            self._remember(self._of_subject, (key.dataset, subject), key, seen)
-            self._remember(self._by_id, key.id, key, seen)
+        self._known.keep(self._known.of_subject, (key.dataset, subject), key, seen)
+        self._known.keep(self._known.by_id, key.id, key, seen)
 
     async def find_subject_key(self, dataset: str, subject: str, *, session: Session | None = None) -> DataKey | None:
         """The subject's key in a dataset, or None: it makes none. While an erasure runs the key is still found."""
-        if monotonic() >= self._fresh_until:
+        if self._known.stale:
             await self._refresh(session)
-        key = self._of_subject.get((dataset, subject))
+        key = self._known.of_subject.get((dataset, subject))
         if key is None:
-            seen = self._changes
+            seen = self._known.changes
             for _, key, state in await self._stored(dataset, [self.subject_tag(subject)], session):
-                if state == _LIVING and not self._own(session):
-                    self._remember(self._of_subject, (dataset, subject), key, seen)
+                if state == LIVING:
+                    self._known.keep(self._known.of_subject, (dataset, subject), key, self._seen(session, seen))
                 return key
         return key
 
@@ -321,23 +292,23 @@ class KeyStore:
         """Tag, key and state of those subjects' keys that are in the store (a tag of None: the dataset's own)."""
         speak = self._session(session)
         stored = []
-        for statement in self._sql.keys_in_slots.bind(self._dialect, [_slot(dataset, tag) for tag in tags]):
+        for statement in self._sql.keys_in_slots.bind(self._dialect, [slot(dataset, tag) for tag in tags]):
             for key_id, tag, state, wrapped in await speak.query(*statement):
-                stored.append((tag, await self._unwrap(key_id, dataset, tag, wrapped), state))
+                stored.append((tag, await unwrap(self._keyring, dataset, tag, key_id, wrapped), state))
         return stored
 
     async def _create(self, dataset: str, tags: list[bytes], session: Session | None) -> dict[bytes, DataKey]:
         """New keys for subjects that have none; nothing when somebody else was quicker with one of them."""
-        rows = [await self._key_row(dataset, tag) for tag in tags]
+        rows = [await new_key(self._keyring, dataset, tag) for tag in tags]
         rows.sort(key=lambda made: made[1]["slot"])  # two processes that make the same keys do not wait in a circle
         try:
             async with self._transaction(session) as tx:
                 known = {}
                 for statement in self._sql.handles_held.bind(self._dialect, sorted(tags)):
                     known.update({tag: (handle, state) for tag, handle, state in await tx.query(*statement)})
-                if any(state != _LIVING for _, state in known.values()):
+                if any(state != LIVING for _, state in known.values()):
                     raise KeyErased(f"an erasure of the subject runs: {dataset} takes nothing about it meanwhile")
-                handles = [self._handle_row(tag) for tag in sorted(tags) if tag not in known]
+                handles = [handle_row(tag) for tag in sorted(tags) if tag not in known]
                 if handles:
                     await tx.execute_many(*self._sql.insert_handle.bind_many(self._dialect, handles))
                 await tx.execute_many(*self._sql.insert_key.bind_many(self._dialect, [row for _, row in rows]))
@@ -349,25 +320,6 @@ class KeyStore:
             return {}
         return {row["subject_tag"]: key for key, row in rows}
 
-    async def _key_row(self, dataset: str, tag: bytes | None) -> tuple[DataKey, dict[str, Any]]:
-        key_id, raw = os.urandom(KEY_ID), os.urandom(KEY)
-        row = {
-            "key_id": key_id,
-            "slot": _slot(dataset, tag),
-            "dataset": dataset,
-            "subject_tag": tag,
-            "state": _LIVING,
-            "wrapped": await self._keyring.wrap(raw, _context(dataset, tag, key_id)),
-            "epoch": self._keyring.epoch,
-            "changed": 0,
-            "created_at": timestamp(),
-            "destroyed_at": None,
-        }
-        return DataKey(key_id, dataset, tag, raw), row
-
-    async def _unwrap(self, key_id: bytes, dataset: str, tag: bytes | None, wrapped: bytes) -> DataKey:
-        return DataKey(key_id, dataset, tag, await self._keyring.unwrap(wrapped, _context(dataset, tag, key_id)))
-
     # ---- keys by id, of datasets and of lookups ---------------------------------------------------------------------
 
     async def keys(self, key_ids: Iterable[bytes], *, session: Session | None = None) -> dict[bytes, DataKey]:
@@ -378,63 +330,62 @@ class KeyStore:
             KeyUnavailable: the store does not know one, or the ring does not hold the epoch it is wrapped under.
             DecryptionFailed: the store was changed: a wrapped key is not the one of its row.
         """
-        if monotonic() >= self._fresh_until:
+        if self._known.stale:
             await self._refresh(session)
         found: dict[bytes, DataKey] = {}
         missing = []
         for key_id in key_ids:
-            key = self._by_id.get(key_id)
+            key = self._known.by_id.get(key_id)
             if key is None:
                 missing.append(key_id)
             else:
                 found[key_id] = key
         if not missing:
             return found
-        seen, speak = self._changes, self._session(session)
+        seen, speak = self._known.changes, self._session(session)
         for statement in self._sql.keys_by_id.bind(self._dialect, missing):
             for key_id, dataset, tag, state, wrapped in await speak.query(*statement):
-                if state == _DESTROYED:
+                if state == DESTROYED:
                     raise KeyErased("the subject was erased, and the key with it: nobody can open this value again")
-                found[key_id] = key = await self._unwrap(key_id, dataset, tag, wrapped)
-                if not self._own(session):
-                    self._remember(self._by_id, key_id, key, seen)
+                found[key_id] = key = await unwrap(self._keyring, dataset, tag, key_id, wrapped)
+                self._known.keep(self._known.by_id, key_id, key, self._seen(session, seen))
         if len(found) < len(set(missing)) or any(key_id not in found for key_id in missing):
             raise KeyUnavailable(f"the key store in {self._provider.name} does not know the key of a sealed value")
         return found
 
     async def dataset_key(self, dataset: str) -> DataKey:
         """The key for what belongs to no subject of the dataset (XAES-256-GCM). Made when it is first asked for."""
-        if monotonic() >= self._fresh_until:
+        if self._known.stale:
             await self._refresh()
-        key = self._of_dataset.get(dataset)
-        for _ in range(_ATTEMPTS):
+        key = self._known.of_dataset.get(dataset)
+        for _ in range(ATTEMPTS):
             if key is not None:
                 return key
-            seen = self._changes
+            seen = self._known.changes
             stored = await self._stored(dataset, [None], None)
             if stored:
                 key = stored[0][1]
             else:
-                made, row = await self._key_row(dataset, None)
+                made, row = await new_key(self._keyring, dataset, None)
                 try:
                     await self._session().execute(*self._sql.insert_key.bind(self._dialect, **row))
                 except ConstraintViolated:
                     continue
                 key = made
-            self._remember(self._of_dataset, dataset, key, seen)
-        raise self._contended()
+            self._known.keep(self._known.of_dataset, dataset, key, seen)
+        raise contended(self._provider)
 
     async def lookup_key(self, dataset: str, field: str) -> bytes:
         """The key of a field's lookup index, 32 bytes. Made when it is first asked for, so ask before a transaction."""
         name = (dataset, field)
-        if monotonic() >= self._fresh_until:
+        if self._known.stale:
             await self._refresh()
-        key = self._lookup_keys.get(name)
+        key = self._known.lookup_keys.get(name)
         if key is not None:
             return key
-        context = b"lookup-key\x00" + text_block(dataset) + text_block(field)
-        seen = self._changes
-        for _ in range(_ATTEMPTS):
+        context = lookup_context(dataset, field)
+        seen = self._known.changes
+        for _ in range(ATTEMPTS):
             select = self._sql.lookup_key.bind(self._dialect, in_dataset=dataset, of_field=field)
             wrapped = await self._session().query_value(*select)
             if wrapped is not None:
@@ -452,9 +403,9 @@ class KeyStore:
                     await self._session().execute(*self._sql.insert_lookup_key.bind(self._dialect, **row))
                 except ConstraintViolated:
                     continue
-            self._remember(self._lookup_keys, name, key, seen)
+            self._known.keep(self._known.lookup_keys, name, key, seen)
             return key
-        raise self._contended()
+        raise contended(self._provider)
 
     # ---- erasure ----------------------------------------------------------------------------------------------------
 
@@ -466,21 +417,9 @@ class KeyStore:
         Returns:
             The ids of the keys that the erasure is to destroy.
         """
-        tag = self.subject_tag(subject)
-        for _ in range(_ATTEMPTS):
-            try:
-                async with self._transaction() as tx:
-                    await tx.execute(*self._sql.count_change.bind(self._dialect))
-                    if not await tx.execute(*self._sql.erase_handle.bind(self._dialect, tag=tag)):
-                        row = self._handle_row(tag, _ERASING)  # so that nobody makes the subject's first key meanwhile
-                        await tx.execute(*self._sql.insert_handle.bind(self._dialect, **row))
-                    await tx.execute(*self._sql.erase_keys.bind(self._dialect, tag=tag))
-                    rows = await tx.query(*self._sql.keys_of.bind(self._dialect, tag=tag))
-            except (ConstraintViolated, SerializationConflict):
-                continue
-            self._fresh_until = 0.0
-            return [row[0] for row in rows if row[2] == _ERASING]
-        raise self._contended()
+        closed = await self._erasures.start(self.subject_tag(subject))
+        self._known.fresh_until = 0.0
+        return closed
 
     async def destroy(self, subject: str) -> list[Destroyed]:
         """Destroy the keys that `start_erasure` named, unlink the handle, and leave a tombstone. Idempotent.
@@ -490,41 +429,11 @@ class KeyStore:
         Returns:
             Every key of the subject that is destroyed, those of earlier erasures included.
         """
-        tag, moment = self.subject_tag(subject), timestamp()
-        for _ in range(_ATTEMPTS):
-            try:
-                async with self._transaction() as tx:
-                    await tx.execute(*self._sql.count_change.bind(self._dialect))
-                    rows = await tx.query(*self._sql.keys_of.bind(self._dialect, tag=tag))
-                    going = [
-                        {"id": row[0], "gone": b"", "own_slot": row[0] + row[0], "moment": moment}
-                        for row in rows
-                        if row[2] == _ERASING
-                    ]
-                    if going:
-                        await tx.execute_many(*self._sql.destroy_key.bind_many(self._dialect, going))
-                    unlinked = await tx.execute(*self._sql.delete_handle.bind(self._dialect, tag=tag))
-                    if unlinked or going:
-                        stone = {"tag": tag, "moment": moment}
-                        if not await tx.execute(*self._sql.renew_tombstone.bind(self._dialect, **stone)):
-                            await tx.execute(*self._sql.insert_tombstone.bind(self._dialect, **stone))
-                    rows = await tx.query(*self._sql.keys_of.bind(self._dialect, tag=tag))
-            except (ConstraintViolated, SerializationConflict):
-                continue
-            self._fresh_until = 0.0
-            self._handles.pop(subject, None)
-            return [Destroyed(row[0], row[1], row[3]) for row in rows if row[2] == _DESTROYED]
-        raise self._contended()
+        destroyed = await self._erasures.destroy(self.subject_tag(subject))
+        self._known.fresh_until = 0.0
+        return destroyed
 
     async def erased(self, subject: str) -> bool:
         """Whether the subject was ever erased: a tombstone stands until the oldest backup from before has expired."""
         tag = self.subject_tag(subject)
         return await self._session().query_value(*self._sql.tombstone.bind(self._dialect, tag=tag)) is not None
-
-
-def _slot(dataset: str, tag: bytes | None) -> bytes:
-    return sha256(b"slot\x00" + text_block(dataset) + block(tag or b"")).digest()
-
-
-def _context(dataset: str, tag: bytes | None, key_id: bytes) -> bytes:
-    return b"data-key\x00" + text_block(dataset) + block(tag or b"") + key_id

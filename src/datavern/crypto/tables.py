@@ -11,13 +11,12 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 
 from datavern.contracts.statements import Statement
+from datavern.crypto.key_rows import DESTROYED, ERASING, LIVING
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Dialect
 
-__all__ = ["DESTROYED", "ERASING", "LIVING", "Among", "LifeStatements", "StoreStatements", "key_life", "key_store"]
-
-LIVING, ERASING, DESTROYED = "living", "erasing", "destroyed"
+__all__ = ["Among", "LifeStatements", "StoreStatements", "key_life", "key_store"]
 
 key_store = sa.MetaData()
 """The key store: in the ledger database."""
@@ -136,9 +135,10 @@ class StoreStatements:
         current = sa.select(s.changes).where(s.id == 1).scalar_subquery()
         self.store = Statement(lambda: sa.select(s.version, s.ring, s.epoch, s.tag_key, s.changes).where(s.id == 1))
         self.insert_store = _rows(_store)
+        self.any_key = Statement(lambda: sa.select(k.key_id).limit(1))
         self.changes = Statement(lambda: sa.select(s.changes).where(s.id == 1))
         self.count_change = Statement(lambda: sa.update(_store).where(s.id == 1).values(changes=s.changes + 1))
-        self.changed_keys = Statement(lambda: sa.select(k.key_id, k.subject_tag, k.state).where(k.changed > p("seen")))
+        self.changed_keys = Statement(lambda: sa.select(k.key_id, k.state).where(k.changed > p("seen")))
         self.changed_subjects = Statement(lambda: sa.select(t.subject_tag).where(t.changed > p("seen")))
 
         self.keys_in_slots = Among(

@@ -1,0 +1,88 @@
+"""What a process remembers of the key store: unwrapped keys and handles, and until when it may use them unasked."""
+
+from __future__ import annotations
+
+from collections.abc import Container
+from time import monotonic
+from typing import Final, TypeVar
+
+from datavern.crypto.sealed import DataKey
+
+__all__ = ["FRESH", "REMEMBERED", "Remembered"]
+
+REMEMBERED: Final = 10_000
+"""At most so many of each kind."""
+
+FRESH: Final = 5.0
+"""Seconds for which one answer of the store holds: an erasure stops reads in every process within them."""
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+
+class Remembered:
+    """Bounded, and good only while it is fresh.
+
+    Attributes:
+        changes: the number of the store's last change that was taken into account here.
+        fresh_until: on the monotonic clock; what is remembered is used before that moment only.
+        of_subject: dataset and subject → key; only keys that take new values.
+        by_id: key id → key.
+        of_dataset: dataset → key.
+        lookup_keys: dataset and field → key.
+        handles: subject → tag and handle.
+    """
+
+    __slots__ = ("by_id", "changes", "fresh_until", "handles", "lookup_keys", "of_dataset", "of_subject")
+
+    def __init__(self) -> None:
+        self.changes = 0
+        self.fresh_until = 0.0
+        self.of_subject: dict[tuple[str, str], DataKey] = {}
+        self.by_id: dict[bytes, DataKey] = {}
+        self.of_dataset: dict[str, DataKey] = {}
+        self.lookup_keys: dict[tuple[str, str], bytes] = {}
+        self.handles: dict[str, tuple[bytes, str]] = {}
+
+    def __repr__(self) -> str:
+        return f"Remembered({len(self.by_id)} keys)"
+
+    @property
+    def stale(self) -> bool:
+        """Whether the store is to be asked first."""
+        return monotonic() >= self.fresh_until
+
+    def keep(self, kind: dict[K, V], name: K, value: V, seen: int | None) -> None:
+        """Remember a value.
+
+        Args:
+            kind: the dict of this object that it belongs into.
+            name: its key there.
+            value: what was read.
+            seen: what `changes` was before it was read: if an erasure was noticed since, it is not kept, because it
+                may be what the erasure destroyed. None: not to be kept (read in a transaction that may roll back).
+        """
+        if seen == self.changes:
+            if len(kind) >= REMEMBERED:
+                del kind[next(iter(kind))]
+            kind[name] = value
+
+    def forget(self) -> None:
+        """Everything."""
+        for kind in (self.of_subject, self.by_id, self.of_dataset, self.lookup_keys, self.handles):
+            kind.clear()
+
+    def drop(self, *, closed: Container[bytes], destroyed: Container[bytes], erased: Container[bytes]) -> None:
+        """What an erasure touched.
+
+        Args:
+            closed: ids of keys that take no new values.
+            destroyed: ids of keys that are gone.
+            erased: tags of subjects whose handles are unlinked.
+        """
+        for name in [name for name, key in self.of_subject.items() if key.id in closed]:
+            del self.of_subject[name]
+        for key_id in [key_id for key_id in self.by_id if key_id in destroyed]:
+            del self.by_id[key_id]
+        for subject in [subject for subject, (tag, _) in self.handles.items() if tag in erased]:
+            del self.handles[subject]
