@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+import datetime as dt
+from typing import Annotated
 
 import typer
 
-from datavern.cli.common import CONFIG, Actor, Config, Json, Output, Verbose, command
+from datavern.cli.common import CONFIG, Actor, Config, Json, Output, Verbose, command, shown
 
 app = typer.Typer(
     rich_markup_mode=None,
@@ -22,6 +23,8 @@ def grant(
     subject: Subject,
     purpose: Annotated[str, typer.Argument(help="What for: one of the purposes of the data map.")],
     *,
+    expires: Annotated[dt.datetime | None, typer.Option(formats=["%Y-%m-%d"], help="The last day that it holds.")] = None,
+    text: Annotated[str | None, typer.Option(help="Which version of the text was agreed to.")] = None,
     config: Config = CONFIG,
     actor: Actor = None,
     json_output: Json = False,
@@ -34,7 +37,9 @@ def grant(
         from datavern.manager import DatabaseManager
 
         async with DatabaseManager.from_config(config) as db:
-            consent = await db.consents.grant(subject=subject, purpose=purpose)
+            # The last day counts whole, by the clock on the wall here.
+            end = None if expires is None else (expires + dt.timedelta(days=1)).astimezone()
+            consent = await db.consents.grant(subject=subject, purpose=purpose, expires=end, version=text)
         out.document(consent)
         out.say(f"{consent.id}: {subject} agreed to {purpose}.")
 
@@ -57,9 +62,9 @@ def withdraw(
         from datavern.manager import DatabaseManager
 
         async with DatabaseManager.from_config(config) as db:
-            withdrawn: Any = await db.consents.withdraw(consent)
+            withdrawn = await db.consents.withdraw(consent)
         out.document(withdrawn)
-        out.say(f"{consent}: withdrawn.")
+        out.say(f"{consent}: withdrawn at {shown(withdrawn.withdrawn_at)}.")
 
     command(out, work, actor=actor)
 
@@ -76,8 +81,8 @@ def list_(subject: Subject, *, config: Config = CONFIG, json_output: Json = Fals
             consents = await db.consents.list(subject)
         out.document(consents)
         out.table(
-            ["consent", "purpose", "granted", "withdrawn"],
-            [[c.id, c.purpose, c.granted_at, c.withdrawn_at] for c in consents],
+            ["consent", "purpose", "holds", "granted", "ended"],
+            [[c.id, c.purpose, c.holds(), c.granted_at, c.withdrawn_at or c.expires_at] for c in consents],
         )
         if not consents:
             out.say("No consent is recorded for this subject.")
