@@ -24,6 +24,8 @@ ROW_TAG = "datavern_row"
 """The column with a row's own random tag: sealed values are bound to it."""
 ERASED_AT = "datavern_erased_at"
 """The column that marks a row as erased, where the erasure policy is ``soft``."""
+RETAINED_UNTIL = "datavern_retained_until"
+"""The column that says until when the law keeps an erased person's row, where the erasure policy is ``retain``."""
 LOOKUP = "_lookup"
 """What follows a field's name in the name of its lookup column."""
 OWN_DATASETS = "datavern."
@@ -219,7 +221,7 @@ class Dataset:
 
     def _check_fields(self) -> None:
         where = f"datasets.{self.name}.fields"
-        taken = {ROW_TAG, ERASED_AT}
+        taken = {ROW_TAG, ERASED_AT, RETAINED_UNTIL}
         for name, f in self.fields.items():
             if not isinstance(f, Field):
                 raise ConfigurationError(f"{where}.{name}: expected Field(…)")

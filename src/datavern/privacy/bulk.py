@@ -1,0 +1,110 @@
+"""Many rows at once: sealed together, so that keys, consents and audit entries take a few statements in all."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from datavern.contracts.errors import ConfigurationError
+from datavern.contracts.subjects import canonical_subject
+from datavern.crypto.sealed import new_row_tag
+from datavern.privacy.datamap import ROW_TAG
+
+if TYPE_CHECKING:
+    from datavern.contracts.capabilities import Transaction
+    from datavern.crypto.keystore import KeyStore
+    from datavern.crypto.sealed import DataKey
+    from datavern.privacy.rows import Rows
+
+__all__ = ["Batch"]
+
+
+class Batch:
+    """Rows of one dataset on their way in.
+
+    Args:
+        rows: how the dataset's rows stand in its table.
+        given: the rows, as the application gave them.
+        consent: as `PersonalStore.insert_many` takes it.
+
+    Attributes:
+        subjects: whose each row is; empty strings where the dataset is about nobody.
+        consents: the consent given for each row, or None.
+        key_ids: the subjects' keys, for `KeyLife.hold`; set by `seal`.
+
+    Raises:
+        ConfigurationError: as `PersonalStore.insert`.
+    """
+
+    __slots__ = ("_given", "_handles", "_rows", "_stored", "consents", "key_ids", "subjects")
+
+    def __init__(self, rows: Rows, given: Sequence[Mapping[str, Any]], consent: Any) -> None:
+        for row in given:
+            rows.check_names(row)
+        self._rows = rows
+        self._given = given
+        self._stored: list[dict[str, Any]] = [rows.fitted(row) for row in given]
+        self._handles: dict[str, str | None] = {"": None}
+        self.subjects = [rows.subject_named(row) if rows.subject else "" for row in self._stored]
+        self.consents = _consents_for(consent, self.subjects)
+        self.key_ids: list[bytes] = []
+
+    async def seal(self, keys: KeyStore, transaction: Transaction | None) -> None:
+        """Get every subject's key and handle, and seal the rows.
+
+        Raises:
+            KeyErased: an erasure of one of the subjects runs.
+        """
+        dataset = self._rows.dataset
+        of_subject: Mapping[str, DataKey]
+        if self._rows.subject is None:
+            of_subject = {"": await keys.dataset_key(dataset.name)}
+        else:
+            of_subject = await keys.subject_keys(dataset.name, self.subjects, session=transaction)
+            self.key_ids = [key.id for key in of_subject.values()]
+            self._handles = {subject: await keys.handle(subject, session=transaction) for subject in of_subject}
+        for i, (row, subject) in enumerate(zip(self._stored, self.subjects, strict=True)):
+            tag = new_row_tag()
+            self._stored[i] = self._rows.sealed(of_subject[subject], tag, row)
+            if dataset.needs_keys:
+                self._stored[i][ROW_TAG] = tag
+
+    def stored(self) -> list[list[dict[str, Any]]]:
+        """The rows as the table takes them, those with the same columns together: the others keep their defaults."""
+        batches: dict[frozenset[str], list[dict[str, Any]]] = {}
+        for row in self._stored:
+            batches.setdefault(frozenset(row), []).append(row)
+        return list(batches.values())
+
+    def entries(self, checked: Mapping[int, tuple[str, ...]]) -> Iterator[tuple[str | None, dict[str, Any]]]:
+        """Handle and details of an audit entry for each subject.
+
+        Args:
+            checked: row number → the ids of the consents that it was written under.
+        """
+        rows_of: dict[str, list[int]] = {}
+        for i, subject in enumerate(self.subjects):
+            rows_of.setdefault(subject, []).append(i)
+        for subject, numbers in rows_of.items():
+            details: dict[str, Any] = {"fields": _fields(self._given[i] for i in numbers), "rows": len(numbers)}
+            consents = sorted({id_ for i in numbers for id_ in checked.get(i, ())})
+            if consents:
+                details["consents"] = consents
+            yield self._handles[subject], details
+
+
+def _consents_for(consent: Any, subjects: Sequence[str]) -> list[Any]:
+    """A consent for each row, whichever way they were given."""
+    if consent is None or isinstance(consent, str) or hasattr(consent, "purpose"):
+        return [consent] * len(subjects)
+    if isinstance(consent, Mapping):
+        of_subject = {canonical_subject(subject): one for subject, one in consent.items()}
+        return [of_subject.get(subject) for subject in subjects]
+    each = list(consent)
+    if len(each) != len(subjects):
+        raise ConfigurationError(f"consent: {len(each)} were given for {len(subjects)} rows; expected one for each")
+    return each
+
+
+def _fields(rows: Iterable[Mapping[str, Any]]) -> list[str]:
+    return list(dict.fromkeys(name for row in rows for name in row))

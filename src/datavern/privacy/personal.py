@@ -1,0 +1,468 @@
+"""Personal data as the application sees it: rows that are sealed on the way in and opened on the way out.
+
+Every write is one transaction of the dataset's database: the subject's key is held, the consent checked, the row
+written, the audit entry appended. All of it happens, or nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from datavern.contracts.capabilities import Transaction, needs
+from datavern.contracts.errors import ConfigurationError, ConsentRequired, KeyErased
+from datavern.contracts.subjects import canonical_subject
+from datavern.crypto.sealed import DataKey, new_row_tag
+from datavern.privacy.bulk import Batch
+from datavern.privacy.datamap import ERASED_AT, RETAINED_UNTIL, ROW_TAG, Dataset
+from datavern.privacy.rows import RETENTION, Rows
+from datavern.privacy.shape import DDL, shape_of
+from datavern.privacy.units import within
+
+if TYPE_CHECKING:
+    from datavern.audit.log import AuditLog
+    from datavern.contracts.capabilities import Provider
+    from datavern.crypto.keystore import KeyStore
+    from datavern.crypto.life import KeyLife
+    from datavern.privacy.consent import Consent, Consents
+
+__all__ = ["PersonalStore"]
+
+
+class PersonalStore:
+    """The rows of one dataset.
+
+    Every method takes ``transaction=``: an open transaction of the dataset's database, in which it then takes part.
+    Without one, a write has a transaction of its own. Besides what is named below, every method raises `ProviderError`
+    for what its database says; no value is in any message.
+
+    Args:
+        dataset: the data map's entry.
+        provider: its database.
+        keys: the key store.
+        life: the life of keys in that database.
+        log: that database's audit log.
+        consents: the consents in the ledger.
+    """
+
+    __slots__ = ("_consents", "_keys", "_life", "_loaded", "_log", "_provider", "_purposes", "_table", "dataset")
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        provider: Provider,
+        *,
+        keys: KeyStore,
+        life: KeyLife,
+        log: AuditLog,
+        consents: Consents,
+    ) -> None:
+        self.dataset = dataset
+        self._provider = provider
+        self._keys = keys
+        self._life = life
+        self._log = log
+        self._consents = consents
+        self._table = dataset.table
+        self._purposes = dataset.purposes if dataset.needs_consent else ()
+        self._loaded: Rows | None = None
+
+    def __repr__(self) -> str:
+        return f"PersonalStore({self.dataset.label})"
+
+    @property
+    def provider(self) -> Provider:
+        """The database that the rows are in."""
+        return self._provider
+
+    # ---- the table --------------------------------------------------------------------------------------------------
+
+    async def prepare(self) -> DDL:
+        """Make the table fit the data map: what is missing is made, nothing is dropped or retyped. Idempotent.
+
+        Raises:
+            ConfigurationError: a column is there with a type that cannot hold what it must.
+        """
+        ran = await needs(self._provider, "subjects").prepare(shape_of(self.dataset))
+        self._loaded = None
+        return DDL(ran)
+
+    async def rows(self, transaction: Transaction | None = None) -> Rows:
+        """How the rows stand in the table: read once from the live schema.
+
+        Raises:
+            ConfigurationError: there is no such table, or it lacks a column; `prepare` makes it.
+        """
+        if self._loaded is not None:
+            return self._loaded
+        dataset = self.dataset
+        store = await needs(self._provider, "subjects").describe(self._table, transaction=transaction)
+        if store is None:
+            raise ConfigurationError(
+                f'{dataset.database} has no table {self._table}: await db.prepare("{dataset.name}") makes it'
+            )
+        lookup_keys = {name: await self._keys.lookup_key(dataset.name, name) for name in dataset.lookups}
+        self._loaded = Rows(dataset, store, self._keys, lookup_keys)
+        return self._loaded
+
+    # ---- writing ----------------------------------------------------------------------------------------------------
+
+    async def insert(
+        self,
+        row: Mapping[str, Any],
+        *,
+        consent: Consent | str | Sequence[Consent | str] | None = None,
+        transaction: Transaction | None = None,
+    ) -> None:
+        """Seal a row and insert it.
+
+        Args:
+            row: column → value; columns that the data map does not name are written as they are.
+            consent: a consent of the row's subject (or its id; several for several purposes). Needed where the dataset
+                has purposes and no other legal basis.
+
+        Raises:
+            ConsentRequired: no consent that holds now covers a purpose.
+            KeyErased: an erasure of the subject runs.
+            ConstraintViolated: a unique value is there already, sealed or not; the value is not in the message.
+            ConfigurationError: no subject, a column of Datavern's own, a value that cannot be sealed.
+        """
+        rows = self._loaded or await self.rows(transaction)
+        self._require(consent)
+        rows.check_names(row)
+        fitted = rows.fitted(row)
+        dataset = self.dataset
+        tag = new_row_tag()
+        handle = None
+        if dataset.subject is None:
+            subject, key = None, await self._keys.dataset_key(dataset.name)
+        else:
+            subject = rows.subject_named(fitted)
+            key = self._keys.warm(dataset.name, subject) or await self._keys.subject_key(
+                dataset.name, subject, session=transaction
+            )
+            handle = await self._keys.handle(subject, session=transaction)
+        stored = rows.sealed(key, tag, fitted)
+        if dataset.needs_keys:
+            stored[ROW_TAG] = tag
+        details: dict[str, Any] = {"fields": list(row)}
+        async with within(self._provider, transaction) as tx:
+            if subject is not None:
+                await self._life.hold(tx, (key.id,))
+                if consent is not None:
+                    details["consents"] = await self._consents.check(subject, self._purposes, consent, transaction=tx)
+            await needs(self._provider, "subjects").insert(self._table, (stored,), transaction=tx)
+            await self._log.append(tx, action="inserted", handle=handle, dataset=dataset.label, details=details)
+
+    async def insert_many(
+        self,
+        rows: Iterable[Mapping[str, Any]],
+        *,
+        consent: Any = None,
+        transaction: Transaction | None = None,
+    ) -> int:
+        """Seal rows and insert them: all of them, or none. One audit entry for each subject.
+
+        Args:
+            rows: as for `insert`.
+            consent: one consent, where all rows are one subject's; a mapping from subject to consent; or a sequence
+                with one for each row, in their order.
+
+        Returns:
+            How many rows were inserted.
+
+        Raises:
+            ConsentRequired, KeyErased, ConstraintViolated, ConfigurationError: as `insert`.
+        """
+        given = list(rows)
+        if not given:
+            return 0
+        plan = self._loaded or await self.rows(transaction)
+        batch = Batch(plan, given, consent)
+        for one in batch.consents:
+            self._require(one)
+        await batch.seal(self._keys, transaction)
+        async with within(self._provider, transaction) as tx:
+            await self._life.hold(tx, batch.key_ids)
+            checked = await self._check_many(batch.subjects, batch.consents, tx)
+            for stored in batch.stored():
+                await needs(self._provider, "subjects").insert(self._table, stored, transaction=tx)
+            for handle, details in batch.entries(checked):
+                await self._log.append(
+                    tx, action="inserted", handle=handle, dataset=self.dataset.label, details=details
+                )
+        return len(given)
+
+    async def update(
+        self,
+        key: Any,
+        changes: Mapping[str, Any],
+        *,
+        consent: Consent | str | Sequence[Consent | str] | None = None,
+        transaction: Transaction | None = None,
+    ) -> bool:
+        """Change a row: sealed fields are sealed anew under the row's own tag, and their lookups follow.
+
+        Args:
+            key: the row's primary key.
+            changes: column → new value.
+            consent: as for `insert`.
+
+        Returns:
+            Whether there is such a row.
+
+        Raises:
+            ConsentRequired, ConstraintViolated: as `insert`.
+            KeyErased: the subject was erased, and the row is kept because the law says so; or an erasure runs.
+            ConfigurationError: the subject would change (whose data it is cannot: delete and insert), or nothing would.
+        """
+        rows = self._loaded or await self.rows(transaction)
+        self._require(consent)
+        rows.check_names(changes)
+        if not changes:
+            raise ConfigurationError(f"{self.dataset.name}: update needs a change")
+        where = rows.where_key(key)
+        if where is None:
+            return False
+        where |= self._living()
+        subjects = needs(self._provider, "subjects")
+        if transaction is None and self.dataset.subject is not None:
+            # Whose row it is decides which key is needed, and getting one ready is no part of the transaction.
+            before = await subjects.select(self._table, where, columns=[self.dataset.subject])
+            if not before:
+                return False
+            await self._ready(rows.subject_of(before[0]))
+        async with within(self._provider, transaction) as tx:
+            found = await subjects.select(self._table, where, lock=True, transaction=tx)
+            if not found:
+                return False
+            await self.change_row(found[0], changes, action="updated", transaction=tx, consent=consent)
+        return True
+
+    async def change_row(
+        self,
+        row: Mapping[str, Any],
+        changes: Mapping[str, Any],
+        *,
+        action: str,
+        transaction: Transaction,
+        consent: Any = None,
+        details: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Change one row that was read, and locked, in this transaction; with its audit entry.
+
+        Raises:
+            ConsentRequired, KeyErased, ConstraintViolated, ConfigurationError: as `update`.
+        """
+        rows = await self.rows(transaction)
+        dataset = self.dataset
+        subject = rows.subject_of(row)
+        fitted = rows.fitted(changes)
+        self._same_subject(rows, subject, fitted)
+        handle = None
+        ids: tuple[str, ...] = ()
+        if subject is not None:
+            key = self._keys.warm(dataset.name, subject) or await self._keys.subject_key(
+                dataset.name, subject, session=transaction
+            )
+            handle = await self._keys.handle(subject, session=transaction)
+            held = rows.key_ids(row)
+            await self._life.hold(transaction, sorted({key.id, *held}))
+            if row.get(RETAINED_UNTIL) is not None or await self._retained(held, transaction):
+                raise KeyErased(
+                    f"{dataset.label}: the subject was erased; the law keeps the row, and nobody changes it"
+                )
+            if consent is not None:
+                ids = await self._consents.check(subject, self._purposes, consent, transaction=transaction)
+        else:
+            key = await self._keys.dataset_key(dataset.name)
+        stored = self._changed(rows, row, fitted, key)
+        said: dict[str, Any] = {"fields": list(changes), **(details or {})}
+        if ids:
+            said["consents"] = ids
+        where = {name: row[name] for name in dataset.keys}
+        await needs(self._provider, "subjects").update(self._table, where, stored, transaction=transaction)
+        await self._log.append(transaction, action=action, handle=handle, dataset=dataset.label, details=said)
+
+    async def delete(self, key: Any, *, transaction: Transaction | None = None) -> bool:
+        """Delete a row by its primary key, with its audit entry; whether there was one.
+
+        It is deleted whatever the dataset's erasure policy: erasing a person is `db.subject_requests`.
+        """
+        rows = self._loaded or await self.rows(transaction)
+        where = rows.where_key(key)
+        if where is None:
+            return False
+        where |= self._living()
+        subjects = needs(self._provider, "subjects")
+        dataset = self.dataset
+        async with within(self._provider, transaction) as tx:
+            found = await subjects.select(self._table, where, lock=True, transaction=tx)
+            if not found:
+                return False
+            subject = rows.subject_of(found[0])
+            handle = None if subject is None else await self._keys.handle(subject, create=False, session=tx)
+            await subjects.delete(self._table, where, transaction=tx)
+            await self._log.append(tx, action="deleted", handle=handle, dataset=dataset.label)
+        return True
+
+    # ---- reading ----------------------------------------------------------------------------------------------------
+
+    async def get(self, key: Any, *, transaction: Transaction | None = None) -> dict[str, Any] | None:
+        """The row of that primary key, opened, or None.
+
+        Raises:
+            DecryptionFailed: a sealed value is not the one that was sealed there.
+            KeyErased: the row's key was destroyed with its subject (erasure policy ``shred``).
+        """
+        rows = self._loaded or await self.rows(transaction)
+        where = rows.where_key(key)
+        if where is None:
+            return None
+        if self.dataset.erasure == "soft":
+            where[ERASED_AT] = None
+        found = await needs(self._provider, "subjects").select(self._table, where, transaction=transaction)
+        if not found:
+            return None
+        row = found[0]
+        ids = rows.key_ids(row)
+        keys = rows.warm_keys(ids)
+        if keys is None:
+            keys = await self._keys.keys(ids, session=transaction)
+        return rows.open_row(row, keys)
+
+    async def of(self, subject: object, *, transaction: Transaction | None = None) -> AsyncIterator[dict[str, Any]]:
+        """All rows of a subject, opened, in constant memory: ``async for row in users.of("test-user")``.
+
+        The connection is given back when the loop ends; when it is left early, as soon as the iterator is let go.
+        """
+        rows = self._loaded or await self.rows(transaction)
+        person = canonical_subject(subject)
+        where = rows.where_subject(person)
+        if where is None:
+            return
+        where |= self._living()
+        # At hand before the stream takes a connection: a pool of one would otherwise wait for itself.
+        await self._keys.find_subject_key(self.dataset.name, person, session=transaction)
+        stream = needs(self._provider, "subjects").stream(self._table, where, transaction=transaction)
+        async with stream as found:
+            async for row in found:
+                yield (await self.opened([row], transaction))[0]
+
+    async def find(
+        self,
+        where: Mapping[str, Any] | None = None,
+        /,
+        *,
+        limit: int | None = None,
+        transaction: Transaction | None = None,
+        **fields: Any,
+    ) -> list[dict[str, Any]]:
+        """Rows by the values of their fields, opened; sealed ones through their lookup index, and nothing else opened.
+
+        Args:
+            where: field → value, for names that are no Python names; all of them must hold, `fields` too. A tuple
+                means any of its values.
+            limit: how many at the most.
+            fields: field=value.
+
+        Raises:
+            ConfigurationError: a sealed field without lookup, a field that is not there, or none at all.
+        """
+        rows = self._loaded or await self.rows(transaction)
+        condition = rows.where_fields({**(where or {}), **fields}) | self._living()
+        if limit is not None and limit < 1:
+            raise ConfigurationError("find: limit is at least 1")
+        if () in condition.values():
+            return []
+        found = await needs(self._provider, "subjects").select(
+            self._table, condition, limit=limit, transaction=transaction
+        )
+        return await self.opened(found, transaction)
+
+    async def open(self, rows: Iterable[Any], *, transaction: Transaction | None = None) -> list[dict[str, Any]]:
+        """Open rows of any query, if it selected ``datavern_row`` and the subject beside the sealed fields.
+
+        Raises:
+            ConfigurationError: one of the two is missing; the message names it.
+            DecryptionFailed: a sealed value is not the one that was sealed there.
+        """
+        plan = self._loaded or await self.rows(transaction)
+        found = [dict(row) for row in rows]
+        needed = [ROW_TAG] if plan.subject is None else [ROW_TAG, plan.subject]
+        for row in found:
+            if any(name in row for name in plan.sealer.fields):
+                for name in needed:
+                    if name not in row:
+                        raise ConfigurationError(f"{self.dataset.name}: select {name} too: sealed fields open with it")
+        return await self.opened(found, transaction)
+
+    async def opened(
+        self, found: Sequence[Mapping[str, Any]], transaction: Transaction | None = None
+    ) -> list[dict[str, Any]]:
+        """Rows as they are stored, opened. Fields whose key was destroyed with the subject are None: they are gone."""
+        rows = await self.rows(transaction)
+        ids = [rows.key_ids(row) for row in found]
+        every = set().union(*ids)
+        keys = rows.warm_keys(every)
+        if keys is None:
+            try:
+                keys = await self._keys.keys(every, session=transaction)
+            except KeyErased:
+                keys = None
+        if keys is not None:
+            return [rows.open_row(row, {i: keys[i] for i in of_row}) for row, of_row in zip(found, ids, strict=True)]
+        opened = []
+        for row, of_row in zip(found, ids, strict=True):
+            try:
+                opened.append(rows.open_row(row, await self._keys.keys(of_row, session=transaction)))
+            except KeyErased:
+                opened.append(rows.open_row({**row, **dict.fromkeys(rows.sealer.fields & row.keys())}, {}))
+        return opened
+
+    # ---- what they share --------------------------------------------------------------------------------------------
+
+    def _living(self) -> dict[str, Any]:
+        return {ERASED_AT: None} if self.dataset.erasure == "soft" else {}
+
+    def _require(self, consent: Any) -> None:
+        if consent is None and self._purposes:
+            needed = ", ".join(self._purposes)
+            raise ConsentRequired(f"{self.dataset.label}: no consent was given; needed: {needed}")
+
+    def _same_subject(self, rows: Rows, subject: str | None, changes: dict[str, Any]) -> None:
+        if rows.subject is not None and rows.subject in changes:
+            value = changes.pop(rows.subject)
+            if value is None or canonical_subject(value) != subject:
+                raise ConfigurationError(
+                    f"{self.dataset.name}.{rows.subject}: whose data a row is cannot change: "
+                    "delete it, and insert it anew"
+                )
+
+    def _changed(self, rows: Rows, row: Mapping[str, Any], changes: Mapping[str, Any], key: DataKey) -> dict[str, Any]:
+        if not self.dataset.needs_keys:
+            return dict(changes)
+        tag = row[ROW_TAG]
+        if tag is not None:
+            return rows.sealed(key, tag, changes)
+        tag = new_row_tag()  # a row that plain SQL inserted gets its tag with its first sealed value
+        return rows.sealed(key, tag, changes) | {ROW_TAG: tag}
+
+    async def _retained(self, key_ids: Iterable[bytes], transaction: Transaction) -> bool:
+        keys = await self._keys.keys(key_ids, session=transaction)
+        return any(key.dataset.endswith(RETENTION) for key in keys.values())
+
+    async def _ready(self, subject: str | None) -> None:
+        if subject is not None:
+            await self._keys.subject_key(self.dataset.name, subject)
+            await self._keys.handle(subject)
+
+    async def _check_many(
+        self, subjects: Sequence[str], consents: Sequence[Any], tx: Transaction
+    ) -> dict[int, tuple[str, ...]]:
+        asked = [i for i, consent in enumerate(consents) if consent is not None]
+        pairs = [(subjects[i], consents[i]) for i in asked]
+        if not pairs:
+            return {}
+        checked = await self._consents.check_many(pairs, self._purposes, transaction=tx)
+        return dict(zip(asked, checked, strict=True))

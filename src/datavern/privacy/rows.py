@@ -1,0 +1,330 @@
+"""How the rows of one dataset stand in its table: sealed fields, lookup columns, the row's tag; and back again."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from datavern.contracts.errors import ConfigurationError, DecryptionFailed
+from datavern.contracts.subjects import canonical_subject
+from datavern.crypto.lookup import index
+from datavern.crypto.sealed import RowSealer
+from datavern.privacy.datamap import ERASED_AT, RETAINED_UNTIL, ROW_TAG, Dataset
+
+if TYPE_CHECKING:
+    from datavern.contracts.capabilities import Column, Store
+    from datavern.crypto.keystore import KeyStore
+    from datavern.crypto.sealed import DataKey
+
+__all__ = ["RETENTION", "Rows", "fit"]
+
+RETENTION = "#retention"
+"""What follows a dataset's name in the name of the keys that its retained rows are sealed under."""
+_WHOLE = re.compile(r"-?[0-9]{1,19}")
+_SIGNED_64 = 1 << 63
+_ID_TYPES = frozenset({int, str})
+_OTHER_ID_TYPES = frozenset({"UUID", "ObjectId"})
+
+
+def fit(column: Column | None, value: Any) -> Any:
+    """An id as the column's type wants it: an id may be given as text where the column holds numbers, and so on.
+
+    Args:
+        column: as the live schema has it.
+        value: an int, a UUID, an ObjectId or text.
+
+    Raises:
+        ValueError: no value of that type is this id, so that no row can have it. The id is not in the message.
+    """
+    kind = "" if column is None else column.type
+    if "int" in kind and "point" not in kind and "interval" not in kind:
+        if type(value) is not int:
+            text = canonical_subject(value)
+            value = int(text) if _WHOLE.fullmatch(text) and str(int(text)) == text else _SIGNED_64
+        if not -_SIGNED_64 <= value < _SIGNED_64:
+            raise ValueError("not a 64-bit whole number")
+        return value
+    if kind == "uuid":
+        import uuid  # noqa: PLC0415  (few tables have such a column)
+
+        try:
+            return str(uuid.UUID(str(value)))
+        except ValueError:
+            pass
+        raise ValueError("not a UUID")
+    return value if type(value) is str else canonical_subject(value)
+
+
+class Rows:
+    """The rows of a dataset, between what the application sees and what the table holds.
+
+    Args:
+        dataset: the data map's entry.
+        store: the table as it stands.
+        keys: the key store.
+        lookup_keys: field → lookup key, of every field with a lookup.
+
+    Raises:
+        ConfigurationError: the table lacks a column that the data map needs.
+    """
+
+    __slots__ = (
+        "_ids",
+        "_keys",
+        "_lookups",
+        "_own",
+        "_retained",
+        "_subject_tag",
+        "_warm_key",
+        "columns",
+        "dataset",
+        "key_columns",
+        "sealer",
+        "store",
+        "subject",
+        "subject_column",
+    )
+
+    def __init__(self, dataset: Dataset, store: Store, keys: KeyStore, lookup_keys: Mapping[str, bytes]) -> None:
+        self.dataset = dataset
+        self.store = store
+        self.subject = dataset.subject
+        self.columns = {column.name: column for column in store.columns}
+        lookups = dataset.lookups
+        needed = [*dataset.keys, *dataset.fields, *lookups.values()]
+        needed += [name for name in (dataset.subject, dataset.retention_from) if name is not None]
+        needed += [ROW_TAG] if dataset.needs_keys else []
+        needed += [ERASED_AT] if dataset.erasure == "soft" else []
+        needed += [RETAINED_UNTIL] if dataset.erasure == "retain" else []
+        missing = [name for name in needed if name not in self.columns]
+        if missing:
+            raise ConfigurationError(
+                f"datasets.{dataset.name}: the table {store.name} lacks {', '.join(missing)}: "
+                f'await db.prepare("{dataset.name}") makes it'
+            )
+        self.subject_column = None if dataset.subject is None else self.columns[dataset.subject]
+        self.key_columns = tuple(self.columns[name] for name in dataset.keys)
+        ids = self.key_columns if self.subject_column is None else (*self.key_columns, self.subject_column)
+        self._ids = tuple({c.name: (c.name, c, c.type == "text" or "char" in c.type) for c in ids}.values())
+        self.sealer = RowSealer(dataset.name, dataset.sealed)
+        self._retained = RowSealer(dataset.name + RETENTION, dataset.sealed)
+        self._keys = keys
+        self._warm_key = keys.warm_key
+        self._subject_tag = keys.subject_tag
+        self._own = frozenset({ROW_TAG, ERASED_AT, RETAINED_UNTIL, *lookups.values()})
+        self._lookups = tuple((n, c, dataset.fields[n].kind, lookup_keys[n]) for n, c in lookups.items())
+
+    # ---- on the way in ----------------------------------------------------------------------------------------------
+
+    def check_names(self, row: Mapping[str, Any]) -> None:
+        """Refuse columns that are Datavern's own to write.
+
+        Raises:
+            ConfigurationError: naming the first.
+        """
+        if not self._own.isdisjoint(row):
+            name = min(self._own.intersection(row))
+            raise ConfigurationError(f"{self.dataset.name}: {name} is Datavern's own column: leave it out")
+
+    def sealed(self, key: DataKey, tag: bytes, row: Mapping[str, Any]) -> dict[str, Any]:
+        """A row, or the changed part of one, as the table holds it: sealed, with its lookup columns."""
+        stored = {**row, **self.sealer.seal_row(key, tag, row)}
+        for name, column, kind, lookup_key in self._lookups:
+            if name in row:
+                value = row[name]
+                stored[column] = None if value is None else index(lookup_key, name, value, kind)
+        return stored
+
+    def resealed(self, key: DataKey, tag: bytes, opened: Mapping[str, Any]) -> dict[str, Any]:
+        """The sealed fields of a row that the law keeps, under a retention key; no index leads to them any more."""
+        changes: dict[str, Any] = dict(self._retained.seal_row(key, tag, opened))
+        for name, column, _, _ in self._lookups:
+            if name in opened:
+                changes[column] = self.no_index(column)
+        return changes
+
+    def no_index(self, column: str) -> bytes | None:
+        """What stands in the lookup column of a value that is gone: nothing, or what no value's index begins with."""
+        if self.columns[column].nullable:
+            return None
+        import secrets  # noqa: PLC0415  (only tables of other people's making have such columns)
+
+        return b"\x00" + secrets.token_bytes(32)
+
+    def fitted(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        """A row, copied, with its ids as the table's types want them.
+
+        Raises:
+            ConfigurationError: an id that its column cannot hold, or that cannot name a person; it is not told.
+        """
+        fitted = dict(row)
+        for name, column, text in self._ids:
+            value = fitted.get(name)
+            if value is None or (text and type(value) is str and name != self.subject):
+                continue
+            if name == self.subject or type(value) in _ID_TYPES or type(value).__name__ in _OTHER_ID_TYPES:
+                fitted[name] = self._fit(column, value)
+        return fitted
+
+    def _fit(self, column: Column, value: Any) -> Any:
+        try:
+            return fit(column, value)
+        except ValueError as error:
+            problem = str(error)
+        raise ConfigurationError(
+            f"{self.dataset.name}.{column.name}: {problem}, and the column's type is {column.type}"
+        )
+
+    def where_key(self, key: Any) -> dict[str, Any] | None:
+        """Which row has that primary key; None where no row can.
+
+        Args:
+            key: the value; for several columns a sequence in their order, or a mapping.
+
+        Raises:
+            ConfigurationError: as many values as there are columns were not given.
+        """
+        columns = self.key_columns
+        values: Sequence[Any]
+        if isinstance(key, Mapping):
+            values = [key.get(column.name) for column in columns] if len(key) == len(columns) else []
+        elif len(columns) == 1:
+            values = (key,)
+        else:
+            values = key if isinstance(key, tuple | list) else ()
+        if len(values) != len(columns) or any(value is None for value in values):
+            names = ", ".join(column.name for column in columns)
+            raise ConfigurationError(f"{self.dataset.name}: expected the primary key: {names}")
+        try:
+            return {column.name: _key(column, value) for column, value in zip(columns, values, strict=True)}
+        except ValueError:
+            return None
+
+    def where_subject(self, subject: str) -> dict[str, Any] | None:
+        """Which rows are a person's; None where no row can be."""
+        column = self.subject_column
+        if column is None:
+            return None
+        try:
+            return {column.name: fit(column, subject)}
+        except ValueError:
+            return None
+
+    def where_fields(self, fields: Mapping[str, Any]) -> dict[str, Any]:
+        """Which rows hold these values: through the lookup column of a sealed field, as it is for any other column.
+
+        Raises:
+            ConfigurationError: a sealed field without lookup, a column that is not there, or no field at all.
+        """
+        if not fields:
+            raise ConfigurationError(f"{self.dataset.name}: find needs a field: nobody means every row")
+        where: dict[str, Any] = {}
+        lookups = {name: (column, kind, key) for name, column, kind, key in self._lookups}
+        for name, value in fields.items():
+            if name in lookups:
+                column, kind, key = lookups[name]
+                if value is None:
+                    where[name] = None
+                elif isinstance(value, tuple):
+                    where[column] = tuple(index(key, name, one, kind) for one in value)
+                else:
+                    where[column] = index(key, name, value, kind)
+            elif name in self.sealer.fields:
+                raise ConfigurationError(
+                    f"{self.dataset.name}.{name} is sealed without lookup, so it cannot be searched: "
+                    "set lookup=True in the data map, and prepare again"
+                )
+            elif name not in self.columns or name in self._own:
+                raise ConfigurationError(f"{self.dataset.name} has no field {name}")
+            elif name == self.subject:
+                found = self.where_subject(canonical_subject(value))
+                where[name] = () if found is None else found[name]
+            else:
+                where[name] = value
+        return where
+
+    # ---- on the way out ---------------------------------------------------------------------------------------------
+
+    def key_ids(self, row: Mapping[str, Any]) -> set[bytes]:
+        """The ids of the keys that a row's sealed fields name."""
+        return self.sealer.key_ids(row)
+
+    def subject_of(self, row: Mapping[str, Any]) -> str | None:
+        """Whose the row is; None where the data map or the row names nobody."""
+        value = None if self.subject is None else row[self.subject]
+        return None if value is None else canonical_subject(value)
+
+    def subject_named(self, row: Mapping[str, Any]) -> str:
+        """Whose a row is that is to be written.
+
+        Raises:
+            ConfigurationError: it names nobody.
+        """
+        subject = self.subject_of(row) if self.subject in row else None
+        if subject is None:
+            raise ConfigurationError(f"{self.dataset.name}.{self.subject}: missing; it says whose row it is")
+        return subject
+
+    def open_row(self, row: Mapping[str, Any], keys: Mapping[bytes, DataKey]) -> dict[str, Any]:
+        """A row as the application sees it. Fields that an erasure emptied are None.
+
+        Raises:
+            DecryptionFailed: a sealed value is not one of this row, column and person.
+        """
+        own = self._own
+        seen = {name: value for name, value in row.items() if name not in own}
+        seen.update(self.opened(row, keys))
+        return seen
+
+    def opened(self, row: Mapping[str, Any], keys: Mapping[bytes, DataKey]) -> dict[str, Any]:
+        """The sealed fields of a row, opened."""
+        sealer = self.sealer
+        if not sealer.fields:
+            return {}
+        tag = row[ROW_TAG]
+        if tag is None:  # written by plain SQL, past everything
+            if any(row.get(name) is not None for name in sealer.fields):
+                raise DecryptionFailed
+            return {name: None for name in sealer.fields if name in row}
+        for key in keys.values():
+            if key.dataset == self._retained.dataset:
+                return self._retained.open_row(tag, self._left(row), keys, key.subject_tag)
+        subject = self.subject_of(row)
+        subject_tag = None if subject is None else self._subject_tag(subject)
+        try:
+            return sealer.open_row(tag, row, keys, subject_tag)
+        except DecryptionFailed:
+            left = self._left(row)
+        return sealer.open_row(tag, left, keys, subject_tag)
+
+    def _left(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        """The row without the marks of fields that an erasure emptied in columns that take no NULL."""
+        return {
+            name: None if isinstance(value, bytes) and is_erased(value) else value
+            for name, value in row.items()
+            if name in self.sealer.fields
+        }
+
+    def warm_keys(self, ids: Iterable[bytes]) -> dict[bytes, DataKey] | None:
+        """The keys of those ids when every one of them is in the cache; otherwise None."""
+        found = {}
+        for id_ in ids:
+            key = self._warm_key(id_)
+            if key is None:
+                return None
+            found[id_] = key
+        return found
+
+
+def is_erased(value: bytes) -> bool:
+    """Whether a stored value is what an erasure leaves in a sealed column that takes no NULL.
+
+    It is empty; or, where the column is unique, a zero byte (no form of a sealed value begins so) and random bytes.
+    """
+    return not value or value[0] == 0
+
+
+def _key(column: Column, value: Any) -> Any:
+    fits = type(value) in _ID_TYPES or type(value).__name__ in _OTHER_ID_TYPES
+    return fit(column, value) if fits else value

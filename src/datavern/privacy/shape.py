@@ -1,0 +1,48 @@
+"""What a dataset needs of its table, and the statements that made it so."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from datavern.contracts.capabilities import Shape, ShapeColumn
+from datavern.privacy.datamap import ERASED_AT, RETAINED_UNTIL, ROW_TAG
+
+if TYPE_CHECKING:
+    from datavern.privacy.datamap import Dataset
+
+__all__ = ["DDL", "shape_of"]
+
+
+class DDL(list[str]):
+    """What `prepare` ran, statement by statement; it prints as the DDL that it is. Empty: nothing was missing."""
+
+    __slots__ = ()
+
+    def __str__(self) -> str:
+        return "\n".join(f"{statement};" for statement in self)
+
+
+def shape_of(dataset: Dataset) -> Shape:
+    """What a dataset needs of its table: its key, its subject, its fields, and the columns that sealing adds."""
+    columns: dict[str, ShapeColumn] = {}
+    fields = dataset.fields
+    for name in dataset.keys:
+        columns[name] = ShapeColumn(name, fields[name].type if name in fields else "text", nullable=False)
+    if dataset.subject is not None and dataset.subject not in columns:
+        kind = fields[dataset.subject].type if dataset.subject in fields else "text"
+        columns[dataset.subject] = ShapeColumn(dataset.subject, kind, indexed=True)
+    for name, f in fields.items():
+        if name not in columns:
+            kind = "bytes" if f.sealed else f.type
+            columns[name] = ShapeColumn(name, kind, nullable=f.nullable, unique=f.unique and not f.sealed)
+    for name, column in dataset.lookups.items():
+        columns[column] = ShapeColumn(column, "bytes", indexed=True, unique=fields[name].unique)
+    if dataset.retention_from is not None and dataset.retention_from not in columns:
+        columns[dataset.retention_from] = ShapeColumn(dataset.retention_from, "date")
+    if dataset.needs_keys:
+        columns[ROW_TAG] = ShapeColumn(ROW_TAG, "bytes", unique=True)
+    if dataset.erasure == "soft":
+        columns[ERASED_AT] = ShapeColumn(ERASED_AT, "text")
+    if dataset.erasure == "retain":
+        columns[RETAINED_UNTIL] = ShapeColumn(RETAINED_UNTIL, "text", indexed=True)
+    return Shape(dataset.table, tuple(columns.values()), dataset.keys)
