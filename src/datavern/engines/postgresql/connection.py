@@ -1,0 +1,180 @@
+"""Making, probing, resetting and ending asyncpg's connections: what the pool needs of this engine."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import inspect
+import json
+import ssl
+from collections.abc import Callable
+from typing import Any
+
+import asyncpg
+
+from datavern.config import TLS
+from datavern.contracts.errors import ConfigurationError
+from datavern.engines.postgresql.errors import connecting
+from datavern.engines.postgresql.settings import PostgreSQLSettings
+
+__all__ = ["RESET", "PostgreSQLConnector", "tls_context"]
+
+# As DISCARD ALL does (PostgreSQL documentation, DISCARD), in one round trip and without what would cost the next
+# borrower its prepared statements: those that SQL made are dropped by name, those of the driver stay.
+RESET = """
+SET SESSION AUTHORIZATION DEFAULT;
+RESET ROLE;
+RESET ALL;
+CLOSE ALL;
+UNLISTEN *;
+SELECT pg_catalog.pg_advisory_unlock_all();
+DISCARD TEMP;
+DISCARD SEQUENCES;
+DO $datavern$
+DECLARE made pg_catalog.name;
+BEGIN
+    FOR made IN SELECT p.name FROM pg_catalog.pg_prepared_statements p WHERE p.from_sql LOOP
+        EXECUTE pg_catalog.format('DEALLOCATE %I', made);
+    END LOOP;
+END
+$datavern$;
+"""
+
+
+class PostgreSQLConnector:
+    """Connects with one provider's settings."""
+
+    probe_statement = "SELECT 1"
+
+    def __init__(self, settings: PostgreSQLSettings) -> None:
+        self._settings = settings
+        self._tls: ssl.SSLContext | bool | None = None
+
+    async def connect(self, lost: Callable[[], None]) -> asyncpg.Connection:
+        """A new connection, its JSON codecs set.
+
+        Raises:
+            ConnectionFailed: with what to do about it.
+            ConfigurationError: a certificate file or the password's source is not there.
+        """
+        settings = self._settings
+        if self._tls is None:
+            self._tls = tls_context(settings.effective_tls, f"{settings.name}.tls")
+        failure: Exception
+        try:
+            async with asyncio.timeout(settings.connect_timeout):
+                connection = await asyncpg.connect(
+                    host=settings.host,
+                    port=settings.port,
+                    user=settings.username,
+                    password=await self._password(),
+                    database=settings.database,
+                    ssl=self._tls,
+                    timeout=None,
+                    statement_cache_size=settings.statement_cache,
+                    server_settings={"application_name": settings.application_name},
+                    target_session_attrs="any",
+                )
+        except Exception as error:  # noqa: BLE001  (each becomes an error of ours, outside this block)
+            failure = connecting(
+                error,
+                name=settings.name,
+                host=settings.host,
+                port=settings.port,
+                database=settings.database,
+                username=settings.username,
+            )
+        else:
+            for name in ("json", "jsonb"):  # known to the driver: no round trip
+                await connection.set_type_codec(
+                    name, schema="pg_catalog", encoder=_to_json, decoder=json.loads, format="text"
+                )
+            connection.add_termination_listener(lambda _: lost())
+            return connection
+        raise failure
+
+    async def _password(self) -> str | None:
+        secret = self._settings.password
+        if secret is None:
+            return None
+        value = secret.reveal()
+        if inspect.isawaitable(value):
+            value = await value
+        if not isinstance(value, str):
+            raise ConfigurationError(
+                f"{self._settings.name}.password: the callable gave {type(value).__name__}, expected str"
+            )
+        return value
+
+    async def close(self, connection: asyncpg.Connection) -> None:
+        """Say goodbye."""
+        await connection.close()
+
+    def abort(self, connection: asyncpg.Connection) -> None:
+        """Let go without waiting."""
+        if not connection.is_closed():
+            connection.terminate()
+
+    async def probe(self, connection: asyncpg.Connection) -> None:
+        """One round trip."""
+        await connection.execute("SELECT 1")
+
+    async def reset(self, connection: asyncpg.Connection) -> None:
+        """One round trip, and another where a transaction is open."""
+        for _ in range(2):
+            if connection.is_in_transaction():
+                await connection.execute("ROLLBACK")
+            # The driver first waits for the answer to a statement that was cancelled. Where that was a BEGIN, this is
+            # where the open transaction shows, and the reset made in it counts for nothing.
+            await connection.execute(RESET)
+            if not connection.is_in_transaction():
+                return
+
+    def healthy(self, connection: asyncpg.Connection) -> bool:
+        """Whether the socket is open, as far as the driver knows."""
+        return not connection.is_closed()
+
+
+_to_json = functools.partial(json.dumps, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+
+
+class _NamedContext(ssl.SSLContext):
+    """Verifies another name than the one that was connected to."""
+
+    server_name: str
+
+    def wrap_bio(self, *args: Any, **kwargs: Any) -> ssl.SSLObject:
+        kwargs["server_hostname"] = self.server_name
+        return super().wrap_bio(*args, **kwargs)
+
+
+def tls_context(tls: TLS, path: str) -> ssl.SSLContext | bool:
+    """What asyncpg takes as ``ssl``; False for no TLS.
+
+    Raises:
+        ConfigurationError: a file that cannot be read, or does not hold what it should.
+    """
+    if tls.verify == "off":
+        return False
+    context = _NamedContext(ssl.PROTOCOL_TLS_CLIENT) if tls.server_name else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    if isinstance(context, _NamedContext):
+        context.server_name = tls.server_name or ""
+    context.check_hostname = tls.verify == "full"
+    context.verify_mode = ssl.CERT_NONE if tls.verify == "none" else ssl.CERT_REQUIRED
+    problem = ""
+    try:
+        if tls.ca_file is not None:
+            context.load_verify_locations(cafile=tls.ca_file)
+        elif tls.verify != "none":
+            context.load_default_certs()
+    except (OSError, ssl.SSLError):
+        problem = f"{path}.ca_file: cannot be read, or holds no certificate in PEM form: {tls.ca_file}"
+    if tls.cert_file is not None and not problem:
+        try:
+            context.load_cert_chain(tls.cert_file, tls.key_file)
+        except (OSError, ssl.SSLError):
+            problem = f"{path}.cert_file, {path}.key_file: cannot be read, or are no certificate and key that fit"
+    if problem:
+        raise ConfigurationError(problem)
+    return context

@@ -1,0 +1,346 @@
+"""asyncpg's errors, translated once, at this engine's edge.
+
+What the server and the driver say quotes values (``Key (email)=(…) already exists``, ``invalid input for query argument
+$1: '…'``, ``column "Kari" does not exist`` where quotes were mistaken), so none of it is passed on: messages are made
+here, from the SQLSTATE, from schema names that the server sends apart, and from positions.
+
+Source of the codes: PostgreSQL 18 documentation, appendix A.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import asyncpg
+
+from datavern.contracts.errors import (
+    ConfigurationError,
+    ConnectionFailed,
+    ConstraintViolated,
+    DatavernError,
+    DriverError,
+    OutcomeUnknown,
+    ProviderError,
+    QueryRejected,
+    SerializationConflict,
+)
+from datavern.engines.postgresql.statements import Effect
+
+__all__ = ["Fault", "Stage", "connecting", "fault"]
+
+Stage = Literal["statement", "transaction", "commit"]
+"""Where an error came from: a statement of its own, one inside a transaction, or the commit."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """What went wrong, and what is to become of the connection.
+
+    Attributes:
+        error: to be raised; it carries nothing of the driver's own error.
+        connection: "keep" (in step with the server), "discard", or "renew" (the server is gone, or is no longer what it
+            was: every connection of the generation goes).
+        unsent: provably nothing reached the server.
+        parameter: 1-based number of the parameter that the driver could not encode, or None.
+    """
+
+    error: DatavernError
+    connection: Literal["keep", "discard", "renew"] = "keep"
+    unsent: bool = False
+    parameter: int | None = None
+
+
+_WORDS: dict[str, str] = {
+    "08P01": "the server and the driver do not understand each other",
+    "0A000": "the server does not support this",
+    "21000": "more rows than the statement may have",
+    "22000": "bad data",
+    "22001": "a text is too long for its column",
+    "22003": "a number is out of range",
+    "22007": "not a valid date or time",
+    "22008": "a date or time is out of range",
+    "22012": "division by zero",
+    "22021": "a text is not valid in the database's encoding",
+    "22023": "a function's argument is not valid",
+    "22P02": "a text is not a valid value of the type it should become",
+    "22P05": "a character does not exist in the database's encoding",
+    "25001": "this cannot run inside a transaction",
+    "25006": "this session may only read",
+    "25P01": "this needs a transaction",
+    "25P02": "an earlier statement of this transaction failed, and only a rollback can follow",
+    "25P03": "the transaction was idle for too long, and the server ended it",
+    "26000": "no such prepared statement",
+    "34000": "no such cursor",
+    "3B001": "no such savepoint",
+    "3F000": "no such schema",
+    "42501": "this user may not do that",
+    "42601": "syntax error",
+    "42602": "not a valid name",
+    "42622": "a name is too long",
+    "42701": "a column is named twice",
+    "42702": "a column's name is ambiguous",
+    "42703": "no such column",
+    "42704": "no such object",
+    "42710": "the object exists already",
+    "42725": "a function's name is ambiguous",
+    "42803": "a column must be grouped or aggregated",
+    "42804": "the types do not fit",
+    "42846": "no such cast",
+    "42883": "no such function or operator for these types",
+    "42939": "a reserved name",
+    "42P01": "no such table",
+    "42P02": "a parameter of the statement has no value",
+    "42P06": "the schema exists already",
+    "42P07": "the table exists already",
+    "42P08": "a parameter's type is ambiguous",
+    "42P18": "a parameter's type cannot be told: add a cast, such as $1::text",
+    "53100": "the server's disk is full",
+    "53200": "the server is out of memory",
+    "53300": "the server has too many connections",
+    "54000": "too large, or too complex",
+    "55006": "the object is in use",
+    "55P03": "somebody else holds the lock",
+    "57014": "the statement was cancelled, or took longer than the server allows",
+    "P0001": "a function of the database raised an error",
+}
+_CONSTRAINTS = {
+    "23502": "not-null constraint",
+    "23503": "foreign key constraint",
+    "23505": "unique constraint",
+    "23514": "check constraint",
+    "23P01": "exclusion constraint",
+}
+_ENDS = frozenset({"57P01", "57P02", "57P03", "57P04", "57P05", "25P03"})
+"""The server ends the session, or takes none: the message comes with a closed connection."""
+
+_ARGUMENT_COUNT = re.compile(r"the server expects (\d+) arguments? for this query, (\d+) w")
+_ARGUMENT = re.compile(r"\$(\d+)(?: in element #(\d+))?")
+
+
+def fault(
+    error: BaseException,
+    *,
+    name: str,
+    stage: Stage,
+    effect: Effect = Effect.TOUCHES,
+    parameters: Sequence[Any] = (),
+) -> Fault:
+    """What to make of an error of asyncpg's.
+
+    Args:
+        error: what asyncpg raised. Not a cancellation: those pass as they are.
+        name: the provider's, for messages.
+        stage: see `Stage`.
+        effect: what the statement may have done, where no answer came.
+        parameters: of the statement: looked at only to say which of them holds a NUL.
+    """
+    if isinstance(error, asyncpg.ConnectionDoesNotExistError | ConnectionError | OSError):
+        return _unanswered(error, name, stage, effect)
+    if isinstance(error, asyncpg.PostgresError) and error.severity is not None:
+        return _from_server(error, name, stage, parameters)
+    if isinstance(error, asyncpg.InterfaceError | asyncpg.PostgresError):  # the driver's own carry no severity
+        return _from_driver(error, name, stage)
+    if isinstance(error, asyncpg.OutdatedSchemaCacheError):
+        raised = QueryRejected(
+            f"{name}: a type of the answer was altered while connections were open; the statement ran, and its answer "
+            "could not be read",
+            provider=name,
+        )
+        return Fault(_caused(raised, error), "discard")
+    # What is left is the driver's own trouble (a text that is not valid Unicode, a protocol error): the connection is
+    # out of step.
+    if isinstance(error, UnicodeError | TypeError | ValueError):
+        raised = QueryRejected(f"{name}: the driver could not encode the statement", provider=name)
+        return Fault(_caused(raised, error), "discard")
+    return _unanswered(error, name, stage, effect)
+
+
+def _caused(
+    raised: ProviderError, error: BaseException, code: str | None = None, constraint: str | None = None
+) -> ProviderError:
+    raised.__cause__ = DriverError.of(error, code, constraint)
+    return raised
+
+
+def _unanswered(error: BaseException, name: str, stage: Stage, effect: Effect) -> Fault:
+    """The connection broke while an answer was awaited."""
+    cause = error.__cause__
+    code = getattr(cause, "sqlstate", None) or getattr(error, "sqlstate", None)
+    fate: Literal["discard", "renew"] = "renew" if code in _ENDS else "discard"
+    raised: ProviderError
+    if stage == "transaction":
+        raised = ConnectionFailed(
+            f"{name}: the connection broke inside a transaction, which the server has undone",
+            provider=name, code=code, retry="transaction",
+        )  # fmt: skip
+    elif stage == "statement" and effect is Effect.READS:
+        raised = ConnectionFailed(f"{name}: the connection broke while reading", provider=name, code=code)
+    else:
+        what = "the commit" if stage == "commit" else "the statement"
+        raised = OutcomeUnknown(
+            f"{name}: the connection broke after {what} was sent and before its answer came: it may or may not have "
+            "happened",
+            provider=name, code=code,
+        )  # fmt: skip
+    return Fault(_caused(raised, error, code), fate)
+
+
+def _from_driver(error: asyncpg.InterfaceError | asyncpg.PostgresError, name: str, stage: Stage) -> Fault:
+    """The driver refused, before anything of the statement was sent."""
+    text = str(error.args[0]) if error.args else ""
+    retry: Literal["safe", "transaction"] = "transaction" if stage == "transaction" else "safe"
+    raised: ProviderError
+    if "connection is closed" in text or "connection was closed" in text:
+        raised = ConnectionFailed(f"{name}: the connection was closed", provider=name, retry=retry)
+        return Fault(_caused(raised, error), "discard", unsent=True)
+    if count := _ARGUMENT_COUNT.search(text):
+        wanted, given = count.groups()
+        raised = QueryRejected(f"{name}: the statement takes {wanted} parameters, {given} were given", provider=name)
+        return Fault(_caused(raised, error))
+    if argument := _ARGUMENT.search(text.split(":", 1)[0]):
+        number, element = argument.groups()
+        where = f"parameter ${number}" + ("" if element is None else f" of set {int(element) + 1}")
+        raised = QueryRejected(f"{name}: {where} is not a value of the type that the statement takes", provider=name)
+        return Fault(_caused(raised, error), parameter=int(number))
+    if "another operation" in text:
+        raised = QueryRejected(
+            f"{name}: a transaction takes one statement at a time, and another task's is still running", provider=name
+        )
+        return Fault(_caused(raised, error))
+    if "cannot exceed" in text:
+        raised = QueryRejected(f"{name}: a statement takes at most 32767 parameters", provider=name)
+        return Fault(_caused(raised, error))
+    raised = QueryRejected(f"{name}: the driver refused the statement or its parameters", provider=name)
+    return Fault(_caused(raised, error), "discard")
+
+
+def _from_server(error: asyncpg.PostgresError, name: str, stage: Stage, parameters: Sequence[Any]) -> Fault:
+    """The server answered with an error, and has undone the statement (and with it the transaction)."""
+    code: str = error.sqlstate or ""
+    constraint: str | None = error.constraint_name
+    position = int(error.position) if str(error.position or "").isdigit() else None
+    raised: ProviderError
+    fate: Literal["keep", "discard", "renew"] = "keep"
+    if code.startswith("23"):
+        raised = ConstraintViolated(
+            f"{name}: {_violation(error, code)} (SQLSTATE {code})",
+            provider=name, code=code, constraint=constraint, position=position,
+        )  # fmt: skip
+    elif code in {"40001", "40P01", "40000"} or isinstance(error, asyncpg.InvalidCachedStatementError):
+        words = {
+            "40001": "the transaction collided with another",
+            "40P01": "the transaction and another waited for each other",
+        }.get(code, "the schema changed under the transaction")
+        raised = SerializationConflict(f"{name}: {words}, and was undone (SQLSTATE {code})", provider=name, code=code)
+    elif code == "40003":
+        raised = OutcomeUnknown(f"{name}: the server does not know if it was done", provider=name, code=code)
+        fate = "discard"
+    elif code in _ENDS or code.startswith("08"):
+        return _unanswered(error, name, stage, Effect.TOUCHES)
+    elif code == "25006" and stage == "statement":
+        # Nobody asked for a read-only transaction: the server takes no writes (any more).
+        raised = ConnectionFailed(
+            f"{name}: the server takes no writes: it is a standby, or was set read-only", provider=name, code=code
+        )
+        fate = "renew"
+    else:
+        words = _WORDS.get(code) or _condition(error)
+        if code == "22021" and (number := _nul(parameters)):
+            words = f"parameter ${number} holds a NUL character, which PostgreSQL's text cannot hold"
+        where = "" if position is None else f", at character {position} of the statement"
+        raised = QueryRejected(f"{name}: {words}{where} (SQLSTATE {code})", provider=name, code=code, position=position)
+    return Fault(_caused(raised, error, code or None, constraint), fate)
+
+
+def _violation(error: asyncpg.PostgresError, code: str) -> str:
+    kind = _CONSTRAINTS.get(code, "constraint")
+    table = f" of table {error.table_name}" if error.table_name else ""
+    if error.constraint_name:
+        return f"{kind} {error.constraint_name}{table} violated"
+    if error.column_name:
+        return f"{kind} on column {error.column_name}{table} violated"
+    return f"{kind}{table} violated"
+
+
+def _condition(error: asyncpg.PostgresError) -> str:
+    """The condition's name from appendix A, as the driver's class spells it: InvalidCursorStateError."""
+    words = re.findall(r"[A-Z][a-z]*", type(error).__name__.removesuffix("Error"))
+    return " ".join(words).lower() or "rejected"
+
+
+def _nul(parameters: Sequence[Any]) -> int | None:
+    for number, value in enumerate(parameters, 1):
+        if isinstance(value, str) and "\0" in value:
+            return number
+    return None
+
+
+# ---- connecting -----------------------------------------------------------------------------------------------------
+
+
+def connecting(
+    error: BaseException, *, name: str, host: str, port: int, database: str, username: str | None
+) -> DatavernError:
+    """What to make of an error while a connection was made: says what to do about it."""
+    if isinstance(error, ConfigurationError):
+        return error
+    where = f"{host}/.s.PGSQL.{port}" if host.startswith("/") else f"{host}:{port}"
+    user = username or "the operating system's user"
+    code: str | None = getattr(error, "sqlstate", None)
+    if code is None:
+        message, final = _network_message(error)
+    elif code in _REFUSALS:
+        message, final = _REFUSALS[code], code in _FINAL
+    else:
+        message, final = f"the server at {{where}} refused the connection (SQLSTATE {code})", False
+    text = message.format(where=where, user=user, database=database)
+    raised = ConnectionFailed(f"{name}: {text}", provider=name, code=code, retry="never" if final else "safe")
+    return _caused(raised, error, code)
+
+
+_REFUSALS = {
+    "28P01": "the server at {where} refused the password of {user}: check username and password",
+    "28000": "the server at {where} does not let {user} in from here: check username, and the server's pg_hba.conf",
+    "3D000": "the server at {where} has no database {database}: check database, or create it",
+    "42501": "{user} may not connect to the database {database}: GRANT CONNECT ON DATABASE",
+    "53300": "the server at {where} has no connections left: lower pool.max, or raise max_connections there",
+    "57P03": "the server at {where} is starting up or shutting down",
+}
+_FINAL = frozenset({"28P01", "28000", "3D000", "42501"})
+"""Trying again does not help."""
+
+
+def _network_message(error: BaseException) -> tuple[str, bool]:
+    """What to say where no server answered, and whether trying again is pointless."""
+    import socket  # noqa: PLC0415  (asyncio has loaded both)
+    import ssl  # noqa: PLC0415  (the same)
+
+    final = False
+    if isinstance(error, ssl.SSLCertVerificationError):
+        reason = str(getattr(error, "verify_message", "") or "not valid").replace("{", "(").replace("}", ")")
+        message = (
+            "the certificate of the server at {where} does not verify (" + reason + "): check host, tls.ca_file and "
+            "tls.server_name"
+        )
+        final = True
+    elif isinstance(error, ssl.SSLError):
+        message = "TLS with the server at {where} failed: check tls"
+        final = True
+    elif isinstance(error, ConnectionError) and "rejected SSL upgrade" in str(error):
+        message = (
+            "the server at {where} does not speak TLS: turn it on there, or spell out TLS(verify='off') where the line "
+            "is safe"
+        )
+        final = True
+    elif isinstance(error, TimeoutError):
+        message = "the server at {where} did not answer in time (connect_timeout)"
+    elif isinstance(error, ConnectionRefusedError | FileNotFoundError):
+        message = "nothing listens at {where}: check host and port, and that the server runs"
+    elif isinstance(error, socket.gaierror):
+        message = "the host of {where} is not known to the name service: check host"
+    else:
+        message = "the connection to {where} could not be made"
+    return message, final

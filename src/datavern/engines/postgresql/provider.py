@@ -1,0 +1,514 @@
+"""PostgreSQL, on asyncpg's connections and Datavern's own pool."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+
+from datavern.config import TLS, Pool, Secret, checked
+from datavern.connectors.pool import Pool as ConnectionPool
+from datavern.connectors.pool import Slot
+from datavern.connectors.retry import run_in_transaction
+from datavern.contracts import services
+from datavern.contracts.capabilities import Capabilities, Isolation
+from datavern.contracts.errors import CapabilityMissing, ConfigurationError, DatavernError, QueryRejected
+from datavern.contracts.regions import locate
+from datavern.contracts.values import Health, Location, Parameters, PoolStats, Row
+from datavern.engines.postgresql.connection import PostgreSQLConnector
+from datavern.engines.postgresql.errors import Fault, fault
+from datavern.engines.postgresql.settings import PostgreSQLSettings, merged
+from datavern.engines.postgresql.statements import Effect, effect
+from datavern.engines.postgresql.transaction import (
+    PostgreSQLTransaction,
+    RowStream,
+    affected,
+    begin_statement,
+    many,
+)
+
+if TYPE_CHECKING:
+    import asyncpg
+
+    from datavern.contracts.capabilities import Services
+
+__all__ = ["PostgreSQLProvider"]
+
+T = TypeVar("T")
+
+_KNOWN_TEXTS = 4096
+_LONGEST_KNOWN_TEXT = 16_384
+_HEALTH_DEADLINE = 5.0
+_HEALTH = """
+SELECT pg_catalog.pg_is_in_recovery() AS in_recovery,
+       pg_catalog.current_setting('transaction_read_only') = 'on' AS read_only,
+       pg_catalog.current_setting('server_version') AS version
+"""
+
+
+class PostgreSQLProvider:
+    """A PostgreSQL database: see `datavern.contracts.capabilities.Provider` and `Session`.
+
+    Args:
+        name: unique within a manager; in messages and in the server's own views.
+        host: name or address of the server, or the folder of its Unix socket (an absolute path).
+        port: TCP port.
+        database: its name.
+        username: the operating system's user when None.
+        password: the text, `env()`, or a callable, sync or async, that is asked anew for each connection (a token).
+        tls: full verification when None; no TLS where the host is this machine.
+        pool: how many connections, and how long they live.
+        location: where the data is; follows from `region` when that is given.
+        region: a region identifier (``azure:norwayeast``).
+        compliance: "gdpr", "nsm": the rule sets to enforce.
+        connect_timeout: seconds that making one connection may take.
+        statement_cache: prepared statements that each connection keeps; 0 for none.
+        application_name: what the server's own views call these connections.
+        keyring: URL of a key ring, for use without a manager.
+
+    Raises:
+        ConfigurationError: a setting is wrong or contradicts another. No I/O happens here.
+    """
+
+    engine = "postgresql"
+
+    def __init__(
+        self,
+        *,
+        name: str = "postgresql",
+        host: str = "127.0.0.1",
+        port: int = 5432,
+        database: str,
+        username: str | None = None,
+        password: str | Secret | Callable[[], Any] | None = None,
+        tls: TLS | None = None,
+        pool: Pool | None = None,
+        location: Location | str | None = None,
+        region: str | None = None,
+        compliance: Iterable[str] = (),
+        connect_timeout: float = 10.0,
+        statement_cache: int = 200,
+        application_name: str = "datavern",
+        keyring: str | None = None,
+    ) -> None:
+        values: dict[str, Any] = {
+            "name": name, "host": host, "port": port, "database": database, "username": username, "password": password,
+            "tls": tls, "pool": Pool() if pool is None else pool, "location": location, "region": region,
+            "compliance": compliance, "connect_timeout": connect_timeout, "statement_cache": statement_cache,
+            "application_name": application_name, "keyring": keyring,
+        }  # fmt: skip
+        self._set_up(values, path=name if isinstance(name, str) else "name")
+
+    def _set_up(self, values: dict[str, Any], *, path: str) -> None:
+        password = values.get("password")
+        if password is not None and not isinstance(password, Secret):
+            values["password"] = Secret(password)
+        if "compliance" in values:
+            values["compliance"] = frozenset(values["compliance"])
+        settings = checked(PostgreSQLSettings, values, path=path)
+        self.settings = settings
+        self.name = settings.name
+        self.region = settings.region
+        self.location = _location(settings, path)
+        self.compliance: frozenset[str] = frozenset(settings.compliance)
+        if "nsm" in self.compliance and not self.encrypted:
+            raise ConfigurationError(
+                f"{path}.tls: compliance nsm refuses an unencrypted or unverified connection beyond this machine "
+                "(NSM 2.7.4): use TLS(verify='full')"
+            )
+        self._services: Services | None = None
+        self._connecting = asyncio.Lock()
+        self._pool: Any = _NotOpen(self.name)
+        self._effects: dict[str, Effect] = {}
+
+    @classmethod
+    def from_url(cls, url: str, **settings: Any) -> Self:
+        """A provider from ``postgresql://user:password@host:port/database?sslmode=…``, and settings beside it.
+
+        Raises:
+            ConfigurationError: as the constructor does; also where both say something different.
+        """
+        name = settings.setdefault("name", "postgresql")
+        return cls.from_settings(name, {"url": url, **{k: v for k, v in settings.items() if k != "name"}}, path=name)
+
+    @classmethod
+    def from_settings(cls, name: str, settings: Mapping[str, Any], *, path: str | None = None) -> Self:
+        """A provider as a configuration file describes it, ``url`` among the settings or not.
+
+        Raises:
+            ConfigurationError: an unknown key, a wrong type, a contradiction: each with its path.
+        """
+        path = path or f"databases.{name}"
+        given = {key: value for key, value in settings.items() if key not in {"url", "provider"}}
+        url = settings.get("url")
+        if isinstance(url, Secret):
+            url = url.reveal()
+        values = merged(url, given, path=path)
+        if "database" not in values:
+            raise ConfigurationError(f"{path}.database: missing; expected its name, or a url that ends in it")
+        provider = cls.__new__(cls)
+        provider._set_up({"name": name, **values}, path=path)  # noqa: SLF001  (the other half of the constructor)
+        return provider
+
+    # ---- what it is -------------------------------------------------------------------------------------------------
+
+    @property
+    def provider(self) -> PostgreSQLProvider:
+        """Itself: a provider is a session."""
+        return self
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What it can do."""
+        return Capabilities(session=self, transactions=self)
+
+    @property
+    def encrypted(self) -> bool:
+        """Whether the connection is encrypted and verified, or cannot leave this machine."""
+        return self.settings.local or self.settings.effective_tls.verify == "full"
+
+    @property
+    def pool_stats(self) -> PoolStats:
+        """The pool, at this moment."""
+        return self._pool.stats()  # type: ignore[no-any-return]  # PoolStats
+
+    # ---- opening and closing ----------------------------------------------------------------------------------------
+
+    async def connect(self) -> None:
+        """Open the pool and make the first connection. Idempotent.
+
+        Raises:
+            ConnectionFailed: says what to do about it.
+            ConfigurationError: a certificate file or the password's source is not there.
+        """
+        async with self._connecting:
+            if not isinstance(self._pool, _NotOpen):
+                return
+            pool = ConnectionPool(PostgreSQLConnector(self.settings), self.settings.pool, name=self.name)
+            pool.start()
+            try:
+                pool.give(await pool.acquire())
+            except BaseException:
+                await pool.close()
+                raise
+            self._pool = pool
+
+    async def close(self) -> None:
+        """Close every connection. Idempotent; never waits for a server that does not answer."""
+        pool, self._pool = self._pool, _NotOpen(self.name)
+        await pool.close()
+
+    async def __aenter__(self) -> Self:
+        await self.connect()
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self.close()
+
+    def attach(self, services: Services) -> None:
+        """Called by the manager that the provider belongs to."""
+        self._services = services
+
+    async def health(self) -> Health:
+        """Ask the server for its role and version; the pool's state is in the answer."""
+        if isinstance(self._pool, _NotOpen):
+            return Health("unhealthy", detail="not open")
+        try:
+            async with asyncio.timeout(_HEALTH_DEADLINE):
+                await self.query_value("SELECT 1")  # the connection is made and warm: the next answer's time is its own
+                start = time.perf_counter()
+                row = await self.query_one(_HEALTH)
+                latency = time.perf_counter() - start
+        except DatavernError as error:
+            return Health("unhealthy", detail=str(error), pool=self._pool.stats())
+        except TimeoutError:
+            return Health("unhealthy", detail=f"no answer within {_HEALTH_DEADLINE:g} s", pool=self._pool.stats())
+        assert row is not None  # noqa: S101  (for the type checker: a SELECT without FROM has one row)
+        return Health(
+            "healthy",
+            role="secondary" if row["in_recovery"] or row["read_only"] else "primary",
+            latency=latency,
+            version=f"PostgreSQL {row['version']}",
+            pool=self._pool.stats(),
+            facts={"in_recovery": row["in_recovery"], "encrypted": self.encrypted},
+        )
+
+    # ---- statements -------------------------------------------------------------------------------------------------
+    # Each takes a connection and gives it back inline: no task, no shield, no context manager (a microsecond each).
+
+    async def query(self, sql: str, parameters: Parameters = ()) -> Sequence[Row]:
+        """All rows of a statement; an empty sequence when there are none."""
+        does = self._effects.get(sql)
+        if does is None or (type(parameters) is not list and type(parameters) is not tuple):
+            does = self._checked(sql, parameters)
+        pool = self._pool
+        while True:
+            slot = pool.take() or await pool.acquire()
+            try:
+                rows = await slot.connection.fetch(sql, *parameters)
+            except BaseException as error:  # noqa: BLE001  (translated, and raised by _end)
+                found = self._found(slot, error, does, parameters)
+            else:
+                if does is Effect.TOUCHES:
+                    self._touched(slot)
+                pool.give(slot)
+                return rows  # type: ignore[no-any-return]  # a list of records
+            await self._end(slot, sql, found)
+
+    async def query_one(self, sql: str, parameters: Parameters = ()) -> Row | None:
+        """The first row, or None."""
+        does = self._effects.get(sql)
+        if does is None or (type(parameters) is not list and type(parameters) is not tuple):
+            does = self._checked(sql, parameters)
+        pool = self._pool
+        while True:
+            slot = pool.take() or await pool.acquire()
+            try:
+                row = await slot.connection.fetchrow(sql, *parameters)
+            except BaseException as error:  # noqa: BLE001  (translated, and raised by _end)
+                found = self._found(slot, error, does, parameters)
+            else:
+                if does is Effect.TOUCHES:
+                    self._touched(slot)
+                pool.give(slot)
+                return row  # type: ignore[no-any-return]  # a record
+            await self._end(slot, sql, found)
+
+    async def query_value(self, sql: str, parameters: Parameters = ()) -> Any:
+        """The first column of the first row, or None."""
+        row: Any = await self.query_one(sql, parameters)
+        return None if row is None else row[0]
+
+    async def execute(self, sql: str, parameters: Parameters = ()) -> int:
+        """Run a statement; how many rows it inserted, updated or deleted (0 for anything else).
+
+        Without parameters the text may hold several statements: all or none of them take effect, and the count is the
+        last one's.
+        """
+        does = self._effects.get(sql)
+        if does is None or (type(parameters) is not list and type(parameters) is not tuple):
+            does = self._checked(sql, parameters)
+        pool = self._pool
+        while True:
+            slot = pool.take() or await pool.acquire()
+            try:
+                status = await slot.connection.execute(sql, *parameters)
+            except BaseException as error:  # noqa: BLE001  (translated, and raised by _end)
+                found = self._found(slot, error, does, parameters)
+            else:
+                if does is Effect.TOUCHES:
+                    self._touched(slot)
+                pool.give(slot)
+                return affected(status)
+            await self._end(slot, sql, found)
+
+    async def execute_many(self, sql: str, parameters: Sequence[Parameters]) -> int:
+        """Run a statement once for each set of parameters, all or none of them; how many sets were run."""
+        does = self._effects.get(sql)
+        if does is None:
+            does = self._checked(sql, ())
+        pool = self._pool
+        while True:
+            slot = pool.take() or await pool.acquire()
+            try:
+                await many(slot.connection, sql, parameters)
+            except BaseException as error:  # noqa: BLE001  (translated, and raised by _end)
+                found = self._found(slot, error, does, ())
+            else:
+                if does is Effect.TOUCHES:
+                    self._touched(slot)
+                pool.give(slot)
+                return len(parameters)
+            await self._end(slot, sql, found)
+
+    def stream(self, sql: str, parameters: Parameters = (), *, batch_size: int = 1000) -> RowStream:
+        """Rows in constant memory, `batch_size` of them fetched at a time, in a transaction of their own."""
+        transaction = PostgreSQLTransaction(self, "BEGIN", read_only=False)
+        return RowStream(transaction, sql, parameters, batch_size=batch_size, own=True)
+
+    # ---- transactions -----------------------------------------------------------------------------------------------
+
+    def transaction(
+        self, *, isolation: Isolation | None = None, read_only: bool = False, tenant: str | None = None
+    ) -> PostgreSQLTransaction:
+        """Begin a transaction: commits when its block ends, rolls back when an exception leaves it.
+
+        Args:
+            isolation: the server's default when None; "snapshot" and "repeatable read" are the same here.
+            read_only: let the server refuse every change.
+            tenant: for row-level security.
+
+        Raises:
+            CapabilityMissing: `tenant` was given.
+            OutcomeUnknown: on leaving: the commit was sent and no answer came.
+        """
+        if tenant is not None:
+            raise CapabilityMissing("tenant", self.name, "row-level security is not offered yet")
+        return PostgreSQLTransaction(self, begin_statement(isolation, read_only=read_only), read_only=read_only)
+
+    async def run_in_transaction(
+        self,
+        work: Callable[[Any], Awaitable[T]],
+        *,
+        isolation: Isolation | None = None,
+        read_only: bool = False,
+        tenant: str | None = None,
+        attempts: int = 5,
+    ) -> T:
+        """Run ``work(tx)`` in a transaction, again from the start while an error says that it may be (`retry`)."""
+
+        def begin() -> PostgreSQLTransaction:
+            return self.transaction(isolation=isolation, read_only=read_only, tenant=tenant)
+
+        return await run_in_transaction(begin, work, attempts=attempts)
+
+    # ---- what belongs to the features above -------------------------------------------------------------------------
+
+    async def store_personal_data(self, data: Mapping[str, Any], consent: Any) -> Any:
+        """Seal `data` and keep it in the built-in ``personal_data`` table, with consent and audit.
+
+        Raises:
+            ConfigurationError: the provider belongs to no manager and has no keyring.
+        """
+        if self._services is None:
+            self._services = await services.serve_alone(self, self.settings.keyring, "store_personal_data")
+        return await self._services.store_personal_data(self, data, consent)
+
+    # ---- inside -----------------------------------------------------------------------------------------------------
+
+    def _effect_of(self, sql: str) -> Effect:
+        does = self._effects.get(sql)
+        return self._checked(sql, ()) if does is None else does
+
+    def _checked(self, sql: str, parameters: Parameters) -> Effect:
+        """What a text does, once it is sure that it may be sent. Raises `QueryRejected`."""
+        self._check_parameters(parameters)
+        if "\0" in sql:
+            raise QueryRejected(
+                f"{self.name}: the statement holds a NUL character, at character {sql.index(chr(0)) + 1}",
+                provider=self.name,
+                position=sql.index("\0") + 1,
+            )
+        if not sql.isascii() and _surrogate(sql):
+            raise QueryRejected(
+                f"{self.name}: the statement holds half a surrogate pair, which is not valid Unicode",
+                provider=self.name,
+            )
+        does = effect(sql)
+        if len(sql) <= _LONGEST_KNOWN_TEXT:
+            if len(self._effects) >= _KNOWN_TEXTS:
+                self._effects.clear()
+            self._effects[sql] = does
+        return does
+
+    def _check_parameters(self, parameters: Parameters) -> None:
+        if isinstance(parameters, Mapping | str | bytes) or not isinstance(parameters, Sequence):
+            raise QueryRejected(
+                f"{self.name}: PostgreSQL takes parameters by position ($1, $2): expected a list or a tuple, not "
+                f"{type(parameters).__name__}",
+                provider=self.name,
+            )
+
+    def _touched(self, slot: Slot[asyncpg.Connection]) -> None:
+        """The session may not be as new any more. A transaction that a statement left open is an error of its own."""
+        slot.touched = True
+        if slot.connection.is_in_transaction():
+            self._pool.give(slot)
+            raise QueryRejected(
+                f"{self.name}: the statement left a transaction open, and it was rolled back: use transaction()",
+                provider=self.name,
+            )
+
+    def _found(self, slot: Slot[asyncpg.Connection], error: BaseException, does: Effect, parameters: Parameters) -> Any:
+        """What to make of it. A cancellation is itself, and its connection is seen to in the background."""
+        if not isinstance(error, Exception):
+            self._pool.recover(slot)
+            return error
+        if does is Effect.TOUCHES:
+            slot.touched = True
+        return fault(error, name=self.name, stage="statement", effect=does, parameters=tuple(parameters))
+
+    async def _end(self, slot: Slot[asyncpg.Connection], sql: str, found: Any) -> None:
+        """Part with the connection and raise; returns only where nothing was sent and another connection may do."""
+        if not isinstance(found, Fault):
+            raise found
+        if found.parameter is not None:
+            error = await self._explained_and_given(slot, sql, found)
+            raise error
+        self._part(slot, found)
+        if not found.unsent:
+            raise found.error
+
+    def _part(self, slot: Slot[asyncpg.Connection], found: Fault) -> None:
+        if found.connection == "keep":
+            self._pool.give(slot)
+        elif found.connection == "renew":
+            self._pool.renew(slot)
+        else:
+            self._pool.discard(slot)
+
+    async def _explained_and_given(self, slot: Slot[asyncpg.Connection], sql: str, found: Fault) -> BaseException:
+        try:
+            error = await self._explained(slot.connection, sql, found)
+        except BaseException:
+            self._pool.recover(slot)
+            raise
+        self._pool.give(slot)
+        return error
+
+    async def _explained(self, connection: asyncpg.Connection, sql: str, found: Fault) -> BaseException:
+        """The error, with the type that the parameter should have had."""
+        assert found.parameter is not None  # noqa: S101  (for the type checker: the callers looked)
+        try:
+            statement = await connection.prepare(sql)
+            expected = statement.get_parameters()[found.parameter - 1].name
+        except Exception:  # noqa: BLE001  (the error that there is says enough)
+            return found.error
+        error = found.error
+        message = str(error).replace(
+            " is not a value of the type that the statement takes", f" is not a value that fits {expected}"
+        )
+        error.args = (message, *error.args[1:])
+        return error
+
+
+class _NotOpen:
+    """In the place of the pool while there is none."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def take(self) -> None:
+        raise ConfigurationError(f"{self._name} is not open: `async with provider:` opens it, or await connect()")
+
+    def stats(self) -> PoolStats:
+        return PoolStats()
+
+    async def close(self) -> None:
+        pass
+
+    def recover(self, slot: Any) -> None:
+        """A borrower that outlived the pool: its connection was aborted with it."""
+
+    give = discard = renew = recover
+
+
+def _location(settings: PostgreSQLSettings, path: str) -> Location:
+    """Where the data is: the region is evidence, the label is not."""
+    if settings.region is None:
+        return settings.location or Location.GLOBAL
+    found = locate(settings.region)
+    if settings.location is not None and settings.location != found:
+        raise ConfigurationError(
+            f"{path}.location: is {settings.location}, and the region {settings.region} is in {found}: leave it out"
+        )
+    return found
+
+
+def _surrogate(sql: str) -> bool:
+    try:
+        sql.encode()
+    except UnicodeEncodeError:
+        return True
+    return False
