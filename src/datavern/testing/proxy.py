@@ -88,6 +88,12 @@ def _general_name(x509: Any, text: str) -> Any:
         return x509.DNSName(text)
 
 
+def _context(certificates: Certificates) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificates.cert_file, certificates.key_file)
+    return context
+
+
 class TCPProxy:
     """Listens on a port of this machine and passes everything on, until it is told not to.
 
@@ -96,12 +102,16 @@ class TCPProxy:
     Args:
         host: where to pass it on to.
         port: the port there.
-        certificates: answer PostgreSQL's SSLRequest, and speak TLS to the client with them.
+        certificates: speak TLS to the client with them.
+        greeting: the client first asks for TLS as PostgreSQL's do (SSLRequest); False: TLS from the first byte.
     """
 
-    def __init__(self, host: str, port: int, *, certificates: Certificates | None = None) -> None:
+    def __init__(
+        self, host: str, port: int, *, certificates: Certificates | None = None, greeting: bool = True
+    ) -> None:
         self._target = (host, port)
         self._certificates = certificates
+        self._greeting = greeting
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._server: asyncio.Server | None = None
@@ -161,7 +171,11 @@ class TCPProxy:
         asyncio.set_event_loop(loop)
         self._flowing = asyncio.Event()
         self._flowing.set()
-        self._server = loop.run_until_complete(asyncio.start_server(self._accept, "127.0.0.1", self.port))
+        context = None
+        if self._certificates is not None and not self._greeting:
+            context = _context(self._certificates)
+            loop.set_exception_handler(lambda *_: None)  # a client that does not like the certificate is no news here
+        self._server = loop.run_until_complete(asyncio.start_server(self._accept, "127.0.0.1", self.port, ssl=context))
         self.port = self._server.sockets[0].getsockname()[1]
         ready.set()
         loop.run_forever()
@@ -194,7 +208,7 @@ class TCPProxy:
         onward: asyncio.StreamWriter | None = None
         try:
             back, onward = await asyncio.open_connection(*self._target)
-            if self._certificates is not None:
+            if self._certificates is not None and self._greeting:
                 await self._start_tls(reader, writer, onward)
             await asyncio.gather(self._pass(reader, onward), self._pass(back, writer))
         except (OSError, ssl.SSLError, asyncio.IncompleteReadError, asyncio.CancelledError):
@@ -213,10 +227,8 @@ class TCPProxy:
         if first != _SSL_REQUEST:  # a client that does not ask for TLS
             onward.write(first)
             return
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(self._certificates.cert_file, self._certificates.key_file)
         writer.write(b"S")
-        await writer.start_tls(context)
+        await writer.start_tls(_context(self._certificates))
 
     async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         assert self._flowing is not None  # noqa: S101  (for the type checker)
