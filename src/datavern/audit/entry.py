@@ -1,0 +1,112 @@
+"""An entry: its columns, its canonical bytes and its leaf hash (FORMAT.md section 1)."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import time
+from collections.abc import Callable, Iterable, Mapping
+from hashlib import sha256
+from json.encoder import encode_basestring  # RFC 8785 escapes a string just so; written in C where there is a C encoder
+from typing import Any, Final
+
+from datavern.contracts.errors import ConfigurationError
+from datavern.contracts.identity import is_fodselsnummer
+from datavern.contracts.values import Row
+
+__all__ = ["COLUMNS", "canonical", "check_text", "details_text", "leaf_hashes", "new_entry_id"]
+
+COLUMNS: Final = ("seq", "entry_id", "era", "stamp", "at", "action", "actor", "handle", "dataset", "details")
+"""In the order of the canonical form, which is the order that every statement selects them in."""
+
+_quote: Callable[[str], str] = encode_basestring
+_PREFIX: Final = "\0\1"  # RFC 6962's mark of a leaf, and the version of the form
+_ELEVEN: Final = re.compile(r"(?<![0-9])[0-9]{6}[ -]?[0-9]{5}(?![0-9])")
+_UNREADABLE: Final = b"\0\xff"  # begins no canonical form
+
+
+def canonical(row: Iterable[Any]) -> bytes:
+    """The canonical bytes of an entry, given its ten columns in order.
+
+    Raises:
+        TypeError: a column holds what no entry holds (bytes in place of text).
+        UnicodeEncodeError: text that is not valid Unicode.
+    """
+    return _form(row)[1:].encode()
+
+
+def _form(row: Iterable[Any]) -> str:
+    seq, entry_id, era, stamp, at, action, actor, handle, dataset, details = row
+    q = _quote
+    return (
+        f"{_PREFIX}[{seq:d},{q(entry_id)},{era:d},{stamp:d},{q(at)},{q(action)},"
+        f"{'null' if actor is None else q(actor)},{'null' if handle is None else q(handle)},"
+        f"{'null' if dataset is None else q(dataset)},{'null' if details is None else q(details)}]"
+    )
+
+
+def leaf_hashes(rows: Iterable[Row]) -> list[bytes]:
+    """The leaf hash of each entry. What has no canonical form gets a hash that no entry has."""
+    rows = list(rows)
+    form = _form
+    try:
+        return [sha256(form(row).encode()).digest() for row in rows]
+    except (TypeError, ValueError):
+        return [_leaf_hash(row) for row in rows]
+
+
+def _leaf_hash(row: Row) -> bytes:
+    try:
+        return sha256(_form(row).encode()).digest()
+    except (TypeError, ValueError):
+        return sha256(_UNREADABLE + repr(tuple(row)).encode("utf-8", "surrogatepass")).digest()
+
+
+def new_entry_id() -> str:
+    """A UUID of version 7 (RFC 9562): ordered by time, so that the index grows at its end; 74 random bits."""
+    noise = int.from_bytes(os.urandom(10), "big")
+    value = time.time_ns() // 1_000_000 << 80 | 0x7 << 76 | (noise >> 68) << 64 | 0b10 << 62 | noise & (1 << 62) - 1
+    text = f"{value:032x}"
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+
+
+def details_text(details: Mapping[str, Any] | None) -> str | None:
+    """`details` as the column holds them: JSON with sorted keys; None for nothing.
+
+    Raises:
+        ConfigurationError: not JSON, or a fødselsnummer stands in it: the log never holds personal data.
+    """
+    if not details:
+        return None
+    try:
+        text = json.dumps(details, ensure_ascii=False, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    except (TypeError, ValueError, RecursionError):
+        text = ""
+    if not text:
+        raise ConfigurationError("audit details must be a JSON object: text, numbers, booleans, lists and objects")
+    check_text("details", text)
+    return text
+
+
+def check_text(name: str, text: Any) -> None:
+    """Refuse what no column of the log may hold.
+
+    Raises:
+        ConfigurationError: not text, a NUL, a lone surrogate, or a fødselsnummer. The text is not quoted.
+    """
+    if text is None or (type(text) is str and text.isascii() and text.isidentifier()):
+        return
+    problem = ""
+    if not isinstance(text, str):
+        problem = f"expected text, not {type(text).__name__}"
+    elif "\0" in text:
+        problem = "holds a NUL character, which not every engine can keep"
+    elif any(is_fodselsnummer(match) for match in _ELEVEN.findall(text)):
+        problem = (
+            "holds a fødselsnummer: the audit log keeps names of fields and handles of people, never the data itself"
+        )
+    elif not text.isascii() and any("\ud800" <= c <= "\udfff" for c in text):
+        problem = "holds half a surrogate pair, which is not valid Unicode"
+    if problem:
+        raise ConfigurationError(f"audit {name}: {problem}")

@@ -1,0 +1,177 @@
+"""The audit log of one database."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from datavern.audit.checkpoint import Checkpoint, Signs
+from datavern.audit.covered import covered
+from datavern.audit.entry import COLUMNS, check_text, details_text, leaf_hashes, new_entry_id
+from datavern.audit.merkle import Span
+from datavern.audit.proof import Proof
+from datavern.audit.report import Report
+from datavern.audit.sealer import begin_era, seal
+from datavern.audit.tables import log_of
+from datavern.audit.verifier import verify_log
+from datavern.contracts.capabilities import Provider, Session, needs
+from datavern.contracts.errors import AuditError, LogTampered
+from datavern.contracts.values import current_actor, timestamp
+
+__all__ = ["AuditLog"]
+
+
+class AuditLog:
+    """An append-only table, sealed into a Merkle tree. FORMAT.md describes it.
+
+    Writing is an ordinary insert: no lock and no chain to wait for. Any number of processes may write, seal and verify
+    the same log at once.
+
+    Args:
+        provider: a database with transactions.
+        signer: signs the checkpoints.
+        origin: names this log in its checkpoints, for ever: ``datavern/<ring>/<database>``.
+        verifiers: further public keys that are trusted: those that signed earlier.
+    """
+
+    def __init__(self, provider: Provider, signer: Signs, *, origin: str, verifiers: Iterable[str] = ()) -> None:
+        self._provider = provider
+        self._signer = signer
+        self.origin = origin
+        self.verifiers: tuple[str, ...] = (signer.verifier, *verifiers)
+
+    @property
+    def provider(self) -> Provider:
+        """The database that holds the log."""
+        return self._provider
+
+    async def open(self) -> None:
+        """Make the tables, and begin a new era if the data was brought to another server. Idempotent.
+
+        Raises:
+            CapabilityMissing: the engine has no transactions, or cannot hold Datavern's own tables.
+        """
+        needs(self._provider, "transactions")
+        ledger = needs(self._provider, "ledger")
+        await ledger.create_tables(log_of(ledger).metadata)
+        await begin_era(self._provider)
+
+    async def append(
+        self,
+        session: Session,
+        *,
+        action: str,
+        handle: str | None = None,
+        actor: str | None = None,
+        dataset: str | None = None,
+        details: Mapping[str, Any] | None = None,
+    ) -> str:
+        """Write an entry in the caller's transaction: it commits or rolls back with it.
+
+        Args:
+            session: an open transaction of this database, or its provider for a transaction of the entry's own.
+            action: what was done: ``user_login``.
+            handle: the subject's handle (`KeyStore.handle`), never the subject id itself.
+            actor: who did it; whoever `datavern.actor` says when None.
+            dataset: the dataset's name.
+            details: more, as JSON: names of fields and counts, never the data itself.
+
+        Returns:
+            The entry's id.
+
+        Raises:
+            ConfigurationError: something in it may not stand in the log (a fødselsnummer, what is not JSON).
+        """
+        ledger = needs(self._provider, "ledger")
+        values = _values(action, handle, actor, dataset, details)
+        await session.execute(*log_of(ledger).insert.bind(ledger.dialect, **values))
+        return values["entry_id"]  # type: ignore[no-any-return]  # made by new_entry_id
+
+    async def append_many(self, session: Session, entries: Sequence[Mapping[str, Any]]) -> list[str]:
+        """Write several entries, all or none, in their order: each as the keyword arguments of `append`.
+
+        Returns:
+            Their ids, in order.
+        """
+        if not entries:
+            return []
+        ledger = needs(self._provider, "ledger")
+        rows = [
+            _values(e["action"], e.get("handle"), e.get("actor"), e.get("dataset"), e.get("details")) for e in entries
+        ]
+        await session.execute_many(*log_of(ledger).insert.bind_many(ledger.dialect, rows))
+        return [row["entry_id"] for row in rows]
+
+    async def seal(self) -> Checkpoint:
+        """Cover every settled entry with a signed checkpoint, and give the last one.
+
+        With nothing new to cover that is the one that was last; the log's first may be of no entries at all. Safe in
+        several processes at once, and after a failure simply to be called again.
+
+        Raises:
+            LogTampered: the last checkpoint is not as it was signed. Nothing is signed on top of it.
+        """
+        return await seal(self._provider, self._signer, origin=self.origin, verifiers=self.verifiers)
+
+    async def verify(self, since: Checkpoint | str | None = None, *, most: int = 100) -> Report:
+        """Compare every sealed entry with what was signed: see `verify_log`.
+
+        Args:
+            since: a checkpoint that was kept elsewhere, or its note: finds a log that was set back as a whole.
+            most: after so many problems it stops looking for more.
+
+        Raises:
+            LogTampered: `since` is no checkpoint of this log that a trusted key signed.
+        """
+        return await verify_log(self._provider, origin=self.origin, verifiers=self.verifiers, since=since, most=most)
+
+    async def has(self, entry_id: str) -> bool:
+        """Whether an entry of that id stands in the log."""
+        ledger = needs(self._provider, "ledger")
+        query = log_of(ledger).by_id.bind(ledger.dialect, entry_id=entry_id)
+        return await needs(self._provider, "session").query_one(*query) is not None
+
+    async def prove(self, entry_id: str) -> Proof:
+        """The proof that an entry is in the log, in the checkpoint that first covered it.
+
+        Raises:
+            AuditError: there is no such entry, or it is not sealed yet.
+            LogTampered: the entry or its checkpoint is not as it was sealed.
+        """
+        ledger = needs(self._provider, "ledger")
+        session = needs(self._provider, "session")
+        log, dialect = log_of(ledger), ledger.dialect
+        entry = await session.query_one(*log.by_id.bind(dialect, entry_id=entry_id))
+        if entry is None:
+            raise AuditError("the log has no entry of that id")
+        place = {"era": entry["era"], "stamp": entry["stamp"], "seq": entry["seq"]}
+        row = await session.query_one(*log.covering_checkpoint.bind(dialect, **place))
+        if row is None:
+            raise AuditError("the entry is not sealed yet: seal the log first")
+        found = covered(row, self.verifiers, self.origin)
+        (leaf,) = leaf_hashes([entry])
+        if leaf not in found.leaves:
+            raise LogTampered(None, "the entry is not as it was sealed: verify the log to see where")
+        position = found.base.size + found.leaves.index(leaf)
+        path = Span(found.base, found.leaves).inclusion(position)
+        return Proof({name: entry[name] for name in COLUMNS}, position, tuple(path), found.checkpoint)
+
+
+def _values(
+    action: str, handle: str | None, actor: str | None, dataset: str | None, details: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    if actor is None:
+        actor = current_actor()
+    check_text("action", action)
+    check_text("handle", handle)
+    check_text("actor", actor)
+    check_text("dataset", dataset)
+    return {
+        "entry_id": new_entry_id(),
+        "at": timestamp(),
+        "action": action,
+        "actor": actor,
+        "handle": handle,
+        "dataset": dataset,
+        "details": details_text(details),
+    }

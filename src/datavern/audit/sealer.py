@@ -1,0 +1,137 @@
+"""Eras and sealing: settled entries, in order, into the tree (FORMAT.md sections 2 to 5)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any, Final, NamedTuple
+
+from datavern.audit.checkpoint import Checkpoint, Signs
+from datavern.audit.covered import covered
+from datavern.audit.entry import leaf_hashes
+from datavern.audit.merkle import Frontier
+from datavern.audit.tables import START, log_of
+from datavern.contracts.capabilities import Provider, needs
+from datavern.contracts.errors import ConstraintViolated
+from datavern.contracts.values import Row, timestamp
+
+__all__ = ["MOST", "begin_era", "hashed", "seal"]
+
+MOST: Final = 4096
+"""Entries that one checkpoint adds at the most: what the verifier and a proof hold in memory of the tree."""
+_SLICE: Final = 256
+"""Entries that are hashed before other tasks get a turn: about half a millisecond."""
+
+
+class _Head(NamedTuple):
+    checkpoint: Checkpoint
+    frontier: Frontier
+    place: tuple[int, int, int]
+    highest_seq: int
+
+
+async def begin_era(provider: Provider) -> int:
+    """The era of what is written now. Starts a new one when this is another server than the last era's. Idempotent."""
+    ledger = needs(provider, "ledger")
+    session = needs(provider, "session")
+    identity = await ledger.identity()
+    log, dialect = log_of(ledger), ledger.dialect
+    while True:
+        last = await session.query_one(*log.last_era.bind(dialect))
+        if last is not None and last["identity"] == identity:
+            return int(last["era"])
+        era = 1 if last is None else last["era"] + 1
+        try:
+            async with needs(provider, "transactions").transaction() as tx:
+                await tx.execute(*log.insert_era.bind(dialect, era=era, identity=identity, at=timestamp()))
+                head = await tx.query_one(*log.last_checkpoint.bind(dialect))
+                if head is not None:
+                    place = {"era": head["era"], "stamp": head["stamp"], "seq": head["seq"]}
+                    adopt = log.adopt.bind(dialect, new_era=era, highest_seq=head["highest_seq"], **place)
+                    await tx.execute(*adopt)
+        except ConstraintViolated:
+            continue  # another process began it just now
+        return era
+
+
+async def seal(provider: Provider, signer: Signs, *, origin: str, verifiers: Sequence[str]) -> Checkpoint:
+    """Cover every settled entry with a checkpoint, and give the last one.
+
+    Safe in several processes at once, and safe to run again after any failure: each checkpoint is one insert that
+    succeeds once. Constant memory.
+
+    Raises:
+        LogTampered: the last checkpoint is not as it was signed. Nothing is signed on top of it.
+    """
+    era = await begin_era(provider)
+    head = await _head(provider, verifiers, origin)
+    while True:
+        ledger = needs(provider, "ledger")
+        log, dialect = log_of(ledger), ledger.dialect
+        session = needs(provider, "session")
+        place = START if head is None else head.place
+        rows = await session.query(
+            *log.settled_page.bind(
+                dialect, **dict(zip(("era", "stamp", "seq"), place, strict=True)), current=era, most=MOST
+            )
+        )
+        if head is not None and not rows:
+            return head.checkpoint
+        row, grown = await _next(head, rows, signer, origin)
+        try:
+            await session.execute(*log.insert_checkpoint.bind(dialect, **row))
+        except ConstraintViolated:
+            head = await _head(provider, verifiers, origin)  # another sealer was first: go on from its checkpoint
+            continue
+        head = grown
+        if len(rows) < MOST:
+            return head.checkpoint
+
+
+async def _next(head: _Head | None, rows: Sequence[Row], signer: Signs, origin: str) -> tuple[dict[str, Any], _Head]:
+    """The checkpoint that covers `rows` as well, as a row of the table, and as the next head."""
+    base = Frontier() if head is None else head.frontier
+    leaves = await hashed(rows)
+    frontier = base.copy().extend(leaves)
+    root = frontier.root()
+    at = timestamp()
+    checkpoint = Checkpoint.sign(signer, origin=origin, size=frontier.size, root=root, at=at)
+    place = START if head is None else head.place
+    highest = 0 if head is None else head.highest_seq
+    if rows:
+        place = (rows[-1]["era"], rows[-1]["stamp"], rows[-1]["seq"])
+        highest = max(highest, *(row["seq"] for row in rows))
+    row = {
+        "size": frontier.size,
+        "previous": -1 if head is None else base.size,
+        "root": root,
+        "at": at,
+        "note": checkpoint.note,
+        "frontier": bytes(base),
+        "leaves": b"".join(leaves),
+        "era": place[0],
+        "stamp": place[1],
+        "seq": place[2],
+        "highest_seq": highest,
+    }
+    return row, _Head(checkpoint, frontier, place, highest)
+
+
+async def _head(provider: Provider, verifiers: Sequence[str], origin: str) -> _Head | None:
+    ledger = needs(provider, "ledger")
+    row = await needs(provider, "session").query_one(*log_of(ledger).last_checkpoint.bind(ledger.dialect))
+    if row is None:
+        return None
+    found = covered(row, verifiers, origin)
+    return _Head(found.checkpoint, found.whole, (row["era"], row["stamp"], row["seq"]), row["highest_seq"])
+
+
+async def hashed(rows: Sequence[Row]) -> list[bytes]:
+    """The leaf hashes of the rows, without keeping the event loop for long."""
+    if len(rows) <= _SLICE:
+        return leaf_hashes(rows)
+    leaves: list[bytes] = []
+    for at in range(0, len(rows), _SLICE):
+        leaves += leaf_hashes(rows[at : at + _SLICE])
+        await asyncio.sleep(0)
+    return leaves

@@ -1,0 +1,195 @@
+"""The log's tables and statements: built once for each kind of stamp, compiled once for each dialect."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import TYPE_CHECKING, Any, Final
+
+from datavern.audit.entry import COLUMNS
+from datavern.contracts.capabilities import Ledger
+from datavern.contracts.statements import Statement
+
+if TYPE_CHECKING:
+    import sqlalchemy as sa
+
+__all__ = ["START", "Log", "log_of"]
+
+ENTRIES: Final = "datavern_audit"
+CHECKPOINTS: Final = "datavern_audit_checkpoints"
+ERAS: Final = "datavern_audit_eras"
+
+START: Final = (0, 0, 0)
+"""Before every entry: era, stamp, seq."""
+
+
+def log_of(ledger: Ledger) -> Log:
+    """The tables and statements for an engine."""
+    dialect = ledger.dialect
+    # Where there are no identity columns, the plain integer key counts; it must be told not to use a number twice.
+    counting = None if dialect.supports_identity_columns else f"{dialect.name}_autoincrement"
+    return _log(ledger.stamp_type, ledger.stamp_default, ledger.settled, counting)
+
+
+@cache
+def _log(stamp_type: str, stamp_default: str, settled: str, counting: str | None) -> Log:
+    return Log(stamp_type, stamp_default, settled, counting)
+
+
+class Log:
+    """Tables and statements.
+
+    Args:
+        stamp_type: SQL type of the stamp.
+        stamp_default: SQL expression that fills it in.
+        settled: SQL predicate over it.
+        counting: the option that makes a plain integer key count, for engines without identity columns.
+    """
+
+    def __init__(self, stamp_type: str, stamp_default: str, settled: str, counting: str | None) -> None:
+        import sqlalchemy as sa  # noqa: PLC0415  (loaded when the first own table is needed)
+
+        class Stamp(sa.types.UserDefinedType[int]):
+            """The engine's own type, as the engine names it."""
+
+            cache_ok = True
+
+            def get_col_spec(self, **_: Any) -> str:
+                return stamp_type
+
+        self._settled = settled
+        self._stamp = Stamp
+        self.metadata = sa.MetaData()
+        seq: sa.Column[int] = (
+            sa.Column("seq", sa.Integer, primary_key=True)
+            if counting
+            else sa.Column("seq", sa.BigInteger, sa.Identity(), primary_key=True)
+        )
+        options: dict[str, Any] = {counting: True} if counting else {}
+        self.entries = sa.Table(
+            ENTRIES,
+            self.metadata,
+            seq,
+            sa.Column("entry_id", sa.Text, nullable=False, unique=True),
+            sa.Column("era", sa.BigInteger, nullable=False),
+            sa.Column("stamp", Stamp(), nullable=False, server_default=sa.text(stamp_default)),
+            sa.Column("at", sa.Text, nullable=False),
+            sa.Column("action", sa.Text, nullable=False),
+            sa.Column("actor", sa.Text),
+            sa.Column("handle", sa.Text),
+            sa.Column("dataset", sa.Text),
+            sa.Column("details", sa.Text),
+            sa.Index("datavern_audit_order", "era", "stamp", "seq"),
+            **options,
+        )
+        self.checkpoints = sa.Table(
+            CHECKPOINTS,
+            self.metadata,
+            sa.Column("size", sa.BigInteger, primary_key=True, autoincrement=False),
+            sa.Column("previous", sa.BigInteger, nullable=False, unique=True),
+            sa.Column("root", sa.LargeBinary, nullable=False),
+            sa.Column("at", sa.Text, nullable=False),
+            sa.Column("note", sa.Text, nullable=False),
+            sa.Column("frontier", sa.LargeBinary, nullable=False),
+            sa.Column("leaves", sa.LargeBinary, nullable=False),
+            sa.Column("era", sa.BigInteger, nullable=False),
+            sa.Column("stamp", sa.BigInteger, nullable=False),
+            sa.Column("seq", sa.BigInteger, nullable=False),
+            sa.Column("highest_seq", sa.BigInteger, nullable=False),
+        )
+        self.eras = sa.Table(
+            ERAS,
+            self.metadata,
+            sa.Column("era", sa.BigInteger, primary_key=True, autoincrement=False),
+            sa.Column("identity", sa.Text, nullable=False),
+            sa.Column("at", sa.Text, nullable=False),
+        )
+        self.insert = Statement(self._insert)
+        self.page = Statement(lambda: self._after().limit(sa.bindparam("most")))
+        self.settled_page = Statement(self._settled_page)
+        self.keys_page = Statement(self._keys_page)
+        self.by_seq = Statement(lambda: self._columns().where(self.entries.c.seq == sa.bindparam("seq")))
+        self.by_id = Statement(lambda: self._columns().where(self.entries.c.entry_id == sa.bindparam("entry_id")))
+        self.count_after = Statement(self._count_after)
+        self.adopt = Statement(self._adopt)
+        self.last_checkpoint = Statement(
+            lambda: sa.select(self.checkpoints).order_by(self.checkpoints.c.size.desc()).limit(1)
+        )
+        self.next_checkpoint = Statement(self._next_checkpoint)
+        self.covering_checkpoint = Statement(self._covering_checkpoint)
+        self.insert_checkpoint = Statement(lambda: sa.insert(self.checkpoints))
+        self.last_era = Statement(lambda: sa.select(self.eras).order_by(self.eras.c.era.desc()).limit(1))
+        self.insert_era = Statement(lambda: sa.insert(self.eras))
+
+    def _insert(self) -> sa.Executable:
+        import sqlalchemy as sa  # noqa: PLC0415  (as above)
+
+        values: dict[str, Any] = {name: sa.bindparam(name) for name in COLUMNS if name not in {"seq", "era", "stamp"}}
+        era = sa.select(sa.func.max(self.eras.c.era)).scalar_subquery()
+        return sa.insert(self.entries).values(**values, era=era)
+
+    def _columns(self) -> Any:
+        import sqlalchemy as sa  # noqa: PLC0415  (as above)
+
+        return sa.select(*(self.entries.c[name] for name in COLUMNS))
+
+    def _place(self, table: sa.Table) -> tuple[Any, Any]:
+        """A row's place in the order, and the place to compare it with, as row values."""
+        import sqlalchemy as sa  # noqa: PLC0415  (as above)
+
+        stamp = self._stamp() if table is self.entries else sa.BigInteger()
+        wanted = sa.tuple_(
+            sa.bindparam("era", type_=sa.BigInteger()),
+            sa.bindparam("stamp", type_=stamp),
+            sa.bindparam("seq", type_=sa.BigInteger()),
+        )
+        return sa.tuple_(table.c.era, table.c.stamp, table.c.seq), wanted
+
+    def _after(self) -> Any:
+        place, wanted = self._place(self.entries)
+        t = self.entries.c
+        return self._columns().where(place > wanted).order_by(t.era, t.stamp, t.seq)
+
+    def _settled_page(self) -> sa.Executable:
+        import sqlalchemy as sa  # noqa: PLC0415  (as above)
+
+        # An earlier era's entries came with the data from another server: no transaction there can precede them here.
+        settled = sa.or_(self.entries.c.era < sa.bindparam("current"), sa.text(f"({self._settled})"))
+        return self._after().where(settled).limit(sa.bindparam("most"))  # type: ignore[no-any-return]  # a Select
+
+    def _keys_page(self) -> sa.Executable:
+        import sqlalchemy as sa  # noqa: PLC0415  (as above)
+
+        place, wanted = self._place(self.entries)
+        t = self.entries.c
+        return (
+            sa.select(t.era, t.stamp, t.seq)
+            .where(place > wanted)
+            .order_by(t.era, t.stamp, t.seq)
+            .limit(sa.bindparam("most"))
+        )
+
+    def _count_after(self) -> sa.Executable:
+        import sqlalchemy as sa  # noqa: PLC0415  (as above)
+
+        place, wanted = self._place(self.entries)
+        return sa.select(sa.func.count()).select_from(self.entries).where(place > wanted)
+
+    def _adopt(self) -> sa.Executable:
+        import sqlalchemy as sa  # noqa: PLC0415  (as above)
+
+        t = self.entries.c
+        place, wanted = self._place(self.entries)
+        strays = (t.era < sa.bindparam("new_era")) & (t.seq > sa.bindparam("highest_seq")) & (place <= wanted)
+        return sa.update(self.entries).where(strays).values(era=sa.bindparam("new_era"))
+
+    def _next_checkpoint(self) -> sa.Executable:
+        import sqlalchemy as sa  # noqa: PLC0415  (as above)
+
+        t = self.checkpoints.c
+        return sa.select(self.checkpoints).where(t.size > sa.bindparam("after")).order_by(t.size).limit(1)
+
+    def _covering_checkpoint(self) -> sa.Executable:
+        import sqlalchemy as sa  # noqa: PLC0415  (as above)
+
+        place, wanted = self._place(self.checkpoints)
+        return sa.select(self.checkpoints).where(place >= wanted).order_by(self.checkpoints.c.size).limit(1)
