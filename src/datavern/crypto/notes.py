@@ -84,6 +84,8 @@ def _signature(line: str) -> tuple[str, bytes, bytes]:
         blob = base64.b64decode(encoded, validate=True)
     except (binascii.Error, ValueError):
         blob = b""
+    if base64.b64encode(blob).decode() != encoded:  # one spelling for each signature: unused bits are zero
+        blob = b""
     if not line.startswith(_MARK) or not space or not name or len(blob) <= 4:  # noqa: PLR2004  (a key id and more)
         raise LogTampered(None, "not a signed note: a line of its signatures is none")
     return name, blob[:4], blob[4:]

@@ -164,7 +164,8 @@ class RowSealer:
         """
         get = values.get
         opened: dict[str, Any] = {}
-        head, end = b"\0", 0  # no form is 0
+        head: Any = ()  # nothing starts with one of no heads
+        end = 0
         try:
             for name, begin in self._fields:
                 value = get(name, _ABSENT)

@@ -58,7 +58,7 @@ class Verifier(NamedTuple):
                 raw = b""
             if len(raw) == 33 and raw[:1] == _ED25519:  # noqa: PLR2004  (type and key)
                 found = cls.of(name, raw[1:])
-                if found.key_id.hex() == key_id:
+                if str(found) == f"{name}+{key_id}+{encoded}":  # the key id fits, and there is one spelling
                     return found
         raise ConfigurationError("not a verifier: expected name+key id+base64 of an Ed25519 key (c2sp.org/signed-note)")
 
