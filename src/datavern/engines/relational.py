@@ -1,0 +1,449 @@
+"""What relational engines share: rows addressed by column values, and Datavern's own tables.
+
+Statements are SQLAlchemy Core constructs, compiled once for each shape of a call (operation, store, columns, which of
+them are NULL or lists) and kept as text; SQLAlchemy is loaded with the first of them. What differs between engines is
+in their own `subjects.py` and `ledger.py`: the live schema, the words for types, how two processes keep out of each
+other's way.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import AsyncIterator, Hashable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from datavern.contracts.capabilities import Column, Shape, ShapeColumn, Store
+from datavern.contracts.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    import sqlalchemy as sa
+    from sqlalchemy.engine import Dialect
+
+    from datavern.contracts.capabilities import Provider, Session, Transaction
+
+__all__ = ["RelationalLedger", "RelationalSubjects", "split_name"]
+
+_LONGEST_NAME = 63  # bytes of an identifier in PostgreSQL; SQLite has no bound
+_TEXTS = 2048  # compiled statements kept for each provider
+_MOST_VALUES = 16_384  # of one list in a condition: SQLite binds 32766 values, PostgreSQL 65535
+
+_Form = tuple[str, int | None]  # a column, and None for IS NULL, 0 for =, n for IN with n placeholders
+
+
+def split_name(store: str) -> tuple[str | None, str]:
+    """Schema and table of a store's name, ``schema.table`` or ``table``.
+
+    Raises:
+        ConfigurationError: an empty part, more than one dot, or a NUL character.
+    """
+    schema, dot, table = store.rpartition(".")
+    if not table or "\0" in store or "." in schema or (dot and not schema):
+        raise ConfigurationError("store: expected a table, or schema.table")
+    return schema or None, table
+
+
+class RelationalSubjects:
+    """The `Subjects` of an engine that speaks SQL. Each call without `transaction` is one statement of its own."""
+
+    types: ClassVar[Mapping[str, str]]
+    """The engine's words for a `ShapeColumn`'s types."""
+
+    table_options: ClassVar[str] = ""
+    """What follows the columns in CREATE TABLE."""
+
+    def __init__(self, provider: Any) -> None:
+        self._provider = provider
+        self._texts: dict[Hashable, tuple[str, tuple[int | Any, ...]]] = {}
+
+    # ---- what an engine fills in ------------------------------------------------------------------------------------
+
+    @property
+    def dialect(self) -> Dialect:
+        """SQLAlchemy's dialect with the driver's placeholders."""
+        raise NotImplementedError
+
+    async def describe(self, store: str, *, transaction: Any = None) -> Store | None:
+        """The store as it stands in the live schema, or None when there is none."""
+        raise NotImplementedError
+
+    def holds(self, column: Column, wanted: ShapeColumn) -> bool:
+        """Whether a column as it stands can hold what is wanted of it."""
+        raise NotImplementedError
+
+    async def exclude(self, tx: Any, store: str) -> None:
+        """Keep other processes from preparing the same store until the transaction ends."""
+
+    # ---- rows -------------------------------------------------------------------------------------------------------
+
+    async def insert(self, store: str, rows: Sequence[Mapping[str, Any]], *, transaction: Any = None) -> None:
+        """Insert rows, all or none; every row has the same columns.
+
+        Raises:
+            ValueError: a row has other columns than the first.
+        """
+        if not rows:
+            return
+        columns = tuple(rows[0])
+        key = ("insert", store, columns)
+        sql, order = self._texts.get(key) or self._insert_text(key, store, columns)
+        session = transaction or self._provider
+        if len(rows) == 1:
+            row = rows[0]
+            await session.execute(sql, [row[columns[i]] for i in order])
+            return
+        wanted = set(columns)
+        sets = []
+        for row in rows:
+            if row.keys() != wanted:
+                raise ValueError(f"insert into {store}: every row needs the same columns")
+            sets.append([row[columns[i]] for i in order])
+        await session.execute_many(sql, sets)
+
+    async def select(
+        self,
+        store: str,
+        where: Mapping[str, Any],
+        *,
+        columns: Sequence[str] | None = None,
+        order_by: Sequence[str] = (),
+        limit: int | None = None,
+        lock: bool = False,
+        transaction: Any = None,
+    ) -> list[dict[str, Any]]:
+        """Rows that match; `lock` holds them against change until the transaction ends."""
+        form, values = _conditions(where)
+        if form is None or limit == 0:
+            return []
+        wanted = None if columns is None else tuple(columns)
+        key = ("select", store, wanted, form, tuple(order_by), limit is None, lock)
+        sql, order = self._texts.get(key) or self._select_text(key, store, wanted, form, tuple(order_by), limit, lock)
+        if limit is not None:
+            values.append(limit)
+        session = transaction or self._provider
+        return [dict(row) for row in await session.query(sql, _arranged(order, values))]
+
+    def stream(
+        self, store: str, where: Mapping[str, Any], *, batch_size: int = 1000, transaction: Any = None
+    ) -> AbstractAsyncContextManager[AsyncIterator[dict[str, Any]]]:
+        """Rows that match, in constant memory."""
+        form, values = _conditions(where)
+        if form is None:
+            return _Dicts(None)
+        key = ("select", store, None, form, (), True, False)
+        sql, order = self._texts.get(key) or self._select_text(key, store, None, form, (), None, False)
+        session = transaction or self._provider
+        return _Dicts(session.stream(sql, _arranged(order, values), batch_size=batch_size))
+
+    async def update(
+        self, store: str, where: Mapping[str, Any], changes: Mapping[str, Any], *, transaction: Any = None
+    ) -> int:
+        """Change the rows that match; how many. An empty `where` raises `ValueError`: nobody means every row."""
+        if not where:
+            raise ValueError(f"update of {store} without a condition: nobody means every row")
+        if not changes:
+            return 0
+        form, values = _conditions(where)
+        if form is None:
+            return 0
+        columns = tuple(changes)
+        key = ("update", store, columns, form)
+        sql, order = self._texts.get(key) or self._update_text(key, store, columns, form)
+        session = transaction or self._provider
+        return await session.execute(sql, _arranged(order, [*changes.values(), *values]))  # type: ignore[no-any-return]  # a session's count
+
+    async def delete(self, store: str, where: Mapping[str, Any], *, transaction: Any = None) -> int:
+        """Delete the rows that match; how many. An empty `where` raises `ValueError`."""
+        if not where:
+            raise ValueError(f"delete from {store} without a condition: nobody means every row")
+        form, values = _conditions(where)
+        if form is None:
+            return 0
+        key = ("delete", store, form)
+        sql, order = self._texts.get(key) or self._delete_text(key, store, form)
+        session = transaction or self._provider
+        return await session.execute(sql, _arranged(order, values))  # type: ignore[no-any-return]  # a session's count
+
+    # ---- texts ------------------------------------------------------------------------------------------------------
+
+    def _table(self, store: str, columns: Sequence[str]) -> Any:
+        import sqlalchemy as sa  # noqa: PLC0415  (loaded with the first statement that is not compiled yet)
+
+        schema, table = split_name(store)
+        for column in columns:
+            if not column or "\0" in column:
+                raise ConfigurationError(f"{store}: a column's name is empty or holds a NUL character")
+        return sa.table(table, *(sa.column(c) for c in dict.fromkeys(columns)), schema=schema)
+
+    def _insert_text(self, key: Hashable, store: str, columns: tuple[str, ...]) -> tuple[str, tuple[Any, ...]]:
+        import sqlalchemy as sa  # noqa: PLC0415
+
+        table = self._table(store, columns)
+        return self._keep(
+            key, sa.insert(table).values({table.c[c]: sa.bindparam(f"p{i}") for i, c in enumerate(columns)})
+        )
+
+    def _select_text(
+        self,
+        key: Hashable,
+        store: str,
+        columns: tuple[str, ...] | None,
+        form: tuple[_Form, ...],
+        order_by: tuple[str, ...],
+        limit: int | None,
+        lock: bool,
+    ) -> tuple[str, tuple[Any, ...]]:
+        import sqlalchemy as sa  # noqa: PLC0415
+
+        table = self._table(store, [*(columns or ()), *(name for name, _ in form), *order_by])
+        wanted: Any = [sa.text("*")] if columns is None else [table.c[c] for c in columns]
+        statement = sa.select(*wanted).select_from(table)
+        clauses, used = _clauses(table, form, 0)
+        statement = statement.where(*clauses).order_by(*(table.c[c] for c in order_by))
+        if limit is not None:
+            statement = statement.limit(sa.bindparam(f"p{used}"))
+        if lock:
+            statement = statement.with_for_update()
+        return self._keep(key, statement)
+
+    def _update_text(
+        self, key: Hashable, store: str, columns: tuple[str, ...], form: tuple[_Form, ...]
+    ) -> tuple[str, tuple[Any, ...]]:
+        import sqlalchemy as sa  # noqa: PLC0415
+
+        table = self._table(store, [*columns, *(name for name, _ in form)])
+        changes = {table.c[c]: sa.bindparam(f"p{i}") for i, c in enumerate(columns)}
+        return self._keep(key, sa.update(table).where(*_clauses(table, form, len(columns))[0]).values(changes))
+
+    def _delete_text(self, key: Hashable, store: str, form: tuple[_Form, ...]) -> tuple[str, tuple[Any, ...]]:
+        import sqlalchemy as sa  # noqa: PLC0415
+
+        table = self._table(store, [name for name, _ in form])
+        return self._keep(key, sa.delete(table).where(*_clauses(table, form, 0)[0]))
+
+    def _keep(self, key: Hashable, statement: Any) -> tuple[str, tuple[Any, ...]]:
+        compiled = statement.compile(dialect=self.dialect)
+        constants = {name: b.effective_value for b, name in compiled.bind_names.items() if not b.required}
+        order = tuple(
+            _Constant(constants[name]) if name in constants else int(name[1:]) for name in compiled.positiontup or ()
+        )
+        if len(self._texts) >= _TEXTS:
+            self._texts.clear()
+        found = self._texts[key] = (str(compiled), order)
+        return found
+
+    # ---- the schema -------------------------------------------------------------------------------------------------
+
+    async def prepare(self, shape: Shape) -> list[str]:
+        """Make the store, or add what it lacks, and say what was run. Idempotent; safe in several processes at once.
+
+        Nothing is ever dropped or retyped. A column that is added to a store with rows in it takes NULL, whatever the
+        shape says: the rows that are there have no value for it.
+
+        Raises:
+            ConfigurationError: a column is there with a type that cannot hold what it must.
+        """
+        async with self._provider.transaction() as tx:
+            await self.exclude(tx, shape.store)
+            found = await self.describe(shape.store, transaction=tx)
+            ddl = self._create(shape) if found is None else self._complete(shape, found)
+            for statement in ddl:
+                await tx.execute(statement)
+        return ddl
+
+    def quoted(self, name: str) -> str:
+        """An identifier that stands for itself, whatever is in it."""
+        return self.dialect.identifier_preparer.quote_identifier(name)
+
+    def quoted_store(self, store: str) -> str:
+        """A store's name, quoted part by part."""
+        schema, table = split_name(store)
+        return self.quoted(table) if schema is None else f"{self.quoted(schema)}.{self.quoted(table)}"
+
+    def _create(self, shape: Shape) -> list[str]:
+        known = {c.name for c in shape.columns}
+        missing = [c for c in shape.primary_key if c not in known]
+        if missing:
+            raise ConfigurationError(f"{shape.store}: the primary key names {missing[0]}, which is no column")
+        lines = [
+            f"{self.quoted(c.name)} {self.types[c.type]}"
+            + ("" if c.nullable and c.name not in shape.primary_key else " NOT NULL")
+            for c in shape.columns
+        ]
+        if shape.primary_key:
+            lines.append(f"PRIMARY KEY ({', '.join(map(self.quoted, shape.primary_key))})")
+        create = f"CREATE TABLE {self.quoted_store(shape.store)} ({', '.join(lines)}){self.table_options}"
+        return [create, *self._indexes(shape, None)]
+
+    def _complete(self, shape: Shape, found: Store) -> list[str]:
+        ddl = []
+        for wanted in shape.columns:
+            column = found.column(wanted.name)
+            if column is None:
+                if wanted.name in shape.primary_key:
+                    raise ConfigurationError(
+                        f"{shape.store} has no column {wanted.name}, which is its primary key: that cannot be added"
+                    )
+                ddl.append(
+                    f"ALTER TABLE {self.quoted_store(shape.store)} "
+                    f"ADD COLUMN {self.quoted(wanted.name)} {self.types[wanted.type]}"
+                )
+            elif not self.holds(column, wanted):
+                raise ConfigurationError(
+                    f"{shape.store}.{wanted.name} is {column.type or 'untyped'}, and must hold {wanted.type}: expected "
+                    f"{self.types[wanted.type]}. Nothing is retyped here: add a new column, or migrate this one"
+                )
+        return ddl + self._indexes(shape, found)
+
+    def _indexes(self, shape: Shape, found: Store | None) -> list[str]:
+        ddl = []
+        for column in shape.columns:
+            alone = frozenset({column.name})
+            if shape.primary_key == (column.name,) or (found is not None and alone in found.unique):
+                continue
+            if column.unique:
+                unique, ending = "UNIQUE ", "key"
+            elif column.indexed and not (found is not None and column.name in found.indexed):
+                unique, ending = "", "idx"
+            else:
+                continue
+            name = _index_name(split_name(shape.store)[1], column.name, ending)
+            ddl.append(self.index(unique, name, shape.store, column.name))
+        return ddl
+
+    def index(self, unique: str, name: str, store: str, column: str) -> str:
+        """The statement that makes an index of one column; `unique` is ``"UNIQUE "`` or empty."""
+        return f"CREATE {unique}INDEX {self.quoted(name)} ON {self.quoted_store(store)} ({self.quoted(column)})"
+
+
+class RelationalLedger:
+    """The `Ledger` of an engine that speaks SQL."""
+
+    stamp_type: str
+    stamp_default: str
+    settled: str
+
+    def __init__(self, provider: Provider) -> None:
+        self._provider: Any = provider
+
+    @property
+    def dialect(self) -> Dialect:
+        """The dialect that statements compile for."""
+        raise NotImplementedError
+
+    async def names(self, tx: Session) -> set[str]:
+        """The tables and indexes that are there, by name."""
+        raise NotImplementedError
+
+    async def exclude(self, tx: Transaction) -> None:
+        """Keep other processes from making tables until the transaction ends."""
+
+    async def create_tables(self, metadata: sa.MetaData) -> list[str]:
+        """Make the tables and indexes that are missing; what was run. Idempotent; safe in several processes at once."""
+        from sqlalchemy.schema import CreateIndex, CreateTable  # noqa: PLC0415  (loaded with the first own table)
+
+        made: list[str] = []
+        async with self._provider.transaction() as tx:
+            await self.exclude(tx)
+            there = await self.names(tx)
+            for table in metadata.sorted_tables:
+                steps: list[Any] = [] if table.name in there else [CreateTable(table)]
+                steps += [CreateIndex(i) for i in sorted(table.indexes, key=_name_of) if i.name not in there]
+                for step in steps:
+                    sql = str(step.compile(dialect=self.dialect)).strip()
+                    await tx.execute(sql)
+                    made.append(sql)
+        return made
+
+
+class _Constant:
+    """A value that the statement itself holds, among the positions of those that a call brings."""
+
+    __slots__ = ("value",)
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+
+class _Dicts:
+    """A stream whose rows are dicts."""
+
+    __slots__ = ("_rows", "_stream")
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+        self._rows: Any = None
+
+    async def __aenter__(self) -> AsyncIterator[dict[str, Any]]:
+        if self._stream is not None:
+            self._rows = await self._stream.__aenter__()
+        return self
+
+    async def __aexit__(self, *exc: Any) -> None:
+        if self._stream is not None:
+            await self._stream.__aexit__(*exc)
+
+    def __aiter__(self) -> AsyncIterator[dict[str, Any]]:
+        return self
+
+    async def __anext__(self) -> dict[str, Any]:
+        if self._rows is None:
+            raise StopAsyncIteration
+        return dict(await anext(self._rows))
+
+
+def _conditions(where: Mapping[str, Any]) -> tuple[tuple[_Form, ...] | None, list[Any]]:
+    """The form of a condition, and its values in order; no form when nothing can match (an empty tuple)."""
+    form: list[_Form] = []
+    values: list[Any] = []
+    for column, value in where.items():
+        if value is None:
+            form.append((column, None))
+        elif isinstance(value, tuple):
+            if not value:
+                return None, []
+            if len(value) > _MOST_VALUES:
+                raise ValueError(f"{column}: any of {len(value)} values is asked for; the most is {_MOST_VALUES}")
+            size = 1 << (len(value) - 1).bit_length()  # few texts for many lengths; the last value fills up
+            form.append((column, size))
+            values.extend(value)
+            values.extend([value[-1]] * (size - len(value)))
+        else:
+            form.append((column, 0))
+            values.append(value)
+    return tuple(form), values
+
+
+def _clauses(table: Any, form: tuple[_Form, ...], first: int) -> tuple[list[Any], int]:
+    """The conditions on a table, and the number of the next parameter."""
+    import sqlalchemy as sa  # noqa: PLC0415
+
+    clauses: list[Any] = []
+    for name, size in form:
+        column = table.c[name]
+        if size is None:
+            clauses.append(column.is_(None))
+        elif size == 0:
+            clauses.append(column == sa.bindparam(f"p{first}"))
+            first += 1
+        else:
+            clauses.append(column.in_([sa.bindparam(f"p{i}") for i in range(first, first + size)]))
+            first += size
+    return clauses, first
+
+
+def _arranged(order: tuple[Any, ...], values: list[Any]) -> list[Any]:
+    return [values[i] if type(i) is int else i.value for i in order]
+
+
+def _index_name(table: str, column: str, ending: str) -> str:
+    name = f"{table}_{column}_{ending}"
+    if len(name.encode()) <= _LONGEST_NAME:
+        return name
+    digest = hashlib.sha256(name.encode()).hexdigest()[:12]
+    head = name.encode()[: _LONGEST_NAME - 13 - len(ending)].decode(errors="ignore")
+    return f"{head}_{digest}_{ending}"[:_LONGEST_NAME]
+
+
+def _name_of(index: Any) -> str:
+    return str(index.name)

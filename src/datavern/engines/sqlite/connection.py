@@ -1,0 +1,49 @@
+"""A connection as the settings want it."""
+
+from __future__ import annotations
+
+import sqlite3
+
+from datavern.contracts.errors import ConfigurationError
+from datavern.engines.sqlite.settings import MEMORY, SQLiteSettings
+
+__all__ = ["open_connection"]
+
+_STATEMENTS = 512  # prepared statements kept for each connection
+
+
+def open_connection(path: str, settings: SQLiteSettings, *, writes: bool) -> sqlite3.Connection:
+    """Open the file and set what the settings ask for.
+
+    The connection commits nothing by itself (`isolation_level=None`): transactions are begun and ended by the lanes.
+    """
+    connection = sqlite3.connect(
+        path,
+        timeout=settings.busy_timeout,
+        isolation_level=None,
+        check_same_thread=False,  # used by its own lane alone, but interrupted from the loop
+        cached_statements=_STATEMENTS,
+    )
+    try:
+        connection.row_factory = sqlite3.Row
+        run = connection.execute
+        run(f"PRAGMA trusted_schema = {int(settings.trusted_schema)}")
+        run(f"PRAGMA cache_size = -{settings.cache_size}")
+        run(f"PRAGMA mmap_size = {settings.mmap_size}")
+        run(f"PRAGMA foreign_keys = {int(settings.foreign_keys)}")
+        if writes:
+            mode = run("PRAGMA journal_mode = WAL").fetchone()[0]
+            if path != MEMORY and mode != "wal":
+                raise ConfigurationError(
+                    f"{settings.name}: path is where SQLite cannot keep a write-ahead log (its journal mode stays "
+                    f"{mode}): use a local disk"
+                )
+            run(f"PRAGMA synchronous = {settings.synchronous}")
+            run(f"PRAGMA secure_delete = {int(settings.secure_delete)}")
+        else:
+            run("PRAGMA query_only = 1")
+        run("SELECT count(*) FROM sqlite_master").fetchone()  # reads the file: is it a database?
+    except BaseException:
+        connection.close()
+        raise
+    return connection

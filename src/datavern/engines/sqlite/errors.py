@@ -1,0 +1,261 @@
+"""SQLite's result codes as the tree of errors, and nothing of what it says about values.
+
+SQLite's messages quote names of tables and columns, and tokens of the statement. A token may be a literal that
+somebody pasted into the text, so only what is shaped like a name is passed on; values that were bound are never in a
+message of SQLite's, except for those of the driver, which are not passed on at all.
+"""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+
+from datavern.contracts.errors import (
+    ConnectionFailed,
+    ConstraintViolated,
+    DatavernError,
+    DriverError,
+    OutcomeUnknown,
+    ProviderError,
+    QueryRejected,
+    SerializationConflict,
+)
+
+__all__ = ["code_of", "translate"]
+
+# Names that Python 3.11 does not know of (https://sqlite.org/rescode.html).
+_NAMES = {3091: "SQLITE_CONSTRAINT_DATATYPE"}
+
+_CONFLICTS = {
+    sqlite3.SQLITE_BUSY: "the database file stayed busy with another writer for as long as busy_timeout allows",
+    sqlite3.SQLITE_LOCKED: "another statement holds a lock that this one needs",
+    sqlite3.SQLITE_PROTOCOL: "the locks of the write-ahead log could not be had in time",
+}
+_STATES = {
+    sqlite3.SQLITE_FULL: "the disk is full (or the database has reached max_page_count): free some space; nothing of "
+    "this was kept",
+    sqlite3.SQLITE_IOERR: "the disk did not do as it was told (I/O error): look at the system's log and the disk's "
+    "health; nothing of this was acknowledged",
+    sqlite3.SQLITE_CORRUPT: "the database file is damaged: make a copy of it as it stands, run PRAGMA integrity_check "
+    "on the copy, and restore a backup",
+    sqlite3.SQLITE_NOTADB: "the file is not a SQLite database (or it is encrypted): check the path",
+    sqlite3.SQLITE_READONLY: "the database cannot be written to: check the permissions of the file and of its folder",
+    sqlite3.SQLITE_CANTOPEN: "the database file cannot be opened: check that its folder exists and that both may be "
+    "read and written",
+    sqlite3.SQLITE_PERM: "the system does not permit access to the database file",
+    sqlite3.SQLITE_NOMEM: "SQLite ran out of memory",
+    sqlite3.SQLITE_NOLFS: "the file system cannot hold files of this size",
+}
+_KINDS = {
+    "PRIMARYKEY": "primary key",
+    "ROWID": "primary key",
+    "UNIQUE": "unique",
+    "NOTNULL": "not null",
+    "CHECK": "check",
+    "FOREIGNKEY": "foreign key",
+    "TRIGGER": "trigger",
+    "DATATYPE": "type",
+}
+_SHAPED_LIKE_A_NAME = re.compile(r"[^\W\d][\w$]{0,62}(\.[^\W\d][\w$]{0,62}){0,2}\Z")
+_PUNCTUATION = re.compile(r"[-()\[\],.;*+/<>=!|&~%?:@]{1,2}\Z")
+_NEAR = re.compile(r'near "(.*)": syntax error\Z', re.DOTALL)
+_UNRECOGNISED = re.compile(r'unrecognized token: "(.*)"\Z', re.DOTALL)
+_NAMED = re.compile(
+    r"(no such (?:table|column|function|index|view|trigger|savepoint|module|collation sequence)"
+    r"|ambiguous column name|duplicate column name|wrong number of arguments to function|no such table column"
+    r"|cannot modify|misuse of aggregate(?: function)?|misuse of window function|unknown database): ?(.*)\Z",
+    re.DOTALL,
+)
+_ALREADY = re.compile(r"(table|index|view|trigger) (.*) already exists\Z", re.DOTALL)
+_NO_COLUMN = re.compile(r"table (.*) has no column named (.*)\Z", re.DOTALL)
+_COUNTS = (
+    re.compile(r"\d+ values for \d+ columns\Z"),
+    re.compile(r"all VALUES must have the same number of terms\Z"),
+    re.compile(r"SELECTs to the left and right of [A-Z ]+ do not have the same number of result columns\Z"),
+    re.compile(r"sub-select returns \d+ columns - expected \d+\Z"),
+    re.compile(r"integer overflow\Z"),
+    re.compile(r"malformed JSON\Z"),
+    re.compile(r"Cannot add a (NOT NULL column with default value NULL|UNIQUE column|PRIMARY KEY column)\Z"),
+    re.compile(r"cannot VACUUM (from within a transaction|- SQL statements in progress)\Z"),
+)
+_BINDINGS = re.compile(r"Incorrect number of bindings supplied\. .*uses (\d+), and there (?:are|is) (\d+) supplied\.")
+_UNBOUND = re.compile(r"You did not supply a value for binding (?:parameter )?:?([^\W\d]\w*)\.")
+_MOST_TRIALS = 32
+
+
+def code_of(error: BaseException) -> str | None:
+    """The extended result code's name, such as ``SQLITE_CONSTRAINT_UNIQUE``; None for the driver's own errors."""
+    number = getattr(error, "sqlite_errorcode", None)
+    if number is None:
+        return None
+    name = getattr(error, "sqlite_errorname", "unknown")
+    return _NAMES.get(number, f"SQLITE_{number}") if name == "unknown" else name
+
+
+def translate(
+    error: BaseException,
+    *,
+    provider: str,
+    sql: str | None = None,
+    connection: sqlite3.Connection | None = None,
+) -> BaseException:
+    """The driver's error as ours, ready to be raised: its cause is scrubbed, and it has no context.
+
+    Args:
+        error: what the driver raised.
+        provider: the provider's name.
+        sql: the statement, for the position.
+        connection: a connection to ask where a syntax error stands; nothing is run on it but EXPLAIN.
+    """
+    if isinstance(error, DatavernError):
+        if isinstance(error, ProviderError) and error.provider is None:
+            error.provider = provider
+        error.__context__ = None
+        error.__traceback__ = None
+        return error
+    if isinstance(error, MemoryError):
+        return error.with_traceback(None)
+    code = code_of(error)
+    number = getattr(error, "sqlite_errorcode", None)
+    primary = None if number is None else number & 0xFF
+    message = str(error) if isinstance(error, sqlite3.Error) else ""
+    if primary == sqlite3.SQLITE_CONSTRAINT:
+        ours: ProviderError = _constraint(message, code or "")
+    elif primary in _CONFLICTS:
+        ours = SerializationConflict(_CONFLICTS[primary])
+    elif primary in _STATES:
+        ours = ProviderError(_STATES[primary])
+    elif primary == sqlite3.SQLITE_INTERRUPT:
+        ours = ProviderError("the statement was interrupted")
+    elif primary == sqlite3.SQLITE_MISMATCH:
+        ours = QueryRejected("a value does not fit: an integer is needed here")
+    elif primary == sqlite3.SQLITE_TOOBIG:
+        ours = QueryRejected("a text, a value or the statement is longer than SQLite holds (1 GB unless set otherwise)")
+    elif primary == sqlite3.SQLITE_AUTH:
+        ours = QueryRejected("the statement is not permitted here")
+    elif primary is not None:
+        ours = _statement(message, sql, connection)
+    else:
+        ours = _driver(error, message)
+    ours.provider, ours.code = provider, code
+    ours.__cause__ = DriverError.of(error, code, ours.constraint)
+    return ours
+
+
+def unknown(error: BaseException, *, provider: str) -> OutcomeUnknown:
+    """A commit whose own end could not be learnt."""
+    ours = OutcomeUnknown("the commit may or may not have happened", provider=provider, code=code_of(error))
+    ours.__cause__ = DriverError.of(error, ours.code)
+    return ours
+
+
+def unopened(error: BaseException, *, provider: str, path: str) -> ConnectionFailed:
+    """A database that could not be opened."""
+    ours = translate(error, provider=provider)
+    failed = ConnectionFailed(f"{provider}: {path}: {ours}", provider=provider, code=code_of(error), retry="never")
+    failed.__cause__ = ours.__cause__
+    return failed
+
+
+def _constraint(message: str, code: str) -> ConstraintViolated:
+    kind = _KINDS.get(code.removeprefix("SQLITE_CONSTRAINT_"), "")
+    constraint: str | None = None
+    if " constraint failed: " in message:
+        constraint = message.partition(" constraint failed: ")[2]
+        if constraint.startswith("index '"):
+            constraint = constraint[7:-1]
+        elif kind == "check" and not _SHAPED_LIKE_A_NAME.match(constraint):
+            constraint = None  # an unnamed check: SQLite gives its expression
+    elif kind == "type":
+        constraint = message.rpartition(" column ")[2] or None
+    if kind == "trigger":
+        text = "a trigger refused the change"
+    elif constraint is None:
+        text = f"a {kind} constraint was violated" if kind else "a constraint was violated"
+    else:
+        text = f"a {kind} constraint was violated: {constraint}"
+    return ConstraintViolated(text, constraint=constraint)
+
+
+def _statement(message: str, sql: str | None, connection: sqlite3.Connection | None) -> QueryRejected:
+    """SQLITE_ERROR: the statement does not parse, or names what is not there."""
+    if found := _NEAR.match(message) or _UNRECOGNISED.match(message):
+        token = found[1]
+        position = _token_position(message, token, sql, connection)
+        shown = f' at or near "{token}"' if _SHAPED_LIKE_A_NAME.match(token) or _PUNCTUATION.match(token) else ""
+        return QueryRejected(f"syntax error{shown}", position=position)
+    if message == "incomplete input":
+        return QueryRejected("syntax error at the end of the statement", position=None if sql is None else len(sql) + 1)
+    if found := _NAMED.match(message):
+        name = found[2].removesuffix("()")
+        shown = f": {name}" if _SHAPED_LIKE_A_NAME.match(name) else ""
+        return QueryRejected(found[1] + shown, position=_name_position(name, sql))
+    if found := _ALREADY.match(message):
+        name = found[2].strip('"')
+        shown = f" {name}" if _SHAPED_LIKE_A_NAME.match(name) else ""
+        return QueryRejected(f"{found[1]}{shown} already exists", position=_name_position(name, sql))
+    if found := _NO_COLUMN.match(message):
+        names = [name if _SHAPED_LIKE_A_NAME.match(name) else "…" for name in found.groups()]
+        return QueryRejected(f"table {names[0]} has no column named {names[1]}", position=_name_position(found[2], sql))
+    if any(pattern.match(message) for pattern in _COUNTS):
+        return QueryRejected(message)
+    return QueryRejected("SQLite refused the statement")
+
+
+def _driver(error: BaseException, message: str) -> ProviderError:
+    """What the driver itself says, before SQLite has seen anything."""
+    if found := _BINDINGS.match(message):
+        return QueryRejected(f"the statement takes {found[1]} parameters, and {found[2]} were given")
+    if found := _UNBOUND.match(message):
+        return QueryRejected(f"no value was given for the parameter :{found[1]}")
+    if "only execute one statement at a time" in message:
+        return QueryRejected("there is more than one statement in the text: run them one by one, in a transaction")
+    if "null character" in message:
+        return QueryRejected("the statement holds a NUL character (U+0000)")
+    if "has no name" in message or "named parameter" in message:
+        return QueryRejected("positional placeholders (?) take a list, named ones (:name) take a mapping")
+    if "executemany() can only execute DML" in message:
+        return QueryRejected("execute_many runs statements that change rows (INSERT, UPDATE, DELETE, REPLACE)")
+    if isinstance(error, OverflowError):
+        return QueryRejected("an integer parameter is out of range: SQLite holds 64 bits with a sign")
+    if isinstance(error, UnicodeEncodeError):
+        return QueryRejected("a text is not Unicode: it holds half of a surrogate pair")
+    if isinstance(error, UnicodeDecodeError) or "Could not decode to UTF-8" in message:
+        return QueryRejected("a text in the database is not UTF-8: select it as CAST(… AS BLOB)")
+    if isinstance(error, sqlite3.ProgrammingError) and "closed" in message:
+        return ConnectionFailed("the connection is closed")
+    return QueryRejected("the driver refused the statement or a parameter")
+
+
+def _token_position(message: str, token: str, sql: str | None, connection: sqlite3.Connection | None) -> int | None:
+    """Where the token stands that SQLite stumbled over: 1-based, or None where that cannot be told.
+
+    The driver does not pass SQLite's own offset on. A token that stands there once is found at once; of several, it is
+    the first at which the text that ends there gives the same error.
+    """
+    if not sql or not token:
+        return None
+    starts: list[int] = []
+    start = sql.find(token)
+    while start >= 0 and len(starts) <= _MOST_TRIALS:
+        starts.append(start)
+        start = sql.find(token, start + 1)
+    if len(starts) == 1:
+        return starts[0] + 1
+    if connection is None or len(starts) > _MOST_TRIALS:
+        return None
+    for start in starts:
+        try:
+            connection.execute(f"EXPLAIN {sql[: start + len(token)]}").close()
+        except sqlite3.Error as error:
+            if str(error) == message:
+                return start + 1
+    return None
+
+
+def _name_position(name: str, sql: str | None) -> int | None:
+    """Where a name stands, when it stands there once."""
+    if not sql or not name:
+        return None
+    found = [m.start() for m in re.finditer(rf"(?<![\w$]){re.escape(name)}(?![\w$])", sql)]
+    return found[0] + 1 if len(found) == 1 else None

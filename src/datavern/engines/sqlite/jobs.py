@@ -1,0 +1,217 @@
+"""What is handed to a lane, and how it runs on the lane's connection."""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+from asyncio import Future, Task
+from collections import deque
+from collections.abc import Callable, Sequence
+from enum import IntEnum
+from typing import Any, Literal
+
+from datavern.contracts.errors import QueryRejected
+from datavern.contracts.values import Parameters
+from datavern.engines.sqlite.bind import bound
+
+__all__ = [
+    "Job",
+    "Kind",
+    "OwnedJob",
+    "Owner",
+    "classify",
+    "run_all",
+    "run_count",
+    "run_function",
+    "run_many",
+    "run_many_or_none",
+    "run_nothing",
+    "run_one",
+    "run_value",
+]
+
+
+class Kind(IntEnum):
+    """Where a statement's text may run."""
+
+    READ = 1
+    """On a reader: nothing in the text says that it writes. A reader refuses to write, so a mistake is found out."""
+    WRITE = 2
+    """On the writer, in a transaction with others."""
+    ALONE = 3
+    """On the writer, in no transaction: PRAGMA and VACUUM have their own ideas about them."""
+
+
+class Job:
+    """One operation that waits for a lane, or runs on it. The lane runs it; its future is set on the loop.
+
+    Attributes:
+        future: what its caller awaits.
+        run: called with the connection, `sql` and `parameters`.
+        kind: which lane may run it.
+        since: when it was first seen waiting for a writer that somebody holds, in the loop's time; 0.0 until then.
+    """
+
+    __slots__ = ("future", "kind", "parameters", "run", "since", "sql")
+
+    owner: Owner | None = None
+
+    def __init__(
+        self,
+        future: Future[Any],
+        run: Callable[[sqlite3.Connection, Any, Any], Any],
+        sql: Any,
+        parameters: Any,
+        kind: Kind,
+    ) -> None:
+        self.future = future
+        self.run = run
+        self.sql = sql
+        self.parameters = parameters
+        self.kind = kind
+        self.since = 0.0
+
+
+class Owner:
+    """Who holds a lane for a while: a transaction or a stream.
+
+    Attributes:
+        jobs: what waits to be run for it.
+        task: the task that holds it.
+        lost: the engine has rolled the transaction back by itself, or could not begin it. Set by the lane.
+    """
+
+    __slots__ = ("jobs", "lost", "task")
+
+    def __init__(self, task: Task[Any] | None) -> None:
+        self.jobs: deque[Job] = deque()
+        self.task = task
+        self.lost = False
+
+
+class OwnedJob(Job):
+    """An operation of somebody who holds a lane.
+
+    Attributes:
+        prefix: control statements to run first: BEGIN and SAVEPOINT wait for the first statement that needs them, so
+            that they cost no hop of their own. They run even when the statement itself was cancelled.
+        ends: None, or how the lane is let go of: with a commit or without one.
+    """
+
+    __slots__ = ("ends", "owner", "prefix")
+
+    def __init__(
+        self,
+        future: Future[Any],
+        run: Callable[[sqlite3.Connection, Any, Any], Any],
+        sql: Any,
+        parameters: Any,
+        owner: Owner,
+        prefix: Sequence[str] = (),
+        ends: Literal["commit", "rollback"] | None = None,
+    ) -> None:
+        super().__init__(future, run, sql, parameters, Kind.WRITE)
+        self.owner = owner
+        self.prefix = prefix
+        self.ends = ends
+
+
+def run_all(connection: sqlite3.Connection, sql: str, parameters: Parameters) -> list[sqlite3.Row]:
+    """All rows."""
+    return connection.execute(sql, bound(parameters)).fetchall()
+
+
+def run_one(connection: sqlite3.Connection, sql: str, parameters: Parameters) -> sqlite3.Row | None:
+    """The first row, or None."""
+    cursor = connection.execute(sql, bound(parameters))
+    row = cursor.fetchone()
+    cursor.close()  # resets the statement: an open one would hold its snapshot
+    return row  # type: ignore[no-any-return]  # what the row factory makes
+
+
+def run_value(connection: sqlite3.Connection, sql: str, parameters: Parameters) -> Any:
+    """The first column of the first row, or None."""
+    cursor = connection.execute(sql, bound(parameters))
+    row = cursor.fetchone()
+    cursor.close()
+    return None if row is None else row[0]
+
+
+def run_count(connection: sqlite3.Connection, sql: str, parameters: Parameters) -> int:
+    """How many rows were changed."""
+    before = connection.total_changes
+    cursor = connection.execute(sql, bound(parameters))
+    if cursor.description is not None:
+        cursor.fetchall()  # RETURNING: the count is known at the end of the rows
+    count = cursor.rowcount
+    if count >= 0:
+        return count
+    if connection.total_changes == before:
+        return 0  # a read, or a change of the schema
+    return connection.execute("SELECT changes()").fetchone()[0]  # type: ignore[no-any-return]  # WITH … INSERT
+
+
+def run_many(connection: sqlite3.Connection, sql: str, parameters: Sequence[Parameters]) -> int:
+    """The statement once for each set of parameters; how many sets."""
+    if _CHANGES.match(sql):
+        connection.executemany(sql, map(bound, parameters)).close()
+    else:  # what the driver's executemany does not take for a change of rows: WITH … INSERT
+        for one in parameters:
+            connection.execute(sql, bound(one)).close()
+    return len(parameters)
+
+
+def run_many_or_none(connection: sqlite3.Connection, sql: str, parameters: Sequence[Parameters]) -> int:
+    """The same inside a transaction that goes on after a failure."""
+    connection.execute("SAVEPOINT datavern_many")
+    try:
+        count = run_many(connection, sql, parameters)
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK TO datavern_many")
+            connection.execute("RELEASE datavern_many")
+        raise
+    connection.execute("RELEASE datavern_many")
+    return count
+
+
+def run_function(connection: sqlite3.Connection, sql: Callable[[sqlite3.Connection], Any], parameters: Any) -> Any:  # noqa: ARG001  (every job is called alike)
+    """A function of the connection."""
+    return sql(connection)
+
+
+def run_nothing(connection: sqlite3.Connection, sql: Any, parameters: Any) -> None:
+    """Nothing: the job is there for its prefix, or for how it ends."""
+
+
+_LEADING = re.compile(r"(?:\s+|;|--[^\n]*(?:\n|\Z)|/\*.*?(?:\*/|\Z))*([A-Za-z]*)", re.DOTALL)
+_CHANGES = re.compile(r"\s*(?:INSERT|UPDATE|DELETE|REPLACE)\b", re.IGNORECASE)
+_CONTROL = {
+    "BEGIN": "transaction()",
+    "COMMIT": "transaction()",
+    "END": "transaction()",
+    "ROLLBACK": "transaction()",
+    "SAVEPOINT": "savepoint() of a transaction",
+    "RELEASE": "savepoint() of a transaction",
+    "ATTACH": "a provider for each file",
+    "DETACH": "a provider for each file",
+}
+_READS = frozenset({"SELECT", "VALUES", "WITH", "EXPLAIN", ""})
+_ALONE = frozenset({"PRAGMA", "VACUUM"})
+
+
+def classify(sql: str) -> Kind:
+    """Where a text may run, by its first word. WITH may yet turn out to write: SQLite itself tells, on a reader.
+
+    Raises:
+        QueryRejected: the text would end a transaction that is not its own, or it is no text.
+    """
+    if not isinstance(sql, str):
+        raise QueryRejected(f"the statement is a {type(sql).__name__}: expected text")
+    found = _LEADING.match(sql)
+    word = found[1].upper() if found else ""
+    if word in _CONTROL:
+        raise QueryRejected(f"{word} is not run as a statement: use {_CONTROL[word]}", position=None)
+    if word in _READS:
+        return Kind.READ
+    return Kind.ALONE if word in _ALONE else Kind.WRITE

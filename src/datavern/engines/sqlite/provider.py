@@ -1,0 +1,453 @@
+"""The provider of SQLite databases."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sqlite3
+import time
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
+
+from datavern.config import checked
+from datavern.connectors.retry import run_in_transaction
+from datavern.contracts.capabilities import Capabilities, Isolation, Services
+from datavern.contracts.errors import CapabilityMissing, ConfigurationError, ConnectionFailed, DatavernError
+from datavern.contracts.regions import locate
+from datavern.contracts.services import serve_alone
+from datavern.contracts.values import Compliance, Health, Location, Parameters, PoolStats
+from datavern.engines.sqlite.files import prepare_file
+from datavern.engines.sqlite.jobs import Job, Kind, classify, run_count, run_function, run_one
+from datavern.engines.sqlite.lanes import Lanes
+from datavern.engines.sqlite.ledger import SQLiteLedger
+from datavern.engines.sqlite.session import Statements
+from datavern.engines.sqlite.settings import MEMORY, SQLiteSettings
+from datavern.engines.sqlite.subjects import SQLiteSubjects
+from datavern.engines.sqlite.transactions import SQLiteTransaction, Stream
+from datavern.engines.sqlite.writer import Writer
+
+if TYPE_CHECKING:
+    from contextlib import AbstractAsyncContextManager
+
+__all__ = ["SQLiteProvider"]
+
+T = TypeVar("T")
+_ISOLATION = ("read committed", "repeatable read", "snapshot", "serializable")
+_TEXTS = 4096  # statement texts whose kind is remembered
+_PATIENCE = 5.0  # seconds that closing waits for what runs, before it interrupts it
+
+
+class SQLiteProvider(Statements):
+    """A SQLite database: one file, or ``":memory:"``.
+
+    One thread writes and a few read, each with its own connection; no long read blocks a quick one, and writes that
+    come together are committed together, each durable before it is acknowledged. Placeholders are ``?`` and ``:name``.
+    Values are bound as `datavern.engines.sqlite.bind` says; rows are `sqlite3.Row`.
+
+    What stands in a file: deleted content is overwritten (`secure_delete`), but the write-ahead log beside the file
+    keeps older pages until they are checkpointed and the log is cut: `checkpoint` does both, and so does `close`.
+    The file is not encrypted: what must not be read from a stolen disk is sealed field by field, or lies on an
+    encrypted disk.
+
+    Args:
+        path: the file, or ``":memory:"``. A new file gets mode 0600; its folder must be there.
+        name: unique within a manager.
+        location: where the data is: "norway", "eu" or "global".
+        region: a region identifier, ``azure:norwayeast``: the location follows from it.
+        compliance: rule sets to enforce: "gdpr", "nsm".
+        keyring: where the keys are, for a provider that belongs to no manager: ``file:keys``.
+        settings: everything else: see `SQLiteSettings`.
+
+    Raises:
+        ConfigurationError: a setting is wrong.
+    """
+
+    engine = "sqlite"
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        name: str = "sqlite",
+        location: Location | str | None = None,
+        region: str | None = None,
+        compliance: Iterable[Compliance] = (),
+        keyring: str | None = None,
+        readers: int = 2,
+        max_readers: int = 8,
+        busy_timeout: float = 5.0,
+        acquire: float = 30.0,
+        synchronous: Literal["full", "extra", "normal", "off"] = "full",
+        foreign_keys: bool = True,
+        trusted_schema: bool = False,
+        secure_delete: bool = True,
+        cache_size: int = 8192,
+        mmap_size: int = 0,
+    ) -> None:
+        self.settings = checked(
+            SQLiteSettings,
+            {
+                "path": os.fspath(path) if isinstance(path, os.PathLike) else path,
+                "name": name,
+                "location": location,
+                "region": region,
+                "compliance": frozenset(compliance),
+                "readers": readers,
+                "max_readers": max_readers,
+                "busy_timeout": busy_timeout,
+                "acquire": acquire,
+                "synchronous": synchronous,
+                "foreign_keys": foreign_keys,
+                "trusted_schema": trusted_schema,
+                "secure_delete": secure_delete,
+                "cache_size": cache_size,
+                "mmap_size": mmap_size,
+            },
+            path=f"databases.{name}",
+        )
+        self.name = self.settings.name
+        self.region = self.settings.region
+        self.compliance: frozenset[str] = frozenset(self.settings.compliance)
+        self.location = self.settings.location or (locate(region) if region else Location.GLOBAL)
+        self._keyring = keyring
+        self._services: Services | None = None
+        self._lanes: Lanes | None = None
+        self._opening: asyncio.Lock | None = None
+        self._kinds: dict[str, Kind] = {}
+        self._holders: set[SQLiteTransaction | Stream] = set()
+        self._subjects = SQLiteSubjects(self)
+        self._ledger = SQLiteLedger(self)
+        self._capabilities = Capabilities(session=self, transactions=self, subjects=self._subjects, ledger=self._ledger)
+
+    @classmethod
+    def from_url(cls, url: str, **settings: Any) -> Self:
+        """A provider from ``sqlite:///relative.db``, ``sqlite:////absolute.db`` or ``sqlite:///:memory:``.
+
+        Raises:
+            ConfigurationError: not such a URL.
+        """
+        from urllib.parse import unquote, urlsplit  # noqa: PLC0415  (only for a URL)
+
+        parts = urlsplit(url)
+        if parts.scheme != "sqlite" or parts.netloc or parts.query or parts.fragment:
+            raise ConfigurationError(
+                "url: expected sqlite:///file.db, sqlite:////absolute/file.db or sqlite:///:memory:"
+            )
+        path = unquote(parts.path.removeprefix("/"))
+        if not path:
+            raise ConfigurationError("url: names no file: expected sqlite:///file.db, or sqlite:///:memory:")
+        return cls(path, **settings)
+
+    @classmethod
+    def from_settings(cls, name: str, settings: Mapping[str, Any]) -> Self:
+        """A provider from a section of a configuration file: the constructor's settings, or `url` for the path.
+
+        Raises:
+            ConfigurationError: what is wrong, by its key.
+        """
+        values = dict(settings)
+        url = values.pop("url", None)
+        known = set(SQLiteSettings.__dataclass_fields__) | {"keyring"}
+        unknown = [key for key in values if key not in known]
+        if unknown:
+            checked(SQLiteSettings, {"name": name, **values}, path=f"databases.{name}")  # says which, and what is near
+        if url is not None:
+            if "path" in values:
+                raise ConfigurationError(f"databases.{name}: url and path say the same: expected one of them")
+            return cls.from_url(url, name=name, **values)
+        if "path" not in values:
+            raise ConfigurationError(f"databases.{name}.path: missing: expected a file, or ':memory:'")
+        return cls(name=name, **values)
+
+    # ---- opening and closing ----------------------------------------------------------------------------------------
+
+    async def connect(self) -> None:
+        """Open the database, and make an empty one when there is no file. Idempotent.
+
+        Raises:
+            ConfigurationError: the path cannot hold a database: a folder, a network file system.
+            ConnectionFailed: it is not a database, or this user may not read and write it.
+        """
+        if self._opening is None:
+            self._opening = asyncio.Lock()
+        async with self._opening:
+            if self._lanes is None:
+                self._lanes = await self._open()
+
+    async def _open(self) -> Lanes:
+        settings, loop = self.settings, asyncio.get_running_loop()
+        path = MEMORY
+        if not settings.in_memory:
+            path = await asyncio.to_thread(prepare_file, settings.path, self.name)
+        lanes = Lanes(self.name, path, settings, loop)
+        lanes.kinds = self._kinds
+        lanes.writer = writer = Writer(lanes)
+        writer.start()
+        try:
+            await asyncio.wait([writer.opened])
+            writer.opened.result()
+            if not settings.in_memory:
+                reader = lanes.start_reader(lanes.reads)
+                lanes.shared.append(reader)
+                await asyncio.wait([reader.opened])
+                reader.opened.result()
+        except BaseException:
+            for lane in (writer, *lanes.readers):
+                lane.stop()
+                forget_future(lane.opened)
+            raise
+        return lanes
+
+    async def close(self) -> None:
+        """Finish what was accepted, roll back what is open, cut the write-ahead log and close. Idempotent.
+
+        Writes that were waiting for their commit are committed; reads that wait are refused. What runs for longer than
+        a few seconds is interrupted.
+        """
+        lanes, self._lanes = self._lanes, None
+        if lanes is None:
+            return
+        for holder in self._holders:
+            holder.shut()
+        self._holders.clear()
+        while lanes.waiters:
+            waiter = lanes.waiters.popleft()
+            if not waiter.done():
+                waiter.set_exception(lanes.refuse())
+        while lanes.reads:
+            job = lanes.reads.popleft()
+            if not job.future.done():
+                job.future.set_exception(lanes.refuse())
+        for reader in lanes.readers:
+            reader.stop()
+            reader.interrupt(None)
+        await self._ended([reader.closed for reader in lanes.readers], lanes.readers)
+        if not lanes.settings.in_memory:
+            last = Job(lanes.loop.create_future(), run_one, "PRAGMA wal_checkpoint(TRUNCATE)", (), Kind.ALONE)
+            last.future.add_done_callback(_look_away)
+            lanes.writer.queue.append(last)
+        lanes.writer.stop()
+        await self._ended([lanes.writer.closed], [lanes.writer])
+
+    async def _ended(self, closed: list[asyncio.Future[None]], lanes: list[Any]) -> None:
+        """Wait for the lanes' ends; interrupt what holds them up, and leave alone what not even that stops."""
+        if not closed:
+            return
+        for _ in range(3):
+            _, pending = await asyncio.wait(closed, timeout=_PATIENCE)
+            if not pending:
+                break
+            for lane in lanes:
+                lane.interrupt(None)
+        for lane in lanes:
+            if lane.closed.done():
+                lane.join()
+
+    async def __aenter__(self) -> Self:
+        await self.connect()
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self.close()
+
+    def _ready(self) -> Lanes:
+        lanes = self._lanes
+        if lanes is None:
+            raise ConnectionFailed(f"{self.name} is not open: use it inside `async with`", provider=self.name)
+        return lanes
+
+    # ---- statements -------------------------------------------------------------------------------------------------
+
+    @property
+    def provider(self) -> Self:
+        """Itself: a provider is a session whose statements are each a transaction of their own."""
+        return self
+
+    def _submit(self, run: Callable[[sqlite3.Connection, Any, Any], Any], sql: Any, parameters: Any) -> Job:
+        lanes = self._lanes
+        if lanes is None:
+            lanes = self._ready()
+        try:
+            kind = self._kinds[sql]
+        except (KeyError, TypeError):
+            kind = self._kind(sql)
+        job = Job(lanes.loop.create_future(), run, sql, parameters, kind)
+        if kind is Kind.READ and lanes.shared:
+            lanes.read(job)
+        else:
+            lanes.writer.add(job)
+        return job
+
+    def _send(self, run: Callable[[sqlite3.Connection, Any, Any], Any], sql: Any, parameters: Any) -> Job:
+        lanes = self._ready()
+        job = Job(lanes.loop.create_future(), run, sql, parameters, Kind.WRITE)
+        lanes.writer.add(job)
+        return job
+
+    def _abandon(self, job: Job) -> None:
+        lanes = self._lanes
+        if lanes is not None:
+            lanes.abandon(job)
+
+    def _kind(self, sql: Any) -> Kind:
+        kinds = self._kinds
+        found = kinds.get(sql) if isinstance(sql, str) else None
+        if found is None:
+            found = classify(sql)
+            if len(kinds) >= _TEXTS:
+                kinds.clear()
+            kinds[sql] = found
+        return found
+
+    def stream(self, sql: str, parameters: Parameters = (), *, batch_size: int = 1000) -> Stream:
+        """Rows in constant memory, from one snapshot; writes go on meanwhile, this task's own among them.
+
+        A database in memory has one connection: there the rows are copied at once.
+
+        Raises:
+            QueryRejected: the statement writes (use `query` for INSERT … RETURNING).
+        """
+        return Stream(self, sql, parameters, batch_size)
+
+    # ---- transactions -----------------------------------------------------------------------------------------------
+
+    def transaction(
+        self, *, isolation: Isolation | None = None, read_only: bool = False, tenant: str | None = None
+    ) -> SQLiteTransaction:
+        """A transaction. SQLite's are serializable, which is as much as any `isolation` asks for.
+
+        Args:
+            isolation: any of the four; the transaction is serializable.
+            read_only: reads one snapshot, blocks no writer, and cannot write.
+            tenant: there is no row-level security in SQLite.
+
+        Raises:
+            CapabilityMissing: a tenant was given.
+            ConfigurationError: no such isolation.
+        """
+        if tenant is not None:
+            raise CapabilityMissing("row-level security", self.name, "SQLite has none: keep a file for each tenant")
+        if isolation is not None and isolation not in _ISOLATION:
+            raise ConfigurationError(f"isolation: expected one of {', '.join(_ISOLATION)}")
+        return SQLiteTransaction(self, read_only=read_only)
+
+    async def run_in_transaction(
+        self,
+        work: Callable[[Any], Awaitable[T]],
+        *,
+        isolation: Isolation | None = None,
+        read_only: bool = False,
+        attempts: int = 5,
+    ) -> T:
+        """Run ``work(tx)`` in a transaction, again from the start while an error says that it may be (`retry`)."""
+
+        def begin() -> AbstractAsyncContextManager[SQLiteTransaction]:
+            return self.transaction(isolation=isolation, read_only=read_only)
+
+        return await run_in_transaction(begin, work, attempts=attempts)
+
+    # ---- upkeep -----------------------------------------------------------------------------------------------------
+
+    async def checkpoint(self) -> bool:
+        """Write everything from the write-ahead log into the file and cut the log to nothing.
+
+        Until then the log holds older pages as well: content that was deleted since, or overwritten. Whoever erases
+        something and wants it gone from the disk now calls this.
+
+        Returns:
+            Whether the log was cut: False when a stream, a read-only transaction or another process still reads from it.
+        """
+        if self.settings.in_memory:
+            self._ready()
+            return True
+        row = await self.query_one("PRAGMA wal_checkpoint(TRUNCATE)")
+        return row is not None and row[0] == 0
+
+    async def health(self) -> Health:
+        """Ask the database how it is: a read through a reader, the files' sizes, the lanes. Never raises."""
+        lanes = self._lanes
+        if lanes is None:
+            return Health("unhealthy", detail="not open")
+        start = time.perf_counter()
+        detail = ""
+        try:
+            async with asyncio.timeout(_PATIENCE):
+                await self.query_one("SELECT count(*) FROM sqlite_master")
+        except TimeoutError:
+            return Health("degraded", "primary", detail=f"no answer within {_PATIENCE} s", pool=self.stats())
+        except DatavernError as error:
+            detail = str(error)
+        latency = time.perf_counter() - start
+        facts: dict[str, Any] = {"path": lanes.path}
+        if not self.settings.in_memory:
+            for key, suffix in (("size", ""), ("log_size", "-wal")):
+                try:
+                    facts[key] = os.stat(lanes.path + suffix).st_size  # noqa: PTH116, ASYNC240  (a stat of a local file)
+                except OSError:
+                    facts[key] = 0
+                    if not suffix:
+                        detail = detail or "the file was removed or moved while it is open"
+        return Health(
+            "unhealthy" if detail else "healthy",
+            "primary",
+            latency,
+            version=sqlite3.sqlite_version,
+            detail=detail,
+            pool=self.stats(),
+            facts=facts,
+        )
+
+    def stats(self) -> PoolStats:
+        """The lanes as a pool: how many there are, and what waits."""
+        lanes = self._lanes
+        if lanes is None:
+            return PoolStats()
+        every = [lanes.writer, *lanes.readers]
+        held = len(lanes.readers) - len(lanes.shared) + (lanes.writer.owner is not None)
+        idle = sum(lane.sleeping for lane in every)
+        return PoolStats(
+            size=len(every),
+            idle=min(idle, len(every) - held),
+            in_use=held,
+            waiting=len(lanes.waiters) + len(lanes.writer.queue) + len(lanes.reads),
+            connecting=sum(not lane.opened.done() for lane in every),
+            acquired=lanes.leases,
+            created=lanes.created + 1,
+            timeouts=lanes.timeouts,
+        )
+
+    # ---- what belongs to the features -------------------------------------------------------------------------------
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What it can do."""
+        return self._capabilities
+
+    @property
+    def encrypted(self) -> bool:
+        """The connection never leaves this machine."""
+        return True
+
+    def attach(self, services: Services) -> None:
+        """Called by the manager that the provider belongs to."""
+        self._services = services
+
+    async def store_personal_data(self, data: Mapping[str, Any], consent: Any) -> Any:
+        """Seal `data` and keep it in the built-in ``personal_data`` table, with consent and audit.
+
+        Raises:
+            ConfigurationError: the provider belongs to no manager and has no `keyring`.
+        """
+        if self._services is None:
+            self._services = await serve_alone(self, self._keyring, "store_personal_data")
+        return await self._services.store_personal_data(self, data, consent)
+
+
+def forget_future(future: asyncio.Future[Any]) -> None:
+    """Nobody looks at what becomes of it; asyncio need not report it."""
+    future.add_done_callback(_look_away)
+
+
+def _look_away(future: asyncio.Future[Any]) -> None:
+    if not future.cancelled():
+        future.exception()

@@ -1,0 +1,87 @@
+"""The five ways to run a statement: the same on a provider and on a transaction."""
+
+from __future__ import annotations
+
+import sqlite3
+from asyncio import CancelledError
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from datavern.contracts.values import Parameters
+from datavern.engines.sqlite.jobs import Job, run_all, run_count, run_function, run_many, run_one, run_value
+
+__all__ = ["Statements"]
+
+
+class Statements:
+    """Statements on whatever `_submit` sends them to."""
+
+    __slots__ = ()
+
+    def _submit(self, run: Callable[[sqlite3.Connection, Any, Any], Any], sql: Any, parameters: Any) -> Job:
+        raise NotImplementedError
+
+    def _send(self, run: Callable[[sqlite3.Connection, Any, Any], Any], sql: Any, parameters: Any) -> Job:
+        raise NotImplementedError
+
+    def _abandon(self, job: Job) -> None:
+        raise NotImplementedError
+
+    async def query(self, sql: str, parameters: Parameters = ()) -> list[sqlite3.Row]:
+        """All rows of a statement; an empty list when there are none.
+
+        Raises:
+            ProviderError: see `datavern.contracts.capabilities.Session`.
+        """
+        job = self._submit(run_all, sql, parameters)
+        try:
+            return await job.future  # type: ignore[no-any-return]  # what the job returns
+        except CancelledError:
+            self._abandon(job)
+            raise
+
+    async def query_one(self, sql: str, parameters: Parameters = ()) -> sqlite3.Row | None:
+        """The first row, or None."""
+        job = self._submit(run_one, sql, parameters)
+        try:
+            return await job.future  # type: ignore[no-any-return]  # what the job returns
+        except CancelledError:
+            self._abandon(job)
+            raise
+
+    async def query_value(self, sql: str, parameters: Parameters = ()) -> Any:
+        """The first column of the first row, or None."""
+        job = self._submit(run_value, sql, parameters)
+        try:
+            return await job.future
+        except CancelledError:
+            self._abandon(job)
+            raise
+
+    async def execute(self, sql: str, parameters: Parameters = ()) -> int:
+        """Run a statement; how many rows it inserted, updated or deleted (0 for anything else)."""
+        job = self._submit(run_count, sql, parameters)
+        try:
+            return await job.future  # type: ignore[no-any-return]  # what the job returns
+        except CancelledError:
+            self._abandon(job)
+            raise
+
+    async def execute_many(self, sql: str, parameters: Iterable[Parameters]) -> int:
+        """Run a statement once for each set of parameters, all or none of them; how many sets were run."""
+        sets = parameters if isinstance(parameters, list) else list(parameters)
+        job = self._submit(run_many, sql, sets)
+        try:
+            return await job.future  # type: ignore[no-any-return]  # what the job returns
+        except CancelledError:
+            self._abandon(job)
+            raise
+
+    async def _run(self, function: Callable[[sqlite3.Connection], Any]) -> Any:
+        """Run a function of the connection as one job: several statements for one hop, kept or undone together."""
+        job = self._send(run_function, function, None)
+        try:
+            return await job.future
+        except CancelledError:
+            self._abandon(job)
+            raise

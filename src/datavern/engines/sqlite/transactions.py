@@ -1,0 +1,397 @@
+"""Transactions and streams: they hold a lane until they end."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+from datavern.contracts.errors import ConnectionFailed, ProviderError, QueryRejected
+from datavern.contracts.values import Parameters
+from datavern.engines.sqlite.bind import bound
+from datavern.engines.sqlite.jobs import Job, OwnedJob, Owner, run_many, run_many_or_none, run_nothing
+from datavern.engines.sqlite.session import Statements
+
+if TYPE_CHECKING:
+    from datavern.engines.sqlite.lanes import Lanes, Reader
+    from datavern.engines.sqlite.provider import SQLiteProvider
+
+__all__ = ["SQLiteTransaction", "Stream"]
+
+
+class SQLiteTransaction(Statements):
+    """An open transaction. Made by `SQLiteProvider.transaction`.
+
+    It is SQLite's own: serializable, whatever isolation was asked for. One that may write takes the writer with its
+    first statement (``BEGIN IMMEDIATE``) and holds it until it ends; a read-only one holds a reader, and sees the
+    database as it was at its first statement.
+
+    A call that is cancelled in the middle leaves the transaction, or the savepoint it was in, fit only for rolling back.
+    """
+
+    __slots__ = (
+        "_broken",
+        "_depth",
+        "_lanes",
+        "_open",
+        "_owner",
+        "_prefix",
+        "_provider",
+        "_read_only",
+        "_reader",
+        "_sent",
+        "_shut",
+    )
+
+    def __init__(self, provider: SQLiteProvider, *, read_only: bool) -> None:
+        self._provider = provider
+        self._read_only = read_only
+        self._owner: Owner | None = None
+        self._reader: Reader | None = None
+        self._lanes: Lanes = None  # type: ignore[assignment]  # set on entering
+        self._prefix: list[str] = []
+        self._open = False
+        self._sent = False
+        self._depth = 0
+        self._broken: int | None = None  # the depth at which a call was cancelled
+        self._shut = False
+
+    @property
+    def provider(self) -> SQLiteProvider:
+        """The provider that this transaction belongs to."""
+        return self._provider
+
+    # ---- beginning and ending ---------------------------------------------------------------------------------------
+
+    async def __aenter__(self) -> Self:
+        if self._owner is not None:
+            raise QueryRejected("a transaction is entered once: ask the provider for another", provider=self._name)
+        self._lanes = lanes = self._provider._ready()  # noqa: SLF001  (one engine)
+        self._owner = Owner(asyncio.current_task())
+        if not self._read_only:
+            self._prefix = ["BEGIN IMMEDIATE"]
+        elif lanes.settings.in_memory:
+            self._prefix = ["PRAGMA query_only = 1", "BEGIN"]
+        else:
+            self._reader = await lanes.lease(self._owner.jobs)
+            self._prefix = ["BEGIN"]
+        self._open = True
+        self._provider._holders.add(self)  # noqa: SLF001
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        self._open = False
+        self._provider._holders.discard(self)  # noqa: SLF001
+        if self._shut and kind is None and self._sent:
+            raise self._lanes.refuse()
+        if self._shut or (not self._sent and self._reader is None):
+            return  # nothing was ever run, or closing the provider has rolled it back
+        if kind is None and self._unfit() is None and self._sent:
+            job = self._end("commit")
+            try:
+                await job.future
+            except asyncio.CancelledError:
+                self._lanes.abandon(job)
+                raise
+            return
+        unfit = self._unfit() if kind is None else None
+        forget(self._end("rollback"))  # nobody waits for it: whoever comes next on the lane comes after it
+        if unfit is not None:
+            raise unfit
+
+    def _end(self, how: Literal["commit", "rollback"]) -> OwnedJob:
+        owner = self._held()
+        tidy = _write_again if self._read_only and self._reader is None else run_nothing
+        job = OwnedJob(self._lanes.loop.create_future(), tidy, None, None, owner, self._take_prefix(), how)
+        owner.jobs.append(job)
+        lane = self._reader or self._lanes.writer
+        lane.wake()
+        return job
+
+    def _unfit(self) -> ProviderError | None:
+        """Why this transaction can only be rolled back."""
+        if self._held().lost:
+            return ProviderError(
+                "the engine has rolled the transaction back: run all of it again",
+                provider=self._name,
+                retry="transaction",
+            )
+        if self._broken is not None:
+            return ProviderError(
+                "a call of this transaction was cancelled in the middle: it can only be rolled back",
+                provider=self._name,
+            )
+        return None
+
+    def _ended(self) -> ProviderError:
+        if self._shut:
+            return self._lanes.refuse()
+        return QueryRejected("the transaction is not open", provider=self._name)
+
+    def shut(self) -> None:
+        """The provider closes: its lanes roll back what is open."""
+        self._open = False
+        self._shut = True
+
+    def _held(self) -> Owner:
+        assert self._owner is not None  # noqa: S101  (for the type checker: it was entered)
+        return self._owner
+
+    def _take_prefix(self) -> list[str]:
+        prefix, self._prefix = self._prefix, []
+        return prefix
+
+    @property
+    def _name(self) -> str:
+        return self._provider.name
+
+    # ---- statements -------------------------------------------------------------------------------------------------
+
+    def _submit(self, run: Callable[[sqlite3.Connection, Any, Any], Any], sql: Any, parameters: Any) -> Job:
+        self._provider._kind(sql)  # noqa: SLF001  (refuses what would end the transaction)
+        return self._send(run_many_or_none if run is run_many else run, sql, parameters)
+
+    def _send(self, run: Callable[[sqlite3.Connection, Any, Any], Any], sql: Any, parameters: Any) -> Job:
+        if not self._open:
+            raise self._ended()
+        if (unfit := self._unfit()) is not None:
+            raise unfit
+        lanes, owner = self._lanes, self._held()
+        job = OwnedJob(lanes.loop.create_future(), run, sql, parameters, owner, self._prefix)
+        if self._reader is not None:
+            owner.jobs.append(job)
+            self._reader.wake()
+        elif self._sent:
+            owner.jobs.append(job)
+            lanes.writer.wake()
+        else:
+            lanes.writer.add(job)
+        self._prefix = []
+        self._sent = True
+        return job
+
+    def _abandon(self, job: Job) -> None:
+        if self._broken is None and not (job.future.done() and not job.future.cancelled()):
+            self._broken = self._depth
+        self._lanes.abandon(job)
+
+    def savepoint(self) -> Savepoint:
+        """A nested block that can fail on its own: rolled back when an exception leaves it."""
+        return Savepoint(self)
+
+    def stream(self, sql: str, parameters: Parameters = (), *, batch_size: int = 1000) -> TransactionStream:
+        """Rows in constant memory, inside this transaction."""
+        return TransactionStream(self, sql, parameters, batch_size)
+
+
+class Savepoint:
+    """A nested block of a transaction."""
+
+    __slots__ = ("_mark", "_name", "_tx")
+
+    def __init__(self, tx: SQLiteTransaction) -> None:
+        self._tx = tx
+        self._name = ""
+        self._mark = ""
+
+    async def __aenter__(self) -> SQLiteTransaction:
+        tx = self._tx
+        if not tx._open:  # noqa: SLF001  (the other half of the same thing, here and below)
+            raise tx._ended()  # noqa: SLF001
+        tx._depth += 1  # noqa: SLF001
+        self._name = f"datavern_{tx._depth}"  # noqa: SLF001
+        self._mark = f"SAVEPOINT {self._name}"
+        tx._prefix = [*tx._prefix, self._mark]  # noqa: SLF001
+        return tx
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        tx = self._tx
+        depth, tx._depth = tx._depth, tx._depth - 1  # noqa: SLF001
+        prefix = tx._prefix  # noqa: SLF001
+        if prefix and prefix[-1] == self._mark:
+            tx._prefix = prefix[:-1]  # noqa: SLF001  (nothing was run in it)
+        elif kind is None:
+            if (unfit := tx._unfit()) is not None:  # noqa: SLF001
+                tx._prefix = [*prefix, f"ROLLBACK TO {self._name}", f"RELEASE {self._name}"]  # noqa: SLF001
+                self._heal(depth)
+                raise unfit
+            tx._prefix = [*prefix, f"RELEASE {self._name}"]  # noqa: SLF001
+        else:
+            tx._prefix = [*prefix, f"ROLLBACK TO {self._name}", f"RELEASE {self._name}"]  # noqa: SLF001
+        if kind is not None:
+            self._heal(depth)
+
+    def _heal(self, depth: int) -> None:
+        """What a cancelled call left behind in this block is undone with it."""
+        tx = self._tx
+        if tx._broken is not None and tx._broken >= depth:  # noqa: SLF001
+            tx._broken = None  # noqa: SLF001
+
+
+class _Rows:
+    """Rows as they are fetched: an asynchronous iterator."""
+
+    __slots__ = ("_batch", "_batch_size", "_cursor", "_following", "_job", "_open", "_parameters", "_shut", "sql")
+
+    def __init__(self, sql: str, parameters: Parameters, batch_size: int) -> None:
+        if not batch_size >= 1:
+            raise QueryRejected(f"batch_size is {batch_size}: expected at least 1")
+        self.sql = sql
+        self._parameters = parameters
+        self._batch_size = batch_size
+        self._cursor: list[sqlite3.Cursor] = []  # set and used on the lane alone
+        self._batch: Iterator[sqlite3.Row] = iter(())
+        self._job: Job | None = None
+        self._following: Job | None = None
+        self._open = False
+        self._shut = False
+
+    def __aiter__(self) -> AsyncIterator[sqlite3.Row]:
+        return self
+
+    async def __anext__(self) -> sqlite3.Row:
+        for row in self._batch:
+            return row
+        if self._shut:
+            raise ConnectionFailed("the provider was closed while the stream was open")
+        if not self._open:
+            raise QueryRejected("the stream is not open: its rows are read inside its block")
+        job, self._following = self._following, None
+        if job is None:
+            raise StopAsyncIteration
+        self._job = job
+        try:
+            rows = await job.future
+        except asyncio.CancelledError:
+            self._cancel(job)
+            raise
+        self._job = None
+        if len(rows) == self._batch_size:
+            self._following = self._send(_fetch)  # fetched while the caller works on this batch
+        self._batch = iter(rows)
+        for row in self._batch:
+            return row
+        raise StopAsyncIteration
+
+    def _send(self, run: Callable[[sqlite3.Connection, Any, Any], Any]) -> Job:
+        raise NotImplementedError
+
+    def _cancel(self, job: Job) -> None:
+        raise NotImplementedError
+
+
+def _begin(connection: sqlite3.Connection, rows: _Rows, parameters: Parameters) -> list[sqlite3.Row]:
+    cursor = connection.execute(rows.sql, bound(parameters))  # noqa: SLF001  (the lane's half of the same thing)
+    rows._cursor.append(cursor)  # noqa: SLF001
+    return cursor.fetchmany(rows._batch_size)  # noqa: SLF001
+
+
+def _fetch(connection: sqlite3.Connection, rows: _Rows, parameters: Parameters) -> list[sqlite3.Row]:  # noqa: ARG001  (every job is called alike)
+    return rows._cursor[0].fetchmany(rows._batch_size)  # noqa: SLF001
+
+
+def _finish(connection: sqlite3.Connection, rows: _Rows, parameters: Parameters) -> None:  # noqa: ARG001  (every job is called alike)
+    for cursor in rows._cursor:  # noqa: SLF001
+        cursor.close()
+    rows._cursor.clear()  # noqa: SLF001
+
+
+class Stream(_Rows):
+    """Rows of a statement outside a transaction. Holds a reader, and one snapshot, until its block ends."""
+
+    __slots__ = ("_lanes", "_owner", "_provider", "_reader")
+
+    def __init__(self, provider: SQLiteProvider, sql: str, parameters: Parameters, batch_size: int) -> None:
+        super().__init__(sql, parameters, batch_size)
+        self._provider = provider
+        self._owner: Owner | None = None
+        self._reader: Reader | None = None
+
+    async def __aenter__(self) -> Self:
+        lanes = self._lanes = self._provider._ready()  # noqa: SLF001
+        self._provider._kind(self.sql)  # noqa: SLF001
+        self._owner = Owner(asyncio.current_task())
+        if lanes.settings.in_memory:
+            # One connection for everything: the rows are copied at once, so that whoever reads them may also write.
+            rows = await self._provider.query(self.sql, self._parameters)
+            self._batch = iter(rows)
+            self._open = True
+            return self
+        self._reader = await lanes.lease(self._owner.jobs)
+        self._open = True
+        self._provider._holders.add(self)  # noqa: SLF001
+        self._following = self._send(_begin)
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        self._open = False
+        self._batch = iter(())
+        self._provider._holders.discard(self)  # noqa: SLF001
+        if self._reader is None or self._shut:
+            return
+        if self._following is not None:
+            self._cancel(self._following)
+        forget(self._send(_finish, "rollback"))
+
+    def shut(self) -> None:
+        """The provider closes."""
+        self._open = False
+        self._shut = True
+
+    def _send(self, run: Callable[[sqlite3.Connection, Any, Any], Any], ends: Literal["rollback"] | None = None) -> Job:
+        assert self._reader is not None  # noqa: S101  (for the type checker: it was entered)
+        assert self._owner is not None  # noqa: S101
+        job = OwnedJob(self._lanes.loop.create_future(), run, self, self._parameters, self._owner, (), ends)
+        self._owner.jobs.append(job)
+        self._reader.wake()
+        return job
+
+    def _cancel(self, job: Job) -> None:
+        job.future.cancel()
+        self._lanes.abandon(job)
+
+
+class TransactionStream(_Rows):
+    """Rows of a statement inside a transaction."""
+
+    __slots__ = ("_tx",)
+
+    def __init__(self, tx: SQLiteTransaction, sql: str, parameters: Parameters, batch_size: int) -> None:
+        super().__init__(sql, parameters, batch_size)
+        self._tx = tx
+
+    async def __aenter__(self) -> Self:
+        self._tx.provider._kind(self.sql)  # noqa: SLF001
+        self._open = True
+        self._following = self._send(_begin)
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        self._open = False
+        self._batch = iter(())
+        tx = self._tx
+        if self._following is not None:
+            forget(self._following)
+        if tx._open and tx._unfit() is None:  # noqa: SLF001
+            forget(self._send(_finish))
+
+    def _send(self, run: Callable[[sqlite3.Connection, Any, Any], Any]) -> Job:
+        return self._tx._send(run, self, self._parameters)  # noqa: SLF001
+
+    def _cancel(self, job: Job) -> None:
+        self._tx._abandon(job)  # noqa: SLF001
+
+
+def forget(job: Job) -> None:
+    """Nobody looks at what becomes of the job; asyncio need not report it."""
+    job.future.add_done_callback(_look_away)
+
+
+def _look_away(future: asyncio.Future[Any]) -> None:
+    if not future.cancelled():
+        future.exception()
+
+
+def _write_again(connection: sqlite3.Connection, sql: Any, parameters: Any) -> None:  # noqa: ARG001  (every job is called alike)
+    connection.execute("PRAGMA query_only = 0")

@@ -1,0 +1,261 @@
+"""The lane that writes.
+
+Operations that are nobody's transaction are committed in groups: whatever waits when the writer comes to it goes into
+one transaction, each operation in a savepoint of its own, and none is acknowledged before the commit that holds it. So
+a disk that syncs a thousand times a second takes tens of thousands of durable writes. An operation that fails is
+undone alone; a commit that fails fails all of them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import time
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+from datavern.contracts.errors import PoolTimeout, QueryRejected
+from datavern.engines.sqlite.jobs import Job, Kind, OwnedJob, Owner
+from datavern.engines.sqlite.lanes import Lane
+
+if TYPE_CHECKING:
+    from datavern.engines.sqlite.lanes import Lanes
+
+__all__ = ["Writer"]
+
+_GROUP = 1000  # operations in one commit, at the most
+_GATHER = 0.05  # seconds after which a group is committed although more is waiting
+_LOOK = 1.0  # seconds between looks at calls that wait for a writer that somebody holds
+
+
+class Writer(Lane):
+    """The one lane that changes the file."""
+
+    def __init__(self, lanes: Lanes) -> None:
+        super().__init__(lanes, f"datavern-{lanes.name}-writer", writes=True)
+        self.queue: deque[Job] = deque()
+        self.owner: Owner | None = None
+        self.commits = 0
+        self._held: Job | None = None
+        self._looking = False
+
+    # ---- on the loop ------------------------------------------------------------------------------------------------
+
+    def add(self, job: Job) -> None:
+        """Queue an operation, or the first one of a transaction.
+
+        Raises:
+            QueryRejected: this very task holds the writer: it would wait for itself.
+        """
+        owner = self.owner
+        if owner is not None:
+            if owner.task is asyncio.current_task():
+                raise QueryRejected(
+                    "this task holds the database in a transaction, and would wait for itself: run the statement on "
+                    "the transaction (a nested transaction is tx.savepoint())",
+                    provider=self.lanes.name,
+                )
+            self._look_later()
+        elif job.owner is not None:
+            self._look_later()
+        self.queue.append(job)
+        self.wake()
+
+    def _look_later(self) -> None:
+        if not self._looking:
+            self._looking = True
+            self.lanes.loop.call_later(_LOOK, self._look)
+
+    def _look(self) -> None:
+        """Whoever has waited too long for the writer is told so."""
+        self._looking = False
+        now = self.lanes.loop.time()
+        longest = self.lanes.settings.acquire
+        for job in list(self.queue):
+            if job.since == 0.0:
+                job.since = now - _LOOK
+            if now - job.since < longest or job.future.done():
+                continue
+            if job.owner is None:
+                try:
+                    self.queue.remove(job)
+                except ValueError:
+                    continue  # its turn has come
+            self.lanes.timeouts += 1
+            job.future.set_exception(
+                PoolTimeout(
+                    f"{self.lanes.name}: the writer did not come free within {longest} s: a transaction holds it",
+                    provider=self.lanes.name,
+                )
+            )
+        if self.queue or self.owner is not None:
+            self._look_later()
+
+    # ---- on the thread ----------------------------------------------------------------------------------------------
+
+    def serve(self) -> None:
+        """Run what is queued, in its order; while a transaction holds the writer, that one's alone."""
+        while True:
+            owner = self.owner
+            if owner is not None:
+                try:
+                    job = owner.jobs.popleft()
+                except IndexError:
+                    self.flush()
+                    if self.stopping:
+                        self._roll_back()
+                        self.owner = None
+                        continue
+                    self.wait(owner.jobs)
+                    continue
+                self._owned(job)
+                continue
+            if self._held is not None:
+                job, self._held = self._held, None
+            else:
+                try:
+                    job = self.queue.popleft()
+                except IndexError:
+                    self.flush()
+                    if self.stopping:
+                        return
+                    self.wait(self.queue)
+                    continue
+            if job.owner is not None:
+                self.owner = job.owner
+                self._owned(job)
+            elif job.kind is Kind.WRITE:
+                self._group(job)
+            else:
+                self._alone(job)
+
+    def _owned(self, job: Any) -> None:
+        owned: OwnedJob = job
+        if owned.ends is None:
+            self.step(owned)
+        else:
+            self.end(owned)
+            self.owner = None
+            self.flush()
+
+    def _alone(self, job: Job) -> None:
+        """A job outside any transaction: a read of a database without readers, PRAGMA, VACUUM."""
+        if job.future.done():
+            return
+        self.count += 1
+        if job.kind is Kind.READ:
+            self.current = job
+        try:
+            self.lanes.done.append((job.future, job.run(self.connection, job.sql, job.parameters), None))
+        except BaseException as error:  # noqa: BLE001  (whatever it is, it belongs to the job's caller)
+            again = getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_INTERRUPT and not job.future.done()
+            if again and job.kind is Kind.READ and not self.stopping:
+                self.queue.appendleft(job)  # the interruption was meant for the job before
+            else:
+                self.lanes.done.append((job.future, None, self.failure(error, job)))
+        self.current = None
+
+    def _group(self, job: Job) -> None:
+        """Commit the job, and those that wait behind it, together."""
+        connection, done = self.connection, self.lanes.done
+        waiting = len(self.queue)
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+        except sqlite3.Error as error:
+            # Another process has the file. Those behind have waited as long as this one, or nearly so.
+            done.append((job.future, None, self.failure(error, job)))
+            self._fail_waiting(waiting, error)
+            self.flush()
+            return
+        kept: list[tuple[Job, Any]] = []
+        until = time.monotonic() + _GATHER
+        following: Job | None = job
+        while following is not None:
+            if not self._in_savepoint(following, kept):
+                if not connection.in_transaction:  # the engine gave up the whole transaction: nobody else's fault
+                    self._one_by_one(kept)
+                    self.flush()
+                    return
+            following = self._next(len(kept), until)
+        self._commit(kept)
+        self.flush()
+
+    def _in_savepoint(self, job: Job, kept: list[tuple[Job, Any]]) -> bool:
+        """Run one operation of a group. False when it failed, and so was undone."""
+        if job.future.done():
+            return True  # cancelled while it was queued
+        connection = self.connection
+        self.count += 1
+        try:
+            if kept:
+                connection.execute("SAVEPOINT operation")
+            result = job.run(connection, job.sql, job.parameters)
+            if kept:
+                connection.execute("RELEASE operation")
+        except BaseException as error:  # noqa: BLE001  (whatever it is, it belongs to the job's caller)
+            self.lanes.done.append((job.future, None, self.failure(error, job)))
+            if connection.in_transaction and kept:
+                connection.execute("ROLLBACK TO operation")
+                connection.execute("RELEASE operation")
+            elif connection.in_transaction:
+                connection.execute("ROLLBACK")
+                connection.execute("BEGIN IMMEDIATE")
+            return False
+        kept.append((job, result))
+        return True
+
+    def _next(self, size: int, until: float) -> Job | None:
+        """The next operation for this group, or None when it is to be committed now."""
+        if size >= _GROUP or (size & 15 == 15 and time.monotonic() > until):
+            return None
+        try:
+            job = self.queue.popleft()
+        except IndexError:
+            return None
+        if job.owner is None and job.kind is Kind.WRITE:
+            return job
+        self._held = job
+        return None
+
+    def _commit(self, kept: list[tuple[Job, Any]]) -> None:
+        done = self.lanes.done
+        try:
+            self.connection.execute("COMMIT")
+        except sqlite3.Error as error:
+            self._roll_back()
+            if error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_CONSTRAINT and len(kept) > 1:
+                self._one_by_one(kept)  # a deferred constraint: whose it is shows when each commits alone
+                return
+            done.extend((job.future, None, self.failure(error, job)) for job, _ in kept)
+            return
+        self.commits += 1
+        done.extend((job.future, result, None) for job, result in kept)
+
+    def _one_by_one(self, kept: list[tuple[Job, Any]]) -> None:
+        """Run each operation again in a transaction of its own; all of them were undone, and none acknowledged."""
+        connection, done = self.connection, self.lanes.done
+        for job, _ in kept:
+            try:
+                connection.execute("BEGIN IMMEDIATE")
+                result = job.run(connection, job.sql, job.parameters)
+                connection.execute("COMMIT")
+            except BaseException as error:  # noqa: BLE001  (whatever it is, it belongs to the job's caller)
+                self._roll_back()
+                done.append((job.future, None, self.failure(error, job)))
+            else:
+                self.commits += 1
+                done.append((job.future, result, None))
+
+    def _fail_waiting(self, waiting: int, error: sqlite3.Error) -> None:
+        for _ in range(waiting):
+            following = self._next(0, 0.0)
+            if following is None:
+                return
+            self.lanes.done.append((following.future, None, self.failure(error, following)))
+
+    def _roll_back(self) -> None:
+        if self.connection.in_transaction:
+            try:
+                self.connection.execute("ROLLBACK")
+            except sqlite3.Error:
+                return  # the engine rolls back by itself what it cannot roll back when told
