@@ -23,7 +23,9 @@ def grant(
     subject: Subject,
     purpose: Annotated[str, typer.Argument(help="What for: one of the purposes of the data map.")],
     *,
-    expires: Annotated[dt.datetime | None, typer.Option(formats=["%Y-%m-%d"], help="The last day that it holds.")] = None,
+    expires: Annotated[
+        dt.datetime | None, typer.Option(formats=["%Y-%m-%d"], help="The last day that it holds.")
+    ] = None,
     text: Annotated[str | None, typer.Option(help="Which version of the text was agreed to.")] = None,
     config: Config = CONFIG,
     actor: Actor = None,

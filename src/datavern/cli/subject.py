@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -88,7 +89,9 @@ def erase(
     received: Received = None,
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help="The certificate's file.", show_default="certificate-….json beside the configuration"),
+        typer.Option(
+            "--output", "-o", help="The certificate's file.", show_default="certificate-….json beside the configuration"
+        ),
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     config: Config = CONFIG,
@@ -103,19 +106,20 @@ def erase(
         from datavern.config import load
 
         load(config)  # what is wrong with it is told before anybody is asked
-        certificate = output or _free(config.absolute().parent)
-        require_new(certificate)
+        file = output or _free(config.absolute().parent)
+        require_new(file)
         out.confirm(f"Erase everything about {subject}? It cannot be undone.", yes=yes)
         response, deadline = await _process("erasure", subject, received, config)
         if response.certificate is not None:
-            write_new(certificate, response.certificate.to_json())
+            write_new(file, response.certificate.to_json())
             out.say(str(response.certificate))
             out.say()
-        wrote = str(certificate) if response.certificate is not None else None
+        wrote = str(file) if response.certificate is not None else None
         out.document({**_answer(response, deadline), "output": wrote, "certificate": _body(response.certificate)})
         out.say(response.message)
         if wrote:
             out.say(f"The certificate is in {wrote}; `datavern subject verify` checks it, offline.")
+            out.say(f"It is kept with the request, {response.request_id}.")
         return bool(response.success)
 
     if not command(out, work, actor=actor):
@@ -123,8 +127,36 @@ def erase(
 
 
 @app.command()
+def certificate(
+    request: Annotated[str, typer.Argument(help="The request's id, as the erasure told it.")],
+    *,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Write it to this new file.")] = None,
+    config: Config = CONFIG,
+    json_output: Json = False,
+    verbose: Verbose = False,
+) -> None:
+    """Show the certificate of an erasure again: it is kept with the request."""
+    out = Output(as_json=json_output, verbose=verbose)
+
+    async def work() -> None:
+        from datavern.manager import DatabaseManager
+
+        require_new(output)
+        async with DatabaseManager.from_config(config) as db:
+            found = await db.subject_requests.certificate(request)
+        if found is None:
+            raise ConfigurationError("there is no certificate of that request: it is unknown, or not done yet")
+        if output is not None:
+            write_new(output, found.to_json())
+        out.document(_body(found))
+        out.say(str(found))
+
+    command(out, work)
+
+
+@app.command()
 def verify(
-    certificate: Annotated[Path, typer.Argument(help="The certificate's file.")],
+    file: Annotated[Path, typer.Argument(metavar="CERTIFICATE", help="The certificate's file.")],
     *,
     verifier: Annotated[Path, typer.Option(help="The organisation's public key.")] = Path("keys/verifier.txt"),
     json_output: Json = False,
@@ -136,7 +168,7 @@ def verify(
     async def work() -> bool:
         from datavern.privacy.certificate import Certificate
 
-        found = Certificate.from_json(require_file(certificate, "certificate"))
+        found = Certificate.from_json(require_file(file, "certificate"))
         valid = found.verify(require_file(verifier, "verifier"))
         out.document({"valid": valid, "key": found.key, "certificate": found.body if valid else None})
         if valid:
@@ -155,7 +187,9 @@ async def _process(kind: Any, subject: str, received: dt.datetime | None, config
     from datavern.manager import DatabaseManager
     from datavern.privacy.requests import SubjectRequest
 
-    request = SubjectRequest(kind, subject=subject, **({"received": received.date()} if received else {}))
+    request = SubjectRequest(kind, subject=subject)
+    if received is not None:
+        request = replace(request, received=received.date())
     async with DatabaseManager.from_config(config) as db:
         if not db.data_map:
             raise ConfigurationError(f"{config}: the data map names no dataset, so nothing about anybody can be found")
@@ -168,6 +202,7 @@ def _answer(response: Any, deadline: str | None) -> dict[str, Any]:
     return {
         "success": response.success,
         "message": response.message,
+        "request": response.request_id,
         "completed_at": response.completed_at,
         "deadline": deadline,
     }
