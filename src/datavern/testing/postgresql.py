@@ -208,7 +208,8 @@ class PostgreSQLServer:
     def halt(self, *, immediate: bool = False) -> None:
         """Stop the server and keep its data: `start` brings it back. `immediate` is as if the power had gone."""
         self._end(b"k" if not immediate else b"q", keep=True)
-        self._finalizer = weakref.finalize(self, shutil.rmtree, self._folder_made(), ignore_errors=True)
+        if self._kept is None:
+            self._finalizer = weakref.finalize(self, shutil.rmtree, self._folder_made(), ignore_errors=True)
 
     def stop(self) -> None:
         """Stop it and remove its folder, unless that is one to keep. Idempotent."""

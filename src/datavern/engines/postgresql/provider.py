@@ -13,7 +13,13 @@ from datavern.connectors.pool import Slot
 from datavern.connectors.retry import run_in_transaction
 from datavern.contracts import services
 from datavern.contracts.capabilities import Capabilities, Isolation
-from datavern.contracts.errors import CapabilityMissing, ConfigurationError, DatavernError, QueryRejected
+from datavern.contracts.errors import (
+    CapabilityMissing,
+    ConfigurationError,
+    ConnectionFailed,
+    DatavernError,
+    QueryRejected,
+)
 from datavern.contracts.regions import locate
 from datavern.contracts.values import Health, Location, Parameters, PoolStats, Row
 from datavern.engines.postgresql.connection import PostgreSQLConnector
@@ -168,8 +174,7 @@ class PostgreSQLProvider:
         """Whether the connection is encrypted and verified, or cannot leave this machine."""
         return self.settings.local or self.settings.effective_tls.verify == "full"
 
-    @property
-    def pool_stats(self) -> PoolStats:
+    def stats(self) -> PoolStats:
         """The pool, at this moment."""
         return self._pool.stats()  # type: ignore[no-any-return]  # PoolStats
 
@@ -344,7 +349,7 @@ class PostgreSQLProvider:
             OutcomeUnknown: on leaving: the commit was sent and no answer came.
         """
         if tenant is not None:
-            raise CapabilityMissing("tenant", self.name, "row-level security is not offered yet")
+            raise CapabilityMissing("row-level security", self.name, "Datavern does not offer it on PostgreSQL yet")
         return PostgreSQLTransaction(self, begin_statement(isolation, read_only=read_only), read_only=read_only)
 
     async def run_in_transaction(
@@ -480,7 +485,7 @@ class _NotOpen:
         self._name = name
 
     def take(self) -> None:
-        raise ConfigurationError(f"{self._name} is not open: `async with provider:` opens it, or await connect()")
+        raise ConnectionFailed(f"{self._name} is not open: use it inside `async with`", provider=self._name)
 
     def stats(self) -> PoolStats:
         return PoolStats()

@@ -1,0 +1,87 @@
+"""Empty databases on real engines, for every test that asks for one.
+
+``DATAVERN_REQUIRE="sqlite postgresql"`` turns an engine that cannot be reached from a skip into a failure.
+``--faults=long`` runs the long faults, `make faults`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from datavern.contracts.errors import ConfigurationError
+from datavern.testing import EmptyDatabase, create_test_database
+from datavern.testing.postgresql import PostgreSQLServer, shared_server
+
+ENGINES = ("sqlite", "postgresql")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--faults", choices=["short", "long"], default="short", help="how long the fault tests go on")
+
+
+@pytest.fixture(scope="session")
+def faults_long(request: pytest.FixtureRequest) -> bool:
+    """Whether the long faults were asked for."""
+    return request.config.getoption("--faults") == "long"
+
+
+def unreachable(engine: str, reason: object) -> None:
+    """Skip the test, or fail it where the engine has to be there."""
+    if engine in os.environ.get("DATAVERN_REQUIRE", "").split():
+        pytest.fail(f"{engine} is required and cannot be reached: {reason}")
+    pytest.skip(f"{engine} cannot be reached: {reason}")
+
+
+@pytest.fixture(scope="session")
+def postgresql_server() -> PostgreSQLServer:
+    """The server that all tests share."""
+    try:
+        return shared_server()
+    except ConfigurationError as error:
+        unreachable("postgresql", error)
+        raise
+
+
+@pytest.fixture
+async def postgresql_database(postgresql_server: PostgreSQLServer) -> AsyncIterator[EmptyDatabase]:
+    """An empty PostgreSQL database."""
+    async with create_test_database("postgresql", server=postgresql_server) as database:
+        yield database
+
+
+@pytest.fixture
+async def sqlite_database() -> AsyncIterator[EmptyDatabase]:
+    """An empty SQLite database."""
+    async with create_test_database("sqlite") as database:
+        yield database
+
+
+@pytest.fixture
+async def postgresql(postgresql_database: EmptyDatabase) -> AsyncIterator[Any]:
+    """A connected provider of an empty PostgreSQL database."""
+    async with postgresql_database.provider(location="norway") as provider:
+        yield provider
+
+
+@pytest.fixture(params=ENGINES)
+def engine(request: pytest.FixtureRequest) -> str:
+    """Each engine in turn."""
+    return str(request.param)
+
+
+@pytest.fixture
+def database(engine: str, request: pytest.FixtureRequest) -> EmptyDatabase:
+    """An empty database of each engine in turn."""
+    found: EmptyDatabase = request.getfixturevalue(f"{engine}_database")
+    return found
+
+
+@pytest.fixture
+async def provider(database: EmptyDatabase) -> AsyncIterator[Any]:
+    """A connected provider of an empty database, of each engine in turn."""
+    async with database.provider(location="norway") as provider:
+        yield provider
