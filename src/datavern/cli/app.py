@@ -54,7 +54,7 @@ def datavern(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and leave.")
     ] = False,
 ) -> None:
-    """Keep people's data safe and lawful: sealed, consented to, answered for, and proven."""
+    """Keep people's data safe and lawful."""
 
 
 def run() -> None:

@@ -15,7 +15,7 @@ from datavern.contracts.errors import DatavernError
 if TYPE_CHECKING:
     from datavern.manager import DatabaseManager
 
-app = typer.Typer(rich_markup_mode=None, pretty_exceptions_enable=False)
+app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ import typer
 from datavern.cli.common import CONFIG, Actor, Config, Json, Output, Verbose, command, shown
 
 app = typer.Typer(
+    add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     no_args_is_help=True,

@@ -8,7 +8,7 @@ import typer
 
 from datavern.cli.common import CONFIG, Config, Json, Output, Verbose, command, probe
 
-app = typer.Typer(rich_markup_mode=None, pretty_exceptions_enable=False)
+app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
 
 @app.command()

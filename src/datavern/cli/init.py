@@ -13,7 +13,7 @@ from datavern.cli.common import Json, Output, Verbose, command
 from datavern.contracts.errors import ConfigurationError
 from datavern.contracts.values import Location
 
-app = typer.Typer(rich_markup_mode=None, pretty_exceptions_enable=False)
+app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
 
 class Engine(StrEnum):

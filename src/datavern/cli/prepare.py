@@ -9,7 +9,7 @@ import typer
 from datavern.cli.common import CONFIG, Config, Json, Output, Verbose, command
 from datavern.contracts.errors import ConfigurationError
 
-app = typer.Typer(rich_markup_mode=None, pretty_exceptions_enable=False)
+app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
 
 @app.command()
@@ -20,7 +20,7 @@ def prepare(
     json_output: Json = False,
     verbose: Verbose = False,
 ) -> None:
-    """Make the tables fit the data map: what is missing is made, nothing is dropped or retyped."""
+    """Make the tables fit the data map. What is missing is made; nothing is dropped or retyped."""
     out = Output(as_json=json_output, verbose=verbose)
 
     async def work() -> None:

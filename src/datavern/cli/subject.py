@@ -30,10 +30,11 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 app = typer.Typer(
+    add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     no_args_is_help=True,
-    help="Answer the people whom the data is about: a copy, an erasure, and its proof.",
+    help="Answer the people whom the data is about.",
 )
 
 Subject = Annotated[str, typer.Argument(help="Who: the id that the data map calls the subject.")]
@@ -54,7 +55,7 @@ def access(
     json_output: Json = False,
     verbose: Verbose = False,
 ) -> None:
-    """Give a person a copy of all their data (GDPR Art. 15)."""
+    """Give a person a copy of all their data: GDPR Article 15."""
     out = Output(as_json=json_output, verbose=verbose)
 
     async def work() -> bool:
@@ -99,7 +100,7 @@ def erase(
     json_output: Json = False,
     verbose: Verbose = False,
 ) -> None:  # fmt: skip
-    """Erase a person in every store, and sign a certificate of it (GDPR Art. 17). It cannot be undone."""
+    """Erase a person everywhere, and sign a certificate. GDPR Article 17. It cannot be undone."""
     out = Output(as_json=json_output, verbose=verbose)
 
     async def work() -> bool:
@@ -135,7 +136,7 @@ def certificate(
     json_output: Json = False,
     verbose: Verbose = False,
 ) -> None:
-    """Show the certificate of an erasure again: it is kept with the request."""
+    """Show a certificate again. It is kept with the request."""
     out = Output(as_json=json_output, verbose=verbose)
 
     async def work() -> None:
@@ -162,7 +163,7 @@ def verify(
     json_output: Json = False,
     verbose: Verbose = False,
 ) -> None:
-    """Check a certificate, offline: no configuration, no database, no key but the public one."""
+    """Check a certificate, offline. It takes the public key alone: no configuration, no database."""
     out = Output(as_json=json_output, verbose=verbose)
 
     async def work() -> bool:
