@@ -117,7 +117,7 @@ class RelationalSubjects:
             return []
         wanted = None if columns is None else tuple(columns)
         key = ("select", store, wanted, form, tuple(order_by), limit is None, lock)
-        sql, order = self._texts.get(key) or self._select_text(key, store, wanted, form, tuple(order_by), limit, lock)
+        sql, order = self._texts.get(key) or self._select_text(key)
         if limit is not None:
             values.append(limit)
         session = transaction or self._provider
@@ -131,7 +131,7 @@ class RelationalSubjects:
         if form is None:
             return _Dicts(None)
         key = ("select", store, None, form, (), True, False)
-        sql, order = self._texts.get(key) or self._select_text(key, store, None, form, (), None, False)
+        sql, order = self._texts.get(key) or self._select_text(key)
         session = transaction or self._provider
         return _Dicts(session.stream(sql, _arranged(order, values), batch_size=batch_size))
 
@@ -155,7 +155,7 @@ class RelationalSubjects:
     async def delete(self, store: str, where: Mapping[str, Any], *, transaction: Any = None) -> int:
         """Delete the rows that match; how many. An empty `where` raises `ValueError`."""
         if not where:
-            raise ValueError(f"delete from {store} without a condition: nobody means every row")
+            raise ValueError(f"deleting in {store} without a condition: nobody means every row")
         form, values = _conditions(where)
         if form is None:
             return 0
@@ -183,24 +183,16 @@ class RelationalSubjects:
             key, sa.insert(table).values({table.c[c]: sa.bindparam(f"p{i}") for i, c in enumerate(columns)})
         )
 
-    def _select_text(
-        self,
-        key: Hashable,
-        store: str,
-        columns: tuple[str, ...] | None,
-        form: tuple[_Form, ...],
-        order_by: tuple[str, ...],
-        limit: int | None,
-        lock: bool,
-    ) -> tuple[str, tuple[Any, ...]]:
+    def _select_text(self, key: tuple[Any, ...]) -> tuple[str, tuple[Any, ...]]:
         import sqlalchemy as sa  # noqa: PLC0415
 
+        _, store, columns, form, order_by, unlimited, lock = key
         table = self._table(store, [*(columns or ()), *(name for name, _ in form), *order_by])
         wanted: Any = [sa.text("*")] if columns is None else [table.c[c] for c in columns]
         statement = sa.select(*wanted).select_from(table)
         clauses, used = _clauses(table, form, 0)
         statement = statement.where(*clauses).order_by(*(table.c[c] for c in order_by))
-        if limit is not None:
+        if not unlimited:
             statement = statement.limit(sa.bindparam(f"p{used}"))
         if lock:
             statement = statement.with_for_update()
@@ -212,7 +204,7 @@ class RelationalSubjects:
         import sqlalchemy as sa  # noqa: PLC0415
 
         table = self._table(store, [*columns, *(name for name, _ in form)])
-        changes = {table.c[c]: sa.bindparam(f"p{i}") for i, c in enumerate(columns)}
+        changes: dict[Any, Any] = {table.c[c]: sa.bindparam(f"p{i}") for i, c in enumerate(columns)}
         return self._keep(key, sa.update(table).where(*_clauses(table, form, len(columns))[0]).values(changes))
 
     def _delete_text(self, key: Hashable, store: str, form: tuple[_Form, ...]) -> tuple[str, tuple[Any, ...]]:
@@ -379,7 +371,7 @@ class _Dicts:
             self._rows = await self._stream.__aenter__()
         return self
 
-    async def __aexit__(self, *exc: Any) -> None:
+    async def __aexit__(self, *exc: object) -> None:
         if self._stream is not None:
             await self._stream.__aexit__(*exc)
 

@@ -34,7 +34,7 @@ def open_connection(path: str, settings: SQLiteSettings, *, writes: bool) -> sql
         if writes:
             mode = run("PRAGMA journal_mode = WAL").fetchone()[0]
             if path != MEMORY and mode != "wal":
-                raise ConfigurationError(
+                raise ConfigurationError(  # noqa: TRY301  (the connection is closed on the way out)
                     f"{settings.name}: path is where SQLite cannot keep a write-ahead log (its journal mode stays "
                     f"{mode}): use a local disk"
                 )

@@ -15,36 +15,54 @@ from datavern.contracts.errors import (
     ConstraintViolated,
     DatavernError,
     DriverError,
-    OutcomeUnknown,
     ProviderError,
     QueryRejected,
     SerializationConflict,
 )
 
-__all__ = ["code_of", "translate"]
+__all__ = ["code_of", "translate", "unopened"]
 
 # Names that Python 3.11 does not know of (https://sqlite.org/rescode.html).
 _NAMES = {3091: "SQLITE_CONSTRAINT_DATATYPE"}
 
-_CONFLICTS = {
-    sqlite3.SQLITE_BUSY: "the database file stayed busy with another writer for as long as busy_timeout allows",
-    sqlite3.SQLITE_LOCKED: "another statement holds a lock that this one needs",
-    sqlite3.SQLITE_PROTOCOL: "the locks of the write-ahead log could not be had in time",
-}
-_STATES = {
-    sqlite3.SQLITE_FULL: "the disk is full (or the database has reached max_page_count): free some space; nothing of "
-    "this was kept",
-    sqlite3.SQLITE_IOERR: "the disk did not do as it was told (I/O error): look at the system's log and the disk's "
-    "health; nothing of this was acknowledged",
-    sqlite3.SQLITE_CORRUPT: "the database file is damaged: make a copy of it as it stands, run PRAGMA integrity_check "
-    "on the copy, and restore a backup",
-    sqlite3.SQLITE_NOTADB: "the file is not a SQLite database (or it is encrypted): check the path",
-    sqlite3.SQLITE_READONLY: "the database cannot be written to: check the permissions of the file and of its folder",
-    sqlite3.SQLITE_CANTOPEN: "the database file cannot be opened: check that its folder exists and that both may be "
-    "read and written",
-    sqlite3.SQLITE_PERM: "the system does not permit access to the database file",
-    sqlite3.SQLITE_NOMEM: "SQLite ran out of memory",
-    sqlite3.SQLITE_NOLFS: "the file system cannot hold files of this size",
+_FIXED: dict[int, tuple[type[ProviderError], str]] = {
+    sqlite3.SQLITE_BUSY: (
+        SerializationConflict,
+        "the database file stayed busy with another writer for as long as busy_timeout allows",
+    ),
+    sqlite3.SQLITE_LOCKED: (SerializationConflict, "another statement holds a lock that this one needs"),
+    sqlite3.SQLITE_PROTOCOL: (SerializationConflict, "the locks of the write-ahead log could not be had in time"),
+    sqlite3.SQLITE_FULL: (
+        ProviderError,
+        "the disk is full (or the database has reached max_page_count): free some space; nothing of this was kept",
+    ),
+    sqlite3.SQLITE_IOERR: (
+        ProviderError,
+        "the disk did not do as it was told (I/O error): look at the system's log; nothing of this was acknowledged",
+    ),
+    sqlite3.SQLITE_CORRUPT: (
+        ProviderError,
+        "the database file is damaged: keep a copy of it, run PRAGMA integrity_check on that, and restore a backup",
+    ),
+    sqlite3.SQLITE_NOTADB: (ProviderError, "the file is not a SQLite database (or it is encrypted): check the path"),
+    sqlite3.SQLITE_READONLY: (
+        ProviderError,
+        "the database cannot be written to: check the permissions of the file and of its folder",
+    ),
+    sqlite3.SQLITE_CANTOPEN: (
+        ProviderError,
+        "the database file cannot be opened: check that its folder exists and that both may be read and written",
+    ),
+    sqlite3.SQLITE_PERM: (ProviderError, "the system does not permit access to the database file"),
+    sqlite3.SQLITE_NOMEM: (ProviderError, "SQLite ran out of memory"),
+    sqlite3.SQLITE_NOLFS: (ProviderError, "the file system cannot hold files of this size"),
+    sqlite3.SQLITE_INTERRUPT: (ProviderError, "the statement was interrupted"),
+    sqlite3.SQLITE_MISMATCH: (QueryRejected, "a value does not fit: an integer is needed here"),
+    sqlite3.SQLITE_TOOBIG: (
+        QueryRejected,
+        "a text, a value or the statement is longer than SQLite holds (1 GB unless set otherwise)",
+    ),
+    sqlite3.SQLITE_AUTH: (QueryRejected, "the statement is not permitted here"),
 }
 _KINDS = {
     "PRIMARYKEY": "primary key",
@@ -78,8 +96,36 @@ _COUNTS = (
     re.compile(r"Cannot add a (NOT NULL column with default value NULL|UNIQUE column|PRIMARY KEY column)\Z"),
     re.compile(r"cannot VACUUM (from within a transaction|- SQL statements in progress)\Z"),
 )
-_BINDINGS = re.compile(r"Incorrect number of bindings supplied\. .*uses (\d+), and there (?:are|is) (\d+) supplied\.")
-_UNBOUND = re.compile(r"You did not supply a value for binding (?:parameter )?:?([^\W\d]\w*)\.")
+_NOT_UTF8 = "a text in the database is not UTF-8: select it as CAST(… AS BLOB)"
+# What the driver says before SQLite has seen anything; the groups hold counts and a placeholder's name.
+_DRIVER: tuple[tuple[re.Pattern[str], str], ...] = tuple(
+    (re.compile(pattern), text)
+    for pattern, text in (
+        (
+            r"Incorrect number of bindings supplied\. .*uses (\d+), and there (?:are|is) (\d+) supplied",
+            "the statement takes {0} parameters, and {1} were given",
+        ),
+        (
+            r"You did not supply a value for binding (?:parameter )?:?([^\W\d]\w*)\.",
+            "no value was given for the parameter :{0}",
+        ),
+        (
+            r"You can only execute one statement at a time",
+            "there is more than one statement in the text: run them one by one, in a transaction",
+        ),
+        (r".*null character", "the statement holds a NUL character (U+0000)"),
+        (
+            r"Binding \d+ (?:has no name|\('.*'\) is a named parameter)",
+            "positional placeholders (?) take a list, named ones (:name) take a mapping",
+        ),
+        (r"Could not decode to UTF-8", _NOT_UTF8),
+    )
+)
+_TYPES: tuple[tuple[type[BaseException], str], ...] = (
+    (OverflowError, "an integer parameter is out of range: SQLite holds 64 bits with a sign"),
+    (UnicodeEncodeError, "a text is not Unicode: it holds half of a surrogate pair"),
+    (UnicodeDecodeError, _NOT_UTF8),
+)
 _MOST_TRIALS = 32
 
 
@@ -108,44 +154,27 @@ def translate(
         connection: a connection to ask where a syntax error stands; nothing is run on it but EXPLAIN.
     """
     if isinstance(error, DatavernError):
-        if isinstance(error, ProviderError) and error.provider is None:
-            error.provider = provider
+        if isinstance(error, ProviderError):
+            error.provider = error.provider or provider
         error.__context__ = None
-        error.__traceback__ = None
-        return error
+        return error.with_traceback(None)
     if isinstance(error, MemoryError):
         return error.with_traceback(None)
     code = code_of(error)
     number = getattr(error, "sqlite_errorcode", None)
     primary = None if number is None else number & 0xFF
     message = str(error) if isinstance(error, sqlite3.Error) else ""
-    if primary == sqlite3.SQLITE_CONSTRAINT:
-        ours: ProviderError = _constraint(message, code or "")
-    elif primary in _CONFLICTS:
-        ours = SerializationConflict(_CONFLICTS[primary])
-    elif primary in _STATES:
-        ours = ProviderError(_STATES[primary])
-    elif primary == sqlite3.SQLITE_INTERRUPT:
-        ours = ProviderError("the statement was interrupted")
-    elif primary == sqlite3.SQLITE_MISMATCH:
-        ours = QueryRejected("a value does not fit: an integer is needed here")
-    elif primary == sqlite3.SQLITE_TOOBIG:
-        ours = QueryRejected("a text, a value or the statement is longer than SQLite holds (1 GB unless set otherwise)")
-    elif primary == sqlite3.SQLITE_AUTH:
-        ours = QueryRejected("the statement is not permitted here")
-    elif primary is not None:
-        ours = _statement(message, sql, connection)
+    if primary is None:
+        ours: ProviderError = _driver(error, message)
+    elif primary in _FIXED:
+        kind, text = _FIXED[primary]
+        ours = kind(text)
+    elif primary == sqlite3.SQLITE_CONSTRAINT:
+        ours = _constraint(message, code or "")
     else:
-        ours = _driver(error, message)
+        ours = _statement(message, sql, connection)
     ours.provider, ours.code = provider, code
     ours.__cause__ = DriverError.of(error, code, ours.constraint)
-    return ours
-
-
-def unknown(error: BaseException, *, provider: str) -> OutcomeUnknown:
-    """A commit whose own end could not be learnt."""
-    ours = OutcomeUnknown("the commit may or may not have happened", provider=provider, code=code_of(error))
-    ours.__cause__ = DriverError.of(error, ours.code)
     return ours
 
 
@@ -179,50 +208,43 @@ def _constraint(message: str, code: str) -> ConstraintViolated:
 
 def _statement(message: str, sql: str | None, connection: sqlite3.Connection | None) -> QueryRejected:
     """SQLITE_ERROR: the statement does not parse, or names what is not there."""
+    position: int | None = None
+    text = "SQLite refused the statement"
     if found := _NEAR.match(message) or _UNRECOGNISED.match(message):
         token = found[1]
         position = _token_position(message, token, sql, connection)
-        shown = f' at or near "{token}"' if _SHAPED_LIKE_A_NAME.match(token) or _PUNCTUATION.match(token) else ""
-        return QueryRejected(f"syntax error{shown}", position=position)
-    if message == "incomplete input":
-        return QueryRejected("syntax error at the end of the statement", position=None if sql is None else len(sql) + 1)
-    if found := _NAMED.match(message):
+        text = "syntax error"
+        if _SHAPED_LIKE_A_NAME.match(token) or _PUNCTUATION.match(token):
+            text += f' at or near "{token}"'
+    elif message == "incomplete input":
+        text = "syntax error at the end of the statement"
+        position = None if sql is None else len(sql) + 1
+    elif found := _NAMED.match(message):
         name = found[2].removesuffix("()")
-        shown = f": {name}" if _SHAPED_LIKE_A_NAME.match(name) else ""
-        return QueryRejected(found[1] + shown, position=_name_position(name, sql))
-    if found := _ALREADY.match(message):
+        position = _name_position(name, sql)
+        text = found[1] + (f": {name}" if _SHAPED_LIKE_A_NAME.match(name) else "")
+    elif found := _ALREADY.match(message):
         name = found[2].strip('"')
-        shown = f" {name}" if _SHAPED_LIKE_A_NAME.match(name) else ""
-        return QueryRejected(f"{found[1]}{shown} already exists", position=_name_position(name, sql))
-    if found := _NO_COLUMN.match(message):
+        position = _name_position(name, sql)
+        text = f"{found[1]} {name if _SHAPED_LIKE_A_NAME.match(name) else '…'} already exists"
+    elif found := _NO_COLUMN.match(message):
         names = [name if _SHAPED_LIKE_A_NAME.match(name) else "…" for name in found.groups()]
-        return QueryRejected(f"table {names[0]} has no column named {names[1]}", position=_name_position(found[2], sql))
-    if any(pattern.match(message) for pattern in _COUNTS):
-        return QueryRejected(message)
-    return QueryRejected("SQLite refused the statement")
+        position = _name_position(found[2], sql)
+        text = f"table {names[0]} has no column named {names[1]}"
+    elif any(pattern.match(message) for pattern in _COUNTS):
+        text = message
+    return QueryRejected(text, position=position)
 
 
 def _driver(error: BaseException, message: str) -> ProviderError:
     """What the driver itself says, before SQLite has seen anything."""
-    if found := _BINDINGS.match(message):
-        return QueryRejected(f"the statement takes {found[1]} parameters, and {found[2]} were given")
-    if found := _UNBOUND.match(message):
-        return QueryRejected(f"no value was given for the parameter :{found[1]}")
-    if "only execute one statement at a time" in message:
-        return QueryRejected("there is more than one statement in the text: run them one by one, in a transaction")
-    if "null character" in message:
-        return QueryRejected("the statement holds a NUL character (U+0000)")
-    if "has no name" in message or "named parameter" in message:
-        return QueryRejected("positional placeholders (?) take a list, named ones (:name) take a mapping")
-    if "executemany() can only execute DML" in message:
-        return QueryRejected("execute_many runs statements that change rows (INSERT, UPDATE, DELETE, REPLACE)")
-    if isinstance(error, OverflowError):
-        return QueryRejected("an integer parameter is out of range: SQLite holds 64 bits with a sign")
-    if isinstance(error, UnicodeEncodeError):
-        return QueryRejected("a text is not Unicode: it holds half of a surrogate pair")
-    if isinstance(error, UnicodeDecodeError) or "Could not decode to UTF-8" in message:
-        return QueryRejected("a text in the database is not UTF-8: select it as CAST(… AS BLOB)")
-    if isinstance(error, sqlite3.ProgrammingError) and "closed" in message:
+    for pattern, text in _DRIVER:
+        if found := pattern.match(message):
+            return QueryRejected(text.format(*found.groups()))
+    for kind, text in _TYPES:
+        if isinstance(error, kind):
+            return QueryRejected(text)
+    if "closed" in message:
         return ConnectionFailed("the connection is closed")
     return QueryRejected("the driver refused the statement or a parameter")
 

@@ -63,11 +63,11 @@ def prepare_file(name: str, provider: str) -> str:
             f"{provider}: path is on a network file system ({kind}), where SQLite's write-ahead log is not safe: its "
             "processes must share memory, and locks are not kept. Use a local disk, or a database server"
         )
-    problem = None
+    problem: ConfigurationError | ConnectionFailed | None = None
     try:
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
     except FileExistsError:
-        if not stat.S_ISREG(path.stat().st_mode):
+        if not path.exists() or not stat.S_ISREG(path.stat().st_mode):
             problem = ConfigurationError(f"{provider}: path is {path}: expected a regular file")
         elif not os.access(path, os.R_OK | os.W_OK):
             problem = _not_permitted(provider, path)

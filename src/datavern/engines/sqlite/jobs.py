@@ -19,6 +19,7 @@ __all__ = [
     "Kind",
     "OwnedJob",
     "Owner",
+    "Run",
     "classify",
     "run_all",
     "run_count",
@@ -29,6 +30,10 @@ __all__ = [
     "run_one",
     "run_value",
 ]
+
+
+Run = Callable[[sqlite3.Connection, Any, Any], Any]
+"""Does a job: called with the lane's connection, the statement and its parameters."""
 
 
 class Kind(IntEnum):
@@ -54,16 +59,7 @@ class Job:
 
     __slots__ = ("future", "kind", "parameters", "run", "since", "sql")
 
-    owner: Owner | None = None
-
-    def __init__(
-        self,
-        future: Future[Any],
-        run: Callable[[sqlite3.Connection, Any, Any], Any],
-        sql: Any,
-        parameters: Any,
-        kind: Kind,
-    ) -> None:
+    def __init__(self, future: Future[Any], run: Run, sql: Any, parameters: Any, kind: Kind) -> None:
         self.future = future
         self.run = run
         self.sql = sql
@@ -103,9 +99,10 @@ class OwnedJob(Job):
     def __init__(
         self,
         future: Future[Any],
-        run: Callable[[sqlite3.Connection, Any, Any], Any],
+        run: Run,
         sql: Any,
         parameters: Any,
+        *,
         owner: Owner,
         prefix: Sequence[str] = (),
         ends: Literal["commit", "rollback"] | None = None,

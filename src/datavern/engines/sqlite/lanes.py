@@ -399,12 +399,12 @@ class Lanes:
                     future.set_exception(error)
 
     def abandon(self, job: Job) -> None:
-        """The job's caller was cancelled: it does not run when it has not begun, and a read that runs is interrupted."""
+        """The job's caller was cancelled: what has not begun does not run, and a read that runs is interrupted."""
         future = job.future
         if future.done() and not future.cancelled():
             future.exception()  # it was ready, and nobody will look
             return
-        if job.owner is None:
+        if not isinstance(job, OwnedJob):
             for queue in (self.reads, self.writer.queue):
                 try:
                     queue.remove(job)

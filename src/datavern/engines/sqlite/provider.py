@@ -17,7 +17,7 @@ from datavern.contracts.regions import locate
 from datavern.contracts.services import serve_alone
 from datavern.contracts.values import Compliance, Health, Location, Parameters, PoolStats
 from datavern.engines.sqlite.files import prepare_file
-from datavern.engines.sqlite.jobs import Job, Kind, classify, run_count, run_function, run_one
+from datavern.engines.sqlite.jobs import Job, Kind, Run, classify, run_one
 from datavern.engines.sqlite.lanes import Lanes
 from datavern.engines.sqlite.ledger import SQLiteLedger
 from datavern.engines.sqlite.session import Statements
@@ -263,7 +263,7 @@ class SQLiteProvider(Statements):
         """Itself: a provider is a session whose statements are each a transaction of their own."""
         return self
 
-    def _submit(self, run: Callable[[sqlite3.Connection, Any, Any], Any], sql: Any, parameters: Any) -> Job:
+    def _submit(self, run: Run, sql: Any, parameters: Any) -> Job:
         lanes = self._lanes
         if lanes is None:
             lanes = self._ready()
@@ -278,7 +278,7 @@ class SQLiteProvider(Statements):
             lanes.writer.add(job)
         return job
 
-    def _send(self, run: Callable[[sqlite3.Connection, Any, Any], Any], sql: Any, parameters: Any) -> Job:
+    def _send(self, run: Run, sql: Any, parameters: Any) -> Job:
         lanes = self._ready()
         job = Job(lanes.loop.create_future(), run, sql, parameters, Kind.WRITE)
         lanes.writer.add(job)
@@ -355,7 +355,7 @@ class SQLiteProvider(Statements):
         something and wants it gone from the disk now calls this.
 
         Returns:
-            Whether the log was cut: False when a stream, a read-only transaction or another process still reads from it.
+            Whether the log was cut: False while a stream, a read-only transaction or another process reads from it.
         """
         if self.settings.in_memory:
             self._ready()
@@ -382,7 +382,7 @@ class SQLiteProvider(Statements):
         if not self.settings.in_memory:
             for key, suffix in (("size", ""), ("log_size", "-wal")):
                 try:
-                    facts[key] = os.stat(lanes.path + suffix).st_size  # noqa: PTH116, ASYNC240  (a stat of a local file)
+                    facts[key] = os.stat(lanes.path + suffix).st_size  # noqa: PTH116  (a stat of a local file)
                 except OSError:
                     facts[key] = 0
                     if not suffix:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from datavern.contracts.values import Parameters
-from datavern.engines.sqlite.jobs import Job, run_all, run_count, run_function, run_many, run_one, run_value
+from datavern.engines.sqlite.jobs import Job, Run, run_all, run_count, run_function, run_many, run_one, run_value
 
 __all__ = ["Statements"]
 
@@ -18,10 +18,10 @@ class Statements:
 
     __slots__ = ()
 
-    def _submit(self, run: Callable[[sqlite3.Connection, Any, Any], Any], sql: Any, parameters: Any) -> Job:
+    def _submit(self, run: Run, sql: Any, parameters: Any) -> Job:
         raise NotImplementedError
 
-    def _send(self, run: Callable[[sqlite3.Connection, Any, Any], Any], sql: Any, parameters: Any) -> Job:
+    def _send(self, run: Run, sql: Any, parameters: Any) -> Job:
         raise NotImplementedError
 
     def _abandon(self, job: Job) -> None:

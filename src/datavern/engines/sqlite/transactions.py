@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from datavern.contracts.errors import ConnectionFailed, ProviderError, QueryRejected
 from datavern.contracts.values import Parameters
 from datavern.engines.sqlite.bind import bound
-from datavern.engines.sqlite.jobs import Job, OwnedJob, Owner, run_many, run_many_or_none, run_nothing
+from datavern.engines.sqlite.jobs import Job, OwnedJob, Owner, Run, run_many, run_many_or_none, run_nothing
 from datavern.engines.sqlite.session import Statements
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ class SQLiteTransaction(Statements):
     first statement (``BEGIN IMMEDIATE``) and holds it until it ends; a read-only one holds a reader, and sees the
     database as it was at its first statement.
 
-    A call that is cancelled in the middle leaves the transaction, or the savepoint it was in, fit only for rolling back.
+    A call that is cancelled in the middle leaves the transaction, or the savepoint it is in, fit only for a rollback.
     """
 
     __slots__ = (
@@ -103,7 +103,9 @@ class SQLiteTransaction(Statements):
     def _end(self, how: Literal["commit", "rollback"]) -> OwnedJob:
         owner = self._held()
         tidy = _write_again if self._read_only and self._reader is None else run_nothing
-        job = OwnedJob(self._lanes.loop.create_future(), tidy, None, None, owner, self._take_prefix(), how)
+        job = OwnedJob(
+            self._lanes.loop.create_future(), tidy, None, None, owner=owner, prefix=self._take_prefix(), ends=how
+        )
         owner.jobs.append(job)
         lane = self._reader or self._lanes.writer
         lane.wake()
@@ -148,17 +150,17 @@ class SQLiteTransaction(Statements):
 
     # ---- statements -------------------------------------------------------------------------------------------------
 
-    def _submit(self, run: Callable[[sqlite3.Connection, Any, Any], Any], sql: Any, parameters: Any) -> Job:
+    def _submit(self, run: Run, sql: Any, parameters: Any) -> Job:
         self._provider._kind(sql)  # noqa: SLF001  (refuses what would end the transaction)
         return self._send(run_many_or_none if run is run_many else run, sql, parameters)
 
-    def _send(self, run: Callable[[sqlite3.Connection, Any, Any], Any], sql: Any, parameters: Any) -> Job:
+    def _send(self, run: Run, sql: Any, parameters: Any) -> Job:
         if not self._open:
             raise self._ended()
         if (unfit := self._unfit()) is not None:
             raise unfit
         lanes, owner = self._lanes, self._held()
-        job = OwnedJob(lanes.loop.create_future(), run, sql, parameters, owner, self._prefix)
+        job = OwnedJob(lanes.loop.create_future(), run, sql, parameters, owner=owner, prefix=self._prefix)
         if self._reader is not None:
             owner.jobs.append(job)
             self._reader.wake()
@@ -274,7 +276,7 @@ class _Rows:
             return row
         raise StopAsyncIteration
 
-    def _send(self, run: Callable[[sqlite3.Connection, Any, Any], Any]) -> Job:
+    def _send(self, run: Run) -> Job:
         raise NotImplementedError
 
     def _cancel(self, job: Job) -> None:
@@ -282,7 +284,7 @@ class _Rows:
 
 
 def _begin(connection: sqlite3.Connection, rows: _Rows, parameters: Parameters) -> list[sqlite3.Row]:
-    cursor = connection.execute(rows.sql, bound(parameters))  # noqa: SLF001  (the lane's half of the same thing)
+    cursor = connection.execute(rows.sql, bound(parameters))
     rows._cursor.append(cursor)  # noqa: SLF001
     return cursor.fetchmany(rows._batch_size)  # noqa: SLF001
 
@@ -339,10 +341,10 @@ class Stream(_Rows):
         self._open = False
         self._shut = True
 
-    def _send(self, run: Callable[[sqlite3.Connection, Any, Any], Any], ends: Literal["rollback"] | None = None) -> Job:
+    def _send(self, run: Run, ends: Literal["rollback"] | None = None) -> Job:
         assert self._reader is not None  # noqa: S101  (for the type checker: it was entered)
         assert self._owner is not None  # noqa: S101
-        job = OwnedJob(self._lanes.loop.create_future(), run, self, self._parameters, self._owner, (), ends)
+        job = OwnedJob(self._lanes.loop.create_future(), run, self, self._parameters, owner=self._owner, ends=ends)
         self._owner.jobs.append(job)
         self._reader.wake()
         return job
@@ -376,7 +378,7 @@ class TransactionStream(_Rows):
         if tx._open and tx._unfit() is None:  # noqa: SLF001
             forget(self._send(_finish))
 
-    def _send(self, run: Callable[[sqlite3.Connection, Any, Any], Any]) -> Job:
+    def _send(self, run: Run) -> Job:
         return self._tx._send(run, self, self._parameters)  # noqa: SLF001
 
     def _cancel(self, job: Job) -> None:

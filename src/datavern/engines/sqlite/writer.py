@@ -25,6 +25,7 @@ __all__ = ["Writer"]
 
 _GROUP = 1000  # operations in one commit, at the most
 _GATHER = 0.05  # seconds after which a group is committed although more is waiting
+_CLOCK = 16  # operations between looks at the clock
 _LOOK = 1.0  # seconds between looks at calls that wait for a writer that somebody holds
 
 
@@ -56,7 +57,7 @@ class Writer(Lane):
                     provider=self.lanes.name,
                 )
             self._look_later()
-        elif job.owner is not None:
+        elif isinstance(job, OwnedJob):
             self._look_later()
         self.queue.append(job)
         self.wake()
@@ -76,7 +77,7 @@ class Writer(Lane):
                 job.since = now - _LOOK
             if now - job.since < longest or job.future.done():
                 continue
-            if job.owner is None:
+            if not isinstance(job, OwnedJob):
                 try:
                     self.queue.remove(job)
                 except ValueError:
@@ -97,46 +98,37 @@ class Writer(Lane):
         """Run what is queued, in its order; while a transaction holds the writer, that one's alone."""
         while True:
             owner = self.owner
-            if owner is not None:
-                try:
-                    job = owner.jobs.popleft()
-                except IndexError:
-                    self.flush()
-                    if self.stopping:
-                        self._roll_back()
-                        self.owner = None
-                        continue
-                    self.wait(owner.jobs)
-                    continue
-                self._owned(job)
-                continue
-            if self._held is not None:
+            queue = self.queue if owner is None else owner.jobs
+            if owner is None and self._held is not None:
                 job, self._held = self._held, None
             else:
                 try:
-                    job = self.queue.popleft()
+                    job = queue.popleft()
                 except IndexError:
                     self.flush()
-                    if self.stopping:
+                    if not self.stopping:
+                        self.wait(queue)
+                    elif owner is None:
                         return
-                    self.wait(self.queue)
+                    else:
+                        self._roll_back()
+                        self.owner = None
                     continue
-            if job.owner is not None:
-                self.owner = job.owner
+            if isinstance(job, OwnedJob):
                 self._owned(job)
             elif job.kind is Kind.WRITE:
                 self._group(job)
             else:
                 self._alone(job)
 
-    def _owned(self, job: Any) -> None:
-        owned: OwnedJob = job
-        if owned.ends is None:
-            self.step(owned)
-        else:
-            self.end(owned)
-            self.owner = None
-            self.flush()
+    def _owned(self, job: OwnedJob) -> None:
+        self.owner = job.owner
+        if job.ends is None:
+            self.step(job)
+            return
+        self.end(job)
+        self.owner = None
+        self.flush()
 
     def _alone(self, job: Job) -> None:
         """A job outside any transaction: a read of a database without readers, PRAGMA, VACUUM."""
@@ -171,11 +163,10 @@ class Writer(Lane):
         until = time.monotonic() + _GATHER
         following: Job | None = job
         while following is not None:
-            if not self._in_savepoint(following, kept):
-                if not connection.in_transaction:  # the engine gave up the whole transaction: nobody else's fault
-                    self._one_by_one(kept)
-                    self.flush()
-                    return
+            if not self._in_savepoint(following, kept) and not connection.in_transaction:
+                self._one_by_one(kept)  # the engine gave up the whole transaction: not the others' fault
+                self.flush()
+                return
             following = self._next(len(kept), until)
         self._commit(kept)
         self.flush()
@@ -194,25 +185,35 @@ class Writer(Lane):
                 connection.execute("RELEASE operation")
         except BaseException as error:  # noqa: BLE001  (whatever it is, it belongs to the job's caller)
             self.lanes.done.append((job.future, None, self.failure(error, job)))
-            if connection.in_transaction and kept:
-                connection.execute("ROLLBACK TO operation")
-                connection.execute("RELEASE operation")
-            elif connection.in_transaction:
-                connection.execute("ROLLBACK")
-                connection.execute("BEGIN IMMEDIATE")
+            self._undo("operation" if kept else None)
             return False
         kept.append((job, result))
         return True
 
+    def _undo(self, savepoint: str | None) -> None:
+        """Undo the operation that failed. When not even that can be done, no transaction is open afterwards."""
+        connection = self.connection
+        if not connection.in_transaction:
+            return
+        try:
+            if savepoint is not None:
+                connection.execute(f"ROLLBACK TO {savepoint}")
+                connection.execute(f"RELEASE {savepoint}")
+            else:
+                connection.execute("ROLLBACK")
+                connection.execute("BEGIN IMMEDIATE")
+        except sqlite3.Error:
+            self._roll_back()
+
     def _next(self, size: int, until: float) -> Job | None:
         """The next operation for this group, or None when it is to be committed now."""
-        if size >= _GROUP or (size & 15 == 15 and time.monotonic() > until):
+        if size >= _GROUP or (size % _CLOCK == 1 and time.monotonic() > until):
             return None
         try:
             job = self.queue.popleft()
         except IndexError:
             return None
-        if job.owner is None and job.kind is Kind.WRITE:
+        if job.kind is Kind.WRITE and not isinstance(job, OwnedJob):
             return job
         self._held = job
         return None
