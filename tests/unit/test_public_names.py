@@ -1,0 +1,43 @@
+"""The public surface is counted: a name comes or goes on purpose, with a line in the changelog."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import datavern
+
+PUBLIC = """
+AuditError BackupCorrupt BackupError BackupMissing CapabilityMissing ChecksumMismatch Classification ConfigurationError
+ConnectionFailed Consent ConsentRequired ConstraintViolated CryptoError DataMap DatabaseManager Dataset DatavernError
+DecryptionFailed ErasureIncomplete Field Health HistoryDiverged KeyErased KeyUnavailable Keyring Location LockTimeout
+LogTampered MigrationError MigrationFailed NoHealthyConnection OutcomeUnknown Pool PoolStats PoolTimeout
+PostgreSQLProvider PrivacyError ProviderError QueryRejected ResidencyViolation RestoreForbidden Row SQLiteProvider
+Secret SerializationConflict SubjectRequest SubjectRequestRejected SubjectResponse TLS TransferError __version__ actor env
+""".split()
+
+
+def test_the_public_names_are_these_and_no_others():
+    assert sorted(datavern.__all__) == sorted(PUBLIC)
+    assert sorted(dir(datavern)) == sorted(PUBLIC)
+
+
+def test_every_public_name_leads_to_something_of_ours():
+    for name in PUBLIC:
+        value = getattr(datavern, name)
+        assert value is not None
+        if isinstance(value, type):
+            assert value.__module__.startswith("datavern."), name
+
+
+def test_a_name_that_is_not_public_is_an_attribute_error():
+    assert not hasattr(datavern, "NoSuchName")
+
+
+def test_importing_loads_nothing_heavy():
+    code = (
+        "import sys; from datavern import SQLiteProvider, DataMap, DatabaseManager; "
+        "print(*sorted({'pydantic', 'sqlalchemy', 'asyncpg', 'typer', 'rich', 'tomllib'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == ""
