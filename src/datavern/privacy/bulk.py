@@ -49,16 +49,21 @@ class Batch:
         self.consents = _consents_for(consent, self.subjects)
         self.key_ids: list[bytes] = []
 
-    async def seal(self, keys: KeyStore, transaction: Transaction | None) -> None:
+    async def seal(self, keys: KeyStore, of_nobody: DataKey | None, transaction: Transaction | None) -> None:
         """Get every subject's key and handle, and seal the rows.
+
+        Args:
+            keys: the key store.
+            of_nobody: the dataset's own key, where it has no subjects.
+            transaction: the caller's, or None.
 
         Raises:
             KeyErased: an erasure of one of the subjects runs.
         """
         dataset = self._rows.dataset
         of_subject: Mapping[str, DataKey]
-        if self._rows.subject is None:
-            of_subject = {"": await keys.dataset_key(dataset.name)}
+        if of_nobody is not None:
+            of_subject = {"": of_nobody}
         else:
             of_subject = await keys.subject_keys(dataset.name, self.subjects, session=transaction)
             self.key_ids = [key.id for key in of_subject.values()]

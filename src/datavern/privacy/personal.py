@@ -45,7 +45,18 @@ class PersonalStore:
         consents: the consents in the ledger.
     """
 
-    __slots__ = ("_consents", "_keys", "_life", "_loaded", "_log", "_provider", "_purposes", "_table", "dataset")
+    __slots__ = (
+        "_consents",
+        "_keys",
+        "_life",
+        "_loaded",
+        "_log",
+        "_of_nobody",
+        "_provider",
+        "_purposes",
+        "_table",
+        "dataset",
+    )
 
     def __init__(
         self,
@@ -66,6 +77,7 @@ class PersonalStore:
         self._table = dataset.table
         self._purposes = dataset.purposes if dataset.needs_consent else ()
         self._loaded: Rows | None = None
+        self._of_nobody: DataKey
 
     def __repr__(self) -> str:
         return f"PersonalStore({self.dataset.label})"
@@ -85,7 +97,13 @@ class PersonalStore:
         """
         ran = await needs(self._provider, "subjects").prepare(shape_of(self.dataset))
         self._loaded = None
+        await self.rows()
         return DDL(ran)
+
+    async def exists(self) -> bool:
+        """Whether there is such a table."""
+        subjects = needs(self._provider, "subjects")
+        return self._loaded is not None or await subjects.describe(self._table) is not None
 
     async def rows(self, transaction: Transaction | None = None) -> Rows:
         """How the rows stand in the table: read once from the live schema.
@@ -102,8 +120,11 @@ class PersonalStore:
                 f'{dataset.database} has no table {self._table}: await db.prepare("{dataset.name}") makes it'
             )
         lookup_keys = {name: await self._keys.lookup_key(dataset.name, name) for name in dataset.lookups}
-        self._loaded = Rows(dataset, store, self._keys, lookup_keys)
-        return self._loaded
+        rows = Rows(dataset, store, self._keys, lookup_keys)
+        if dataset.subject is None:
+            self._of_nobody = await self._keys.dataset_key(dataset.name)
+        self._loaded = rows
+        return rows
 
     # ---- writing ----------------------------------------------------------------------------------------------------
 
@@ -135,7 +156,7 @@ class PersonalStore:
         tag = new_row_tag()
         handle = None
         if dataset.subject is None:
-            subject, key = None, await self._keys.dataset_key(dataset.name)
+            subject, key = None, self._of_nobody
         else:
             subject = rows.subject_named(fitted)
             key = self._keys.warm(dataset.name, subject) or await self._keys.subject_key(
@@ -177,20 +198,20 @@ class PersonalStore:
         given = list(rows)
         if not given:
             return 0
+        dataset = self.dataset
         plan = self._loaded or await self.rows(transaction)
         batch = Batch(plan, given, consent)
         for one in batch.consents:
             self._require(one)
-        await batch.seal(self._keys, transaction)
+        await batch.seal(self._keys, None if dataset.subject else self._of_nobody, transaction)
         async with within(self._provider, transaction) as tx:
             await self._life.hold(tx, batch.key_ids)
             checked = await self._check_many(batch.subjects, batch.consents, tx)
             for stored in batch.stored():
                 await needs(self._provider, "subjects").insert(self._table, stored, transaction=tx)
-            for handle, details in batch.entries(checked):
-                await self._log.append(
-                    tx, action="inserted", handle=handle, dataset=self.dataset.label, details=details
-                )
+            entries = batch.entries(checked)
+            said = {"action": "inserted", "dataset": dataset.label}
+            await self._log.append_many(tx, [{**said, "handle": h, "details": d} for h, d in entries])
         return len(given)
 
     async def update(
@@ -275,7 +296,7 @@ class PersonalStore:
             if consent is not None:
                 ids = await self._consents.check(subject, self._purposes, consent, transaction=transaction)
         else:
-            key = await self._keys.dataset_key(dataset.name)
+            key = self._of_nobody
         stored = self._changed(rows, row, fitted, key)
         said: dict[str, Any] = {"fields": list(changes), **(details or {})}
         if ids:

@@ -52,6 +52,8 @@ def ledger_tables() -> sa.MetaData:
         sa.Column("opened_at", sa.Text, nullable=False),
         sa.Column("completed_at", sa.Text),
         sa.Column("actor", sa.Text),
+        sa.Column("datasets", sa.Text),  # what the request must reach, so that a smaller data map does not end it early
+        sa.Column("key_ids", sa.Text),  # of the keys that this erasure is to destroy, in hexadecimal
         sa.Column("certificate", sa.LargeBinary),  # sealed
         sa.Index("datavern_requests_subject", "subject_tag"),
         sa.Index("datavern_requests_open", "completed_at"),
@@ -129,6 +131,12 @@ def _request_close() -> Any:
     return table.update().where(is_open).values(completed_at=_bind("at"), certificate=_bind("sealed"), subject=None)
 
 
+def _request_keys() -> Any:
+    table = _table(REQUESTS)
+    unnamed = (table.c.id == _bind("request")) & table.c.key_ids.is_(None)
+    return table.update().where(unnamed).values(key_ids=_bind("named"))
+
+
 def _steps_of() -> Any:
     table = _table(STEPS)
     return table.select().where(table.c.request == _bind("of_request"))
@@ -147,6 +155,7 @@ CONSENT_WITHDRAW = Statement(_consent_withdraw)
 CONSENTS_DELETE = Statement(_consents_delete)
 REQUEST_INSERT = Statement(lambda: _table(REQUESTS).insert())
 REQUEST_CLOSE = Statement(_request_close)
+REQUEST_KEYS = Statement(_request_keys)
 REQUEST_BY_ID = Statement(_request_by_id)
 REQUESTS_OPEN = Statement(_requests_open)
 REQUESTS_OF = Statement(_requests_of)

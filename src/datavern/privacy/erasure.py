@@ -1,0 +1,306 @@
+"""The erasure of a person, store by store, to its end (GDPR Art. 17).
+
+In this order: the journal, so that a crash is finished; the keys are marked, so that nothing new is sealed; every
+dataset in its own database, in one transaction each: the keys end there, the rows go as the data map says, the audit
+entry and the step are written; the keys are destroyed; the certificate is signed, and the journal closed. Each of these
+is safe to do again, and each dataset's step is done once.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from datavern.contracts.capabilities import needs
+from datavern.contracts.errors import ConstraintViolated, DatavernError, ErasureIncomplete, ProviderError
+from datavern.contracts.values import timestamp
+from datavern.privacy.certificate import ERASED_CLAIMS, ERASED_LIMITS, Certificate
+from datavern.privacy.policies import Step, apply
+
+if TYPE_CHECKING:
+    from datavern.crypto.keystore import Destroyed
+    from datavern.privacy.journal import Entry, Journal
+    from datavern.privacy.personal import PersonalStore
+    from datavern.privacy.service import Privacy
+
+__all__ = ["Done", "Erasures", "Receipt"]
+
+CONSENTS = "datavern.consents"
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """How far an erasure has come.
+
+    Attributes:
+        request_id: its id in the journal.
+        done: dataset → what was done there.
+        waiting: dataset → why it waits: the kind of error and its code, never a value.
+    """
+
+    request_id: str
+    done: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    waiting: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """An erasure at its end."""
+
+    message: str
+    completed_at: str
+    certificate: Certificate
+
+
+class Erasures:
+    """Erasures, begun, gone on with and ended.
+
+    Args:
+        privacy: the datasets, the keys and the signature.
+        journal: where the requests are written down.
+    """
+
+    def __init__(self, privacy: Privacy, journal: Journal) -> None:
+        self._privacy = privacy
+        self._journal = journal
+
+    async def begin(self, entry: Entry) -> Entry:
+        """Write the erasure down, once it is known that it can be carried out as it stands; the entry as written.
+
+        Raises:
+            ConfigurationError: the live schema lacks what the data map says. Nothing was changed.
+        """
+        privacy = self._privacy
+        stores = await privacy.stores()
+        for store in stores:
+            if await store.exists():
+                await store.rows()
+        entry = replace(entry, datasets=tuple(store.dataset.label for store in stores))
+        handle = await privacy.keys.handle(entry.subject, create=False)
+        key = await self._journal.key()
+        details = {"request": entry.id}
+        async with needs(privacy.ledger, "transactions").transaction() as tx:
+            await self._journal.begin(entry, tx, key=key)
+            await privacy.ledger_log.append(tx, action="erasure_received", handle=handle, details=details)
+        return entry
+
+    async def run(self, entry: Entry) -> Done:
+        """Do all that is left of it. Idempotent.
+
+        Raises:
+            ErasureIncomplete: a store could not be reached, or its schema does not let the rows go; the rest is done,
+                and the request stays open.
+        """
+        privacy = self._privacy
+        handle = await privacy.keys.handle(entry.subject, create=False)
+        ended = entry.key_ids
+        if ended is None:
+            started = await privacy.keys.start_erasure(entry.subject)
+            await self._journal.name_keys(entry.id, started)
+            ended = tuple(started)
+        done, waiting = await self._steps(entry, ended, handle)
+        if waiting:
+            stores = ", ".join(waiting)
+            raise ErasureIncomplete(
+                f"the erasure {entry.id} waits for {stores}; it is open, and goes on when the manager opens",
+                Receipt(entry.id, done, waiting),
+            )
+        destroyed = [d for d in await privacy.keys.destroy(entry.subject) if d.key_id in set(ended)]
+        return await self._close(entry, done, destroyed, handle)
+
+    async def certificate(self, request_id: str) -> Certificate | None:
+        """The certificate of an erasure that has ended, or None."""
+        text = await self._journal.certificate(request_id)
+        return None if text is None else Certificate.from_json(text)
+
+    # ---- store by store ---------------------------------------------------------------------------------------------
+
+    async def _steps(
+        self, entry: Entry, ended: Sequence[bytes], handle: str | None
+    ) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
+        privacy = self._privacy
+        done: dict[str, dict[str, Any]] = {}
+        waiting: dict[str, str] = {}
+        earlier: dict[str, dict[str, dict[str, Any]]] = {}
+        stores = await _in_order(await privacy.stores(), waiting)
+        here = {store.dataset.label for store in stores} | waiting.keys()
+        waiting |= {label: "it is not in this manager's data map" for label in entry.datasets if label not in here}
+        for name in dict.fromkeys([store.dataset.database for store in stores] + [privacy.ledger_name]):
+            try:
+                earlier[name] = await privacy.site(name).steps.done(entry.id)
+            except ProviderError as error:
+                waiting |= {s.dataset.label: _why(error) for s in stores if s.dataset.database == name}
+        for store in stores:
+            label = store.dataset.label
+            if label not in waiting:
+                before = earlier[store.dataset.database].get(store.dataset.name)
+                try:
+                    done[label] = before or await self._step(store, entry, ended, handle)
+                except DatavernError as error:
+                    waiting[label] = _why(error)
+        if not waiting:  # the ledger's own: last, since a write that is refused is refused before it asks for consent
+            done[CONSENTS] = earlier[privacy.ledger_name].get(CONSENTS) or await self._consents(entry, handle)
+        return done, waiting
+
+    async def _step(
+        self, store: PersonalStore, entry: Entry, ended: Sequence[bytes], handle: str | None
+    ) -> dict[str, Any]:
+        dataset = store.dataset
+        site = self._privacy.site(dataset.database)
+        here = await store.exists()
+        rows = await store.rows() if here else None
+        outcome: dict[str, Any] = {
+            "policy": dataset.erasure, "found": 0, "done": {}, "kept": [], "left": [],
+            "notes": [f"there is no table {dataset.table}"],
+        }  # fmt: skip
+        try:
+            async with needs(site.provider, "transactions").transaction() as tx:
+                await site.steps.claim(entry.id, dataset.name, tx)
+                await site.life.end(tx, ended)
+                if rows is not None:
+                    today = dt.datetime.now().astimezone().date()
+                    step = Step(store, rows, entry.subject, frozenset(ended), entry.id, today, self._privacy.keys, tx)
+                    outcome = await apply(step)
+                details = {"request": entry.id, **{k: v for k, v in outcome.items() if k not in ("kept", "notes")}}
+                outcome["audit"] = await site.log.append(
+                    tx, action="erased", handle=handle, dataset=dataset.label, details=details
+                )
+                await site.steps.record(entry.id, dataset.name, outcome, tx)
+        except ConstraintViolated as error:
+            # Either a row of somebody else's refers to ours, or the step has been done by another process meanwhile.
+            before = (await site.steps.done(entry.id)).get(dataset.name)
+            if before is None:
+                raise
+            del error
+            outcome = before
+        return outcome
+
+    async def _consents(self, entry: Entry, handle: str | None) -> dict[str, Any]:
+        privacy = self._privacy
+        steps = privacy.site(privacy.ledger_name).steps
+        outcome: dict[str, Any] = {"policy": "delete", "found": 0, "done": {}, "kept": [], "left": [], "notes": []}
+        try:
+            async with needs(privacy.ledger, "transactions").transaction() as tx:
+                await steps.claim(entry.id, CONSENTS, tx)
+                number = await privacy.consents.delete(privacy.keys.subject_tag(entry.subject), tx)
+                outcome["found"] = number
+                outcome["done"] = {"deleted": number} if number else {}
+                details = {"request": entry.id, "found": number}
+                outcome["audit"] = await privacy.ledger_log.append(
+                    tx, action="erased", handle=handle, dataset=CONSENTS, details=details
+                )
+                await steps.record(entry.id, CONSENTS, outcome, tx)
+        except ConstraintViolated:
+            before = (await steps.done(entry.id)).get(CONSENTS)
+            if before is None:
+                raise
+            outcome = before
+        return outcome
+
+    # ---- the end ----------------------------------------------------------------------------------------------------
+
+    async def _close(
+        self, entry: Entry, done: Mapping[str, Mapping[str, Any]], destroyed: Sequence[Destroyed], handle: str | None
+    ) -> Done:
+        privacy = self._privacy
+        completed = timestamp()
+        found = sum(outcome["found"] for outcome in done.values())
+        key = await self._journal.key()
+        audit_details = {"request": entry.id, "found": found, "keys": len(destroyed)}
+        try:
+            async with needs(privacy.ledger, "transactions").transaction() as tx:
+                audit = await privacy.ledger_log.append(
+                    tx, action="erasure_completed", handle=handle, details=audit_details
+                )
+                certificate = Certificate.issue(
+                    privacy.signer,
+                    "erased",
+                    {
+                        "organisation": privacy.organisation,
+                        "request": entry.id,
+                        "subject": entry.subject,
+                        "received": entry.received.isoformat(),
+                        "deadline": entry.deadline.isoformat(),
+                        "completed": completed,
+                        "stores": [{"dataset": label, **outcome} for label, outcome in done.items()],
+                        "keys": [_key(d) for d in destroyed],
+                        "audit": audit,
+                        "claims": list(ERASED_CLAIMS),
+                        "limits": list(ERASED_LIMITS),
+                    },
+                )
+                if not await self._journal.close(entry, completed, certificate.to_json(), tx, key=key):
+                    raise _ClosedByAnotherError
+            return Done(_message(done), completed, certificate)
+        except _ClosedByAnotherError:
+            pass
+        signed = await self.certificate(entry.id)
+        if signed is None:
+            raise ErasureIncomplete(f"the erasure {entry.id} is no longer in the journal", Receipt(entry.id, done))
+        return Done(_message(done), str(signed.body["completed"]), signed)
+
+
+class _ClosedByAnotherError(Exception):
+    """Another process has closed the request: what this one was about to write is undone."""
+
+
+async def _in_order(stores: Sequence[PersonalStore], waiting: dict[str, str]) -> list[PersonalStore]:
+    """The stores, those whose rows refer to another's before it: a row goes after what refers to it."""
+    refers: dict[str, set[str]] = {}
+    known: dict[str, PersonalStore] = {}
+    by_table = {(store.dataset.database, store.dataset.table): store.dataset.label for store in stores}
+    for store in stores:
+        label = store.dataset.label
+        try:
+            rows = await store.rows() if await store.exists() else None
+        except DatavernError as error:
+            waiting[label] = _why(error)
+            continue
+        known[label] = store
+        for place in rows.store.referenced_by if rows is not None else ():
+            other = by_table.get((store.dataset.database, place.rpartition(".")[0]))
+            if other is not None and other != label:
+                refers.setdefault(label, set()).add(other)
+    ordered: list[PersonalStore] = []
+    seen: set[str] = set()
+
+    def visit(label: str) -> None:
+        if label in seen or label not in known:
+            return
+        seen.add(label)
+        for other in sorted(refers.get(label, ())):
+            visit(other)
+        ordered.append(known[label])
+
+    for label in known:
+        visit(label)
+    return ordered
+
+
+def _why(error: DatavernError) -> str:
+    return f"{type(error).__name__}: {error}"
+
+
+def _key(destroyed: Destroyed) -> dict[str, Any]:
+    return {"id": destroyed.key_id.hex(), "dataset": destroyed.dataset, "at": destroyed.destroyed_at}
+
+
+def _message(done: Mapping[str, Mapping[str, Any]]) -> str:
+    found = sum(outcome["found"] for outcome in done.values())
+    if not found:
+        return "Nothing was found about this subject; whatever may come from earlier copies is refused."
+    datasets = sum(1 for outcome in done.values() if outcome["found"])
+    kept = sorted(
+        ((k["until"], k["why"], k["rows"]) for outcome in done.values() for k in outcome["kept"]), reverse=True
+    )
+    message = f"Erased: {_rows(found - sum(rows for _, _, rows in kept))}, in {datasets} dataset{'s'[: datasets > 1]}."
+    if kept:
+        until, why, _ = kept[0]
+        message += f" Kept because the law says so ({why}): {_rows(sum(rows for _, _, rows in kept))}, until {until}."
+    return message
+
+
+def _rows(number: int) -> str:
+    return "1 row" if number == 1 else f"{number} rows"

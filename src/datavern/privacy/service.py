@@ -1,0 +1,263 @@
+"""Privacy, wired together: what a manager with keys gives its callers and its providers."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from datavern.audit.log import AuditLog
+from datavern.audit.service import Audit
+from datavern.contracts.errors import ConfigurationError, ConsentRequired, DatavernError
+from datavern.contracts.subjects import canonical_subject
+from datavern.contracts.values import timestamp
+from datavern.crypto.keyring import Keyring
+from datavern.crypto.keystore import KeyStore
+from datavern.crypto.life import KeyLife
+from datavern.privacy.consent import Consents
+from datavern.privacy.datamap import OWN_DATASETS, DataMap, Dataset, Field
+from datavern.privacy.journal import Steps
+from datavern.privacy.personal import PersonalStore
+from datavern.privacy.requests import SubjectRequests
+from datavern.privacy.residency import Residency
+
+if TYPE_CHECKING:
+    from datavern.contracts.capabilities import Provider
+    from datavern.crypto.signing import Signer
+    from datavern.privacy.consent import Consent
+    from datavern.privacy.shape import DDL
+
+__all__ = ["PERSONAL_DATA", "Privacy", "Site"]
+
+PERSONAL_DATA = "personal_data"
+"""The built-in table, for personal data without a table of its own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """What Datavern keeps in a database that holds datasets: each commits with the rows beside it.
+
+    Attributes:
+        provider: the database.
+        life: which keys live.
+        log: its audit log.
+        steps: the steps of subject requests that were done here.
+    """
+
+    provider: Provider
+    life: KeyLife
+    log: AuditLog
+    steps: Steps
+
+
+class Privacy:
+    """Keys, consents, audit, personal data and subject requests over the databases of one manager.
+
+    Args:
+        databases: name → provider.
+        data_map: which personal data lies where; nothing but the built-in table when None.
+        keyring: where the keys are: ``file:keys``.
+        ledger: name of the database that holds Datavern's own tables.
+        organisation: who is responsible for the data, as it stands on certificates.
+
+    Attributes:
+        keys: the key store.
+        ledger: the database that holds Datavern's own tables.
+        ledger_name: its name in the manager.
+        organisation: as given.
+    """
+
+    def __init__(
+        self,
+        databases: Mapping[str, Provider],
+        *,
+        data_map: DataMap | None = None,
+        keyring: str,
+        ledger: str,
+        organisation: str = "",
+    ) -> None:
+        self._databases = databases
+        self._data_map = data_map if data_map is not None else DataMap()
+        self._keyring = Keyring.from_url(keyring)
+        self.ledger_name = ledger
+        self.ledger = databases[ledger]
+        self.organisation = organisation
+        self.keys = KeyStore(self._keyring, self.ledger)
+        self._sites: dict[str, Site] = {}
+        self._stores: dict[str, PersonalStore] = {}
+        self._own: dict[str, PersonalStore] = {}
+        self._open = False
+        self._consents: Consents
+        self._audit: Audit
+        self._requests: SubjectRequests
+
+    async def open(self) -> None:
+        """Open the keys, make Datavern's own tables, and finish what a crash left open. Idempotent.
+
+        The databases are connected. A database that cannot hold Datavern's tables is passed over.
+
+        Raises:
+            ConfigurationError: the key ring is missing, readable by others, of a later version, or another than the
+                key store's.
+        """
+        if self._open:
+            return
+        await self._keyring.open()
+        await self.keys.open()
+        signer = self._keyring.signer
+        for name, provider in self._databases.items():
+            capabilities = provider.capabilities
+            if capabilities.ledger is None or capabilities.transactions is None:
+                continue
+            log = AuditLog(provider, signer, origin=f"datavern/{self._keyring.ring_id}/{name}")
+            site = Site(provider, KeyLife(provider), log, Steps(provider))
+            await site.life.open()
+            await site.log.open()
+            await site.steps.open()
+            self._sites[name] = site
+        self._consents = Consents(self.ledger, self.keys, self.ledger_log)
+        await self._consents.open()
+        self._audit = Audit({name: site.log for name, site in self._sites.items()}, self.ledger_name, self.keys)
+        for dataset in self._data_map:
+            self._stores[dataset.name] = self._store(dataset)
+        for name in self._sites:
+            mapped = {dataset.table for dataset in self._data_map.of_database(name)}
+            if PERSONAL_DATA not in mapped:
+                self._own[name] = self._store(_personal_data(name))
+        for store in self._stores.values():
+            await _warm(store)
+        self._requests = SubjectRequests(self)
+        self._open = True
+        await self._requests.resume()
+
+    async def close(self) -> None:
+        """Drop the keys. Idempotent. The databases stay open: they are the manager's."""
+        self._open = False
+        await self._keyring.close()
+
+    # ---- what the manager offers ------------------------------------------------------------------------------------
+
+    @property
+    def consents(self) -> Consents:
+        """Consent: grant, withdraw, list."""
+        return self._consents
+
+    @property
+    def audit(self) -> Audit:
+        """The audit log: record, seal, verify, prove."""
+        return self._audit
+
+    @property
+    def requests(self) -> SubjectRequests:
+        """Requests of the people that the data is about."""
+        return self._requests
+
+    def personal(self, dataset: str) -> PersonalStore:
+        """The rows of a dataset, sealed and opened.
+
+        Raises:
+            ConfigurationError: the data map has no dataset of that name.
+        """
+        found = self._stores.get(dataset)
+        return found if found is not None else self._stores[self._data_map[dataset].name]
+
+    async def prepare(self, dataset: str) -> DDL:
+        """Make the dataset's table fit the data map; what was run. Idempotent."""
+        return await self.personal(dataset).prepare()
+
+    async def store_personal_data(self, provider: Provider, data: Mapping[str, Any], consent: Consent | str) -> str:
+        """Seal `data` and keep it in the provider's built-in ``personal_data`` table; the new row's id.
+
+        It is part of access and erasure requests like any dataset. What is stored here stays in Norway: a provider
+        elsewhere is refused.
+
+        Args:
+            provider: one of the manager's.
+            data: what to keep; ``user_id`` (or ``subject``) says whose it is. The rest is sealed as one value.
+            consent: a consent of that subject, to any purpose, or its id.
+
+        Raises:
+            ConsentRequired: no consent was given, or it does not hold.
+            ConfigurationError: nobody is named, or a value that JSON does not have.
+            ResidencyViolation: the provider, or the ledger, is not in Norway.
+        """
+        name = next((name for name, known in self._databases.items() if known is provider), "")
+        store = self._own.get(name)
+        if store is None:
+            raise ConfigurationError(
+                f"{name or provider.name}: {PERSONAL_DATA} is a dataset of the data map here: write to that, "
+                if name in self._sites
+                else f"{name or provider.name}: has no built-in table {PERSONAL_DATA} in this manager"
+            )
+        naming = next((key for key in ("user_id", "subject") if data.get(key) is not None), None)
+        if naming is None:
+            raise ConfigurationError("store_personal_data: user_id is missing; it says whose data it is")
+        if consent is None:
+            raise ConsentRequired(f"{store.dataset.label}: no consent was given, and the write needs one")
+        for place in (provider, self.ledger):
+            Residency().validate(store.dataset.classification, place.location)
+        subject = canonical_subject(data[naming])
+        if not await store.exists():
+            await store.prepare()
+        id_ = str(uuid.uuid4())
+        row = {
+            "id": id_,
+            "user_id": subject,
+            "data": {key: value for key, value in data.items() if key != naming},
+            "consent_id": consent if isinstance(consent, str) else consent.id,
+            "created_at": timestamp(),
+        }
+        await store.insert(row, consent=consent)
+        return id_
+
+    # ---- what requests need -----------------------------------------------------------------------------------------
+
+    @property
+    def signer(self) -> Signer:
+        """Signs certificates in the organisation's name."""
+        return self._keyring.signer
+
+    @property
+    def ledger_log(self) -> AuditLog:
+        """The ledger's audit log."""
+        return self._sites[self.ledger_name].log
+
+    def site(self, database: str) -> Site:
+        """What Datavern keeps in that database."""
+        return self._sites[database]
+
+    async def stores(self) -> list[PersonalStore]:
+        """Every dataset that is about people, and the built-in tables that are there."""
+        about_people = [store for store in self._stores.values() if store.dataset.subject is not None]
+        return about_people + [store for store in self._own.values() if await store.exists()]
+
+    def _store(self, dataset: Dataset) -> PersonalStore:
+        site = self._sites[dataset.database]
+        return PersonalStore(
+            dataset, site.provider, keys=self.keys, life=site.life, log=site.log, consents=self._consents
+        )
+
+
+def _personal_data(database: str) -> Dataset:
+    return Dataset(
+        OWN_DATASETS + PERSONAL_DATA,
+        database=database,
+        store=PERSONAL_DATA,
+        subject="user_id",
+        erasure="delete",
+        fields={
+            "data": Field(sealed=True),
+            "consent_id": Field(),
+            "created_at": Field(),
+        },
+    )
+
+
+async def _warm(store: PersonalStore) -> None:
+    """Read the schema and the lookup keys ahead: the first use may stand in a transaction, where neither belongs."""
+    try:
+        if await store.exists():
+            await store.rows()
+    except DatavernError:
+        return  # told when the dataset is used, with what to do about it
