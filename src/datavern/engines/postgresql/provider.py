@@ -24,8 +24,10 @@ from datavern.contracts.regions import locate
 from datavern.contracts.values import Health, Location, Parameters, PoolStats, Row
 from datavern.engines.postgresql.connection import PostgreSQLConnector
 from datavern.engines.postgresql.errors import Fault, fault
+from datavern.engines.postgresql.ledger import PostgreSQLLedger
 from datavern.engines.postgresql.settings import PostgreSQLSettings, merged
 from datavern.engines.postgresql.statements import Effect, effect
+from datavern.engines.postgresql.subjects import PostgreSQLSubjects
 from datavern.engines.postgresql.transaction import (
     PostgreSQLTransaction,
     RowStream,
@@ -127,6 +129,12 @@ class PostgreSQLProvider:
         self._connecting = asyncio.Lock()
         self._pool: Any = _NotOpen(self.name)
         self._effects: dict[str, Effect] = {}
+        self._capabilities = Capabilities(
+            session=self,
+            transactions=self,
+            subjects=PostgreSQLSubjects(self),
+            ledger=PostgreSQLLedger(self),
+        )
 
     @classmethod
     def from_url(cls, url: str, **settings: Any) -> Self:
@@ -167,7 +175,7 @@ class PostgreSQLProvider:
     @property
     def capabilities(self) -> Capabilities:
         """What it can do."""
-        return Capabilities(session=self, transactions=self)
+        return self._capabilities
 
     @property
     def encrypted(self) -> bool:
