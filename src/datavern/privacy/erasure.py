@@ -232,7 +232,7 @@ class Erasures:
                     },
                 )
                 if not await self._journal.close(entry, completed, certificate.to_json(), tx, key=key):
-                    raise _ClosedByAnotherError
+                    raise _ClosedByAnotherError  # noqa: TRY301  (it rolls the transaction back)
             return Done(_message(done), completed, certificate)
         except _ClosedByAnotherError:
             pass
@@ -290,7 +290,7 @@ def _key(destroyed: Destroyed) -> dict[str, Any]:
 def _message(done: Mapping[str, Mapping[str, Any]]) -> str:
     found = sum(outcome["found"] for outcome in done.values())
     if not found:
-        return "Nothing was found about this subject; whatever may come from earlier copies is refused."
+        return "Nothing was found about this subject."
     datasets = sum(1 for outcome in done.values() if outcome["found"])
     kept = sorted(
         ((k["until"], k["why"], k["rows"]) for outcome in done.values() for k in outcome["kept"]), reverse=True
