@@ -107,6 +107,9 @@ class SQLiteTransaction(Statements):
             self._lanes.loop.create_future(), tidy, None, None, owner=owner, prefix=self._take_prefix(), ends=how
         )
         owner.jobs.append(job)
+        owner.task = (
+            None  # it has let go: its next statement waits its turn like any other, even before the lane has ended
+        )
         lane = self._reader or self._lanes.writer
         lane.wake()
         return job
