@@ -126,6 +126,7 @@ class Column:
         nullable: whether it takes NULL.
         primary_key: 1-based position in the primary key, or 0.
         default: whether the engine fills it in when an insert leaves it out.
+        bits: of a whole-number column: how many it holds, sign included; None where that is 64, or it is none.
     """
 
     name: str
@@ -133,6 +134,7 @@ class Column:
     nullable: bool = True
     primary_key: int = 0
     default: bool = False
+    bits: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,6 +30,8 @@ _HELD_BY: dict[str, frozenset[str]] = {
     "json": frozenset({"jsonb", "json"}),
 }
 
+_BITS = {"smallint": 16, "integer": 32}
+
 _TABLE = """
 SELECT c.oid FROM pg_catalog.pg_class c
 WHERE c.oid = pg_catalog.to_regclass($1::text) AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
@@ -111,6 +113,7 @@ class PostgreSQLSubjects(RelationalSubjects):
                 nullable=not row["filled"],
                 primary_key=row["place"],
                 default=row["has_default"],
+                bits=_BITS.get(row["type"]),
             )
             for row in await session.query(_COLUMNS, [table])
         )
