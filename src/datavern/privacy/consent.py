@@ -106,7 +106,7 @@ class Consents:
             raise ConfigurationError("purpose: expected text, such as customer-account")
         if expires is not None and expires.tzinfo is None:
             raise ConfigurationError("expires: expected a moment with its time zone, such as datetime.now(UTC)")
-        handle = await self._keys.handle(person)
+        handle = await self._keys.handle(person, session=transaction)
         actor = current_actor()
         granted = now()
         consent = Consent(secrets.token_hex(16), person, purpose, granted, expires, None, version, actor)

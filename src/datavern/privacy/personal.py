@@ -95,7 +95,8 @@ class PersonalStore:
         Raises:
             ConfigurationError: a column is there with a type that cannot hold what it must.
         """
-        ran = await needs(self._provider, "subjects").prepare(shape_of(self.dataset))
+        subjects = needs(self._provider, "subjects")
+        ran = await subjects.prepare(shape_of(self.dataset, await subjects.describe(self._table)))
         self._loaded = None
         await self.rows()
         return DDL(ran)

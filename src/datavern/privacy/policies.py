@@ -20,7 +20,7 @@ from datavern.contracts.values import timestamp
 from datavern.crypto.sealed import new_row_tag
 from datavern.privacy.datamap import ERASED_AT, RETAINED_UNTIL, ROW_TAG
 from datavern.privacy.retention import Period
-from datavern.privacy.rows import RETENTION
+from datavern.privacy.rows import RETENTION, is_whole
 
 if TYPE_CHECKING:
     from datavern.contracts.capabilities import Column, Transaction
@@ -282,10 +282,8 @@ def _pseudonym(column: Column | None) -> Any:
     kind = "" if column is None else column.type
     if kind == "uuid":
         return str(uuid.uuid4())
-    if kind in ("bigint", "int8"):
-        return -1 - secrets.randbelow(2**63 - 1)
-    if "int" in kind and "point" not in kind and "interval" not in kind:
-        return -1 - secrets.randbelow(2**31 - 1)
+    if column is not None and is_whole(kind):
+        return -1 - secrets.randbelow((1 << (column.bits or 64) - 1) - 1)
     return _text() if kind == "text" or "char" in kind else None
 
 

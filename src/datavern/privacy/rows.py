@@ -22,9 +22,14 @@ __all__ = ["RETENTION", "Rows", "fit"]
 RETENTION = "#retention"
 """What follows a dataset's name in the name of the keys that its retained rows are sealed under."""
 _WHOLE = re.compile(r"-?[0-9]{1,19}")
-_SIGNED_64 = 1 << 63
+_NO_NUMBER = 1 << 63  # past what any column holds
 _ID_TYPES = frozenset({int, str})
 _OTHER_ID_TYPES = frozenset({"UUID", "ObjectId"})
+
+
+def is_whole(kind: str) -> bool:
+    """Whether a column of that type holds whole numbers."""
+    return "int" in kind and "point" not in kind and "interval" not in kind
 
 
 def fit(column: Column | None, value: Any) -> Any:
@@ -38,12 +43,13 @@ def fit(column: Column | None, value: Any) -> Any:
         ValueError: no value of that type is this id, so that no row can have it. The id is not in the message.
     """
     kind = "" if column is None else column.type
-    if "int" in kind and "point" not in kind and "interval" not in kind:
+    if is_whole(kind):
         if type(value) is not int:
             text = canonical_subject(value)
-            value = int(text) if _WHOLE.fullmatch(text) and str(int(text)) == text else _SIGNED_64
-        if not -_SIGNED_64 <= value < _SIGNED_64:
-            raise ValueError("not a 64-bit whole number")
+            value = int(text) if _WHOLE.fullmatch(text) and str(int(text)) == text else _NO_NUMBER
+        bits = 64 if column is None or column.bits is None else column.bits
+        if not -(1 << bits - 1) <= value < 1 << bits - 1:
+            raise ValueError(f"not a whole number of {bits} bits")
         return value
     if kind == "uuid":
         import uuid  # noqa: PLC0415  (few tables have such a column)

@@ -8,6 +8,7 @@ from datavern.contracts.capabilities import Shape, ShapeColumn
 from datavern.privacy.datamap import ERASED_AT, RETAINED_UNTIL, ROW_TAG
 
 if TYPE_CHECKING:
+    from datavern.contracts.capabilities import Store
     from datavern.privacy.datamap import Dataset
 
 __all__ = ["DDL", "shape_of"]
@@ -22,8 +23,14 @@ class DDL(list[str]):
         return "\n".join(f"{statement};" for statement in self)
 
 
-def shape_of(dataset: Dataset) -> Shape:
-    """What a dataset needs of its table: its key, its subject, its fields, and the columns that sealing adds."""
+def shape_of(dataset: Dataset, store: Store | None) -> Shape:
+    """What a dataset needs of its table: its key, its subject, its fields, and the columns that sealing adds.
+
+    Args:
+        dataset: the data map's entry.
+        store: the table as it stands, or None. Columns that are there and are not sealed are the application's own
+            affair: they are left out.
+    """
     columns: dict[str, ShapeColumn] = {}
     fields = dataset.fields
     for name in dataset.keys:
@@ -45,4 +52,7 @@ def shape_of(dataset: Dataset) -> Shape:
         columns[ERASED_AT] = ShapeColumn(ERASED_AT, "text")
     if dataset.erasure == "retain":
         columns[RETAINED_UNTIL] = ShapeColumn(RETAINED_UNTIL, "text", indexed=True)
+    if store is not None:
+        ours = {*dataset.sealed, *dataset.lookups.values(), ROW_TAG, ERASED_AT, RETAINED_UNTIL}
+        columns = {name: c for name, c in columns.items() if name in ours or store.column(name) is None}
     return Shape(dataset.table, tuple(columns.values()), dataset.keys)
