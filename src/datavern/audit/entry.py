@@ -22,7 +22,8 @@ COLUMNS: Final = ("seq", "entry_id", "era", "stamp", "at", "action", "actor", "h
 
 _quote: Callable[[str], str] = encode_basestring
 _PREFIX: Final = "\0\1"  # RFC 6962's mark of a leaf, and the version of the form
-_ELEVEN: Final = re.compile(r"(?<![0-9])[0-9]{6}[ -]?[0-9]{5}(?![0-9])")
+# Eleven digits as a word of their own: within a random handle or id (hexadecimal) they are there by chance.
+_ELEVEN: Final = re.compile(r"(?<![0-9A-Za-z])[0-9]{6}[ -]?[0-9]{5}(?![0-9A-Za-z])")
 _UNREADABLE: Final = b"\0\xff"  # begins no canonical form
 
 
