@@ -72,6 +72,8 @@ class Lane(threading.Thread):
         with self._guard:
             if self.ended or (job is not None and self.current is not job):
                 return False
+            if self.connection is None:  # the thread has only just begun: it sees that it was stopped
+                return False
             self.connection.interrupt()
             return True
 
