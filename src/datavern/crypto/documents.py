@@ -1,0 +1,118 @@
+"""Sealed documents (FORMAT.md, 10): a body sealed as one value, with what stands beside it in the clear bound to it."""
+
+from __future__ import annotations
+
+import os
+from typing import Final
+
+from cryptography.exceptions import InvalidTag
+
+from datavern.contracts.errors import ConfigurationError, DecryptionFailed
+from datavern.crypto.sealed import KEY_ID, DataKey, block, text_block
+
+__all__ = ["DocumentSealer", "Labels"]
+
+_HEAD: Final = 1 + KEY_ID
+_NO_FIELD: Final = b"\x00\x00"  # text("") where a sealed field has its name: no field has an empty one
+_FORMS: Final = {True: b"\x06", False: b"\x05"}  # by whether the key is a dataset's own
+_urandom = os.urandom
+
+
+class Labels:
+    """What stands in the clear beside a sealed body, in the one way of writing it that is authenticated.
+
+    Args:
+        classification: the classification's name.
+        location: the location's name.
+        created_at: milliseconds since 1970-01-01 in UTC.
+        created_by: who wrote it, or None when nobody said.
+        subject_tag: how the key store names the subject, or None for data about nobody.
+        identity: what identifies the document in its store, in the store's own encoding.
+    """
+
+    __slots__ = ("bytes", "subject_tag")
+
+    def __init__(
+        self,
+        *,
+        classification: str,
+        location: str,
+        created_at: int,
+        created_by: str | None,
+        subject_tag: bytes | None,
+        identity: bytes,
+    ) -> None:
+        self.subject_tag = subject_tag
+        by = b"\x00" if created_by is None else b"\x01" + text_block(created_by)
+        self.bytes = b"".join(
+            (
+                text_block(classification),
+                text_block(location),
+                created_at.to_bytes(8, "big", signed=True),
+                by,
+                block(subject_tag or b""),
+                identity,
+            )
+        )
+
+
+class DocumentSealer:
+    """Seals and opens the bodies of one dataset's documents.
+
+    Args:
+        dataset: its id.
+    """
+
+    __slots__ = ("_begin", "dataset")
+
+    def __init__(self, dataset: str) -> None:
+        self.dataset = dataset
+        self._begin = text_block(dataset) + _NO_FIELD
+
+    def seal(self, key: DataKey, labels: Labels, body: bytes) -> bytes:
+        """The sealed body.
+
+        Args:
+            key: of the document's subject in this dataset, or the dataset's own.
+            labels: what is bound to it.
+            body: the document in its store's own encoding.
+
+        Raises:
+            ConfigurationError: the key is of another dataset, or of another subject than the labels name.
+        """
+        if key.dataset != self.dataset or key.subject_tag != labels.subject_tag:
+            raise ConfigurationError(f"{self.dataset}: sealing a document needs its subject's key of this dataset")
+        head = _FORMS[key.subject_tag is None] + key.id
+        nonce = _urandom(key.nonce_size)
+        return head + nonce + key.encrypt(nonce, body, self._begin + head + labels.bytes)
+
+    @staticmethod
+    def key_id(sealed: bytes) -> bytes:
+        """The id of the key that a sealed body names.
+
+        Raises:
+            DecryptionFailed: it is no sealed body.
+        """
+        if len(sealed) <= _HEAD or sealed[0] not in (5, 6):
+            raise DecryptionFailed
+        return bytes(sealed[1:_HEAD])
+
+    def open(self, key: DataKey, labels: Labels, sealed: bytes) -> bytes:
+        """The body.
+
+        Args:
+            key: the one that the sealed body names (`key_id`).
+            labels: as they stand beside it now.
+            sealed: the sealed body.
+
+        Raises:
+            DecryptionFailed: it was not sealed with these labels in this dataset for this person, or was changed.
+        """
+        head = _FORMS[key.subject_tag is None] + key.id
+        end = _HEAD + key.nonce_size
+        if sealed.startswith(head) and key.dataset == self.dataset and key.subject_tag == labels.subject_tag:
+            try:
+                return key.decrypt(sealed[_HEAD:end], sealed[end:], self._begin + head + labels.bytes)
+            except (InvalidTag, ValueError):
+                pass
+        raise DecryptionFailed

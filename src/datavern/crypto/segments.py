@@ -1,0 +1,210 @@
+"""Sealed streams (FORMAT.md, 11): data of any length in constant memory; what comes out was not cut or reordered.
+
+A stream has a key of its own, drawn at random and sealed under the subject's or the dataset's key. The construction is
+STREAM (Hoang, Reyhanitabar, Rogaway, Vizár: Online Authenticated-Encryption and its Nonce-Reuse Misuse-Resistance,
+CRYPTO 2015) with the nonces of the age format.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Final
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from datavern.contracts.errors import ConfigurationError, DecryptionFailed
+from datavern.crypto.documents import Labels
+from datavern.crypto.sealed import KEY, KEY_ID, DataKey, text_block
+
+__all__ = ["SEGMENT", "TAG", "StreamOpener", "StreamSealer", "plain_length"]
+
+SEGMENT: Final = 65_536
+"""Bytes of plaintext in every segment but the last."""
+TAG: Final = 16
+
+_HEAD: Final = 1 + KEY_ID
+_NO_FIELD: Final = b"\x00\x00"
+_FORMS: Final = {True: b"\x08", False: b"\x07"}
+_MORE, _LAST = b"\x00", b"\x01"
+
+
+def _header_size(form: int) -> int:
+    """How long a header is; 0 when no stream begins with that byte."""
+    nonce = {7: 12, 8: 24}.get(form)
+    return 0 if nonce is None else _HEAD + nonce + KEY + TAG
+
+
+def plain_length(form: int, sealed: int) -> int:
+    """How many bytes a sealed stream of `sealed` bytes, beginning with the byte `form`, holds.
+
+    Raises:
+        DecryptionFailed: no stream has that form or length.
+    """
+    body = sealed - _header_size(form)
+    full, rest = divmod(body, SEGMENT + TAG)
+    if _header_size(form) == 0 or body < TAG or 0 < rest < TAG or (rest == TAG and full):
+        raise DecryptionFailed
+    return body - TAG * (full + (rest > 0))
+
+
+class _Segments:
+    """The cipher of one stream, and where it stands."""
+
+    __slots__ = ("_cipher", "counter")
+
+    def __init__(self, file_key: bytes) -> None:
+        self._cipher = AESGCM(file_key)
+        self.counter = 0
+
+    def nonce(self, flag: bytes) -> bytes:
+        nonce = self.counter.to_bytes(11, "big") + flag
+        self.counter += 1
+        return nonce
+
+    def seal(self, data: bytes, flag: bytes) -> bytes:
+        return self._cipher.encrypt(self.nonce(flag), data, None)
+
+    def open(self, data: bytes, flag: bytes) -> bytes:
+        try:
+            return self._cipher.decrypt(self.nonce(flag), data, None)
+        except (InvalidTag, ValueError):
+            pass
+        raise DecryptionFailed
+
+
+class StreamSealer:
+    """Seals one stream: write `header` first, then what `update` gives, then what `finish` gives.
+
+    Args:
+        dataset: the dataset's id.
+        key: of the stream's subject in this dataset, or the dataset's own.
+        labels: what is bound to it.
+
+    Attributes:
+        header: what the sealed stream begins with.
+
+    Raises:
+        ConfigurationError: the key is of another dataset, or of another subject than the labels name.
+    """
+
+    __slots__ = ("_finished", "_pending", "_segments", "header")
+
+    def __init__(self, dataset: str, key: DataKey, labels: Labels) -> None:
+        if key.dataset != dataset or key.subject_tag != labels.subject_tag:
+            raise ConfigurationError(f"{dataset}: sealing a stream needs its subject's key of this dataset")
+        file_key, nonce = os.urandom(KEY), os.urandom(key.nonce_size)
+        head = _FORMS[key.subject_tag is None] + key.id
+        associated = text_block(dataset) + _NO_FIELD + head + labels.bytes
+        self.header = head + nonce + key.encrypt(nonce, file_key, associated)
+        self._segments = _Segments(file_key)
+        self._pending = bytearray()
+        self._finished = False
+
+    def update(self, data: bytes) -> bytes:
+        """Take more of the plaintext; the segments that are complete by it, possibly none."""
+        if self._finished:
+            raise ValueError("the stream is finished")
+        pending = self._pending
+        pending += data
+        if len(pending) <= SEGMENT:  # whether a full segment is the last is known only when more has come
+            return b""
+        out, at = [], 0
+        while len(pending) - at > SEGMENT:
+            out.append(self._segments.seal(bytes(pending[at : at + SEGMENT]), _MORE))
+            at += SEGMENT
+        del pending[:at]
+        return b"".join(out)
+
+    def finish(self) -> bytes:
+        """The last segment. It says that it is the last."""
+        if self._finished:
+            raise ValueError("the stream is finished")
+        self._finished = True
+        return self._segments.seal(bytes(self._pending), _LAST)
+
+
+class StreamOpener:
+    """Opens one stream: give it the sealed bytes as they come, in pieces of any size.
+
+    What `update` returns is authenticated and in its place; that nothing is missing at the end is known when `finish`
+    has returned, and not before.
+
+    Args:
+        dataset: the dataset's id.
+        labels: as they stand beside the stream now.
+    """
+
+    __slots__ = ("_dataset", "_labels", "_pending", "_segments")
+
+    def __init__(self, dataset: str, labels: Labels) -> None:
+        self._dataset = dataset
+        self._labels = labels
+        self._pending = bytearray()
+        self._segments: _Segments | None = None
+
+    @staticmethod
+    def key_id(header: bytes) -> bytes:
+        """The id of the key that a stream names, from its first 17 bytes or more.
+
+        Raises:
+            DecryptionFailed: no stream begins like this.
+        """
+        if len(header) < _HEAD or not _header_size(header[0]):
+            raise DecryptionFailed
+        return bytes(header[1:_HEAD])
+
+    def begin(self, key: DataKey, data: bytes) -> None:
+        """Open the header, which is at the beginning of `data`; the rest of it is kept for `update`.
+
+        Raises:
+            DecryptionFailed: the key or the labels are not the stream's, or it was changed, or is too short.
+        """
+        head = _FORMS[key.subject_tag is None] + key.id
+        size = _header_size(head[0])
+        end = _HEAD + key.nonce_size
+        if (
+            len(data) >= size
+            and data.startswith(head)
+            and key.dataset == self._dataset
+            and key.subject_tag == self._labels.subject_tag
+        ):
+            associated = text_block(self._dataset) + _NO_FIELD + head + self._labels.bytes
+            try:
+                self._segments = _Segments(key.decrypt(data[_HEAD:end], data[end:size], associated))
+            except (InvalidTag, ValueError):
+                self._segments = None
+        if self._segments is None:
+            raise DecryptionFailed
+        self._pending += data[size:]
+
+    def update(self, data: bytes = b"") -> bytes:
+        """Take more of the sealed stream; the plaintext that is certain by it, possibly none.
+
+        Raises:
+            DecryptionFailed: a segment was changed, or does not stand in its place.
+        """
+        if self._segments is None:
+            raise ValueError("begin comes first")
+        pending = self._pending
+        pending += data
+        out, at, size = [], 0, SEGMENT + TAG
+        while len(pending) - at > size:
+            out.append(self._segments.open(bytes(pending[at : at + size]), _MORE))
+            at += size
+        del pending[:at]
+        return b"".join(out)
+
+    def finish(self) -> bytes:
+        """The last of the plaintext, when the stream ends here.
+
+        Raises:
+            DecryptionFailed: it does not: something is missing at the end, or was added.
+        """
+        if self._segments is None:
+            raise ValueError("begin comes first")
+        rest, first = bytes(self._pending), self._segments.counter == 0
+        self._pending.clear()
+        if len(rest) == TAG and not first:  # an empty last segment stands in an empty stream alone
+            raise DecryptionFailed
+        return self._segments.open(rest, _LAST)
