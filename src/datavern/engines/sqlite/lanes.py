@@ -70,7 +70,7 @@ class Lane(threading.Thread):
     def interrupt(self, job: Job | None) -> bool:
         """Interrupt `job`, or whatever runs when None. False when it does not run, or must not be interrupted."""
         with self._guard:
-            if self.ended or (job is not None and self.current is not job):
+            if self.ended or self.connection is None or (job is not None and self.current is not job):
                 return False
             if self.connection is None:  # the thread has only just begun: it sees that it was stopped
                 return False
