@@ -72,8 +72,6 @@ class Lane(threading.Thread):
         with self._guard:
             if self.ended or self.connection is None or (job is not None and self.current is not job):
                 return False
-            if self.connection is None:  # the thread has only just begun: it sees that it was stopped
-                return False
             self.connection.interrupt()
             return True
 
