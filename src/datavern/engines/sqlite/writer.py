@@ -38,6 +38,7 @@ class Writer(Lane):
         self.owner: Owner | None = None
         self.commits = 0
         self._held: Job | None = None
+        self._refused: list[tuple[asyncio.Future[Any], None, BaseException]] = []
         self._looking = False
 
     # ---- on the loop ------------------------------------------------------------------------------------------------
@@ -165,10 +166,12 @@ class Writer(Lane):
         while following is not None:
             if not self._in_savepoint(following, kept) and not connection.in_transaction:
                 self._one_by_one(kept)  # the engine gave up the whole transaction: not the others' fault
-                self.flush()
-                return
+                break
             following = self._next(len(kept), until)
-        self._commit(kept)
+        else:
+            self._commit(kept)
+        done.extend(self._refused)
+        self._refused.clear()
         self.flush()
 
     def _in_savepoint(self, job: Job, kept: list[tuple[Job, Any]]) -> bool:
@@ -184,7 +187,9 @@ class Writer(Lane):
             if kept:
                 connection.execute("RELEASE operation")
         except BaseException as error:  # noqa: BLE001  (whatever it is, it belongs to the job's caller)
-            self.lanes.done.append((job.future, None, self.failure(error, job)))
+            # Told after the commit, as the successes are: it may be refused for a row that the group has just written,
+            # and whoever looks for that row must find it.
+            self._refused.append((job.future, None, self.failure(error, job)))
             self._undo("operation" if kept else None)
             return False
         kept.append((job, result))
