@@ -153,7 +153,7 @@ class DatabaseManager:
         """The services of a provider that is open already and belongs to no manager."""
         manager = cls({provider.name: provider}, keyring=keyring)
         await manager._open_services()
-        return manager._services()
+        return manager.services
 
     # ---- opening and closing ----------------------------------------------------------------------------------------
 
@@ -273,7 +273,13 @@ class DatabaseManager:
 
     # ---- what spans them --------------------------------------------------------------------------------------------
 
-    def _services(self) -> Privacy:
+    @property
+    def services(self) -> Privacy:
+        """Keys, audit, consents and personal data, wired together.
+
+        Raises:
+            ConfigurationError: the manager has no keyring, or is not open.
+        """
         if self._privacy is None:
             what = "open it first: async with manager" if self._keyring else "give it keyring='file:keys'"
             raise ConfigurationError(f"the manager has no keys: {what}")
@@ -289,27 +295,27 @@ class DatabaseManager:
     @property
     def consents(self) -> Consents:
         """Consent: grant, withdraw, list."""
-        return self._services().consents
+        return self.services.consents
 
     @property
     def audit(self) -> Audit:
         """The audit log: record, seal, verify, prove."""
-        return self._services().audit
+        return self.services.audit
 
     @property
     def keys(self) -> KeyStore:
         """The key store."""
-        return self._services().keys
+        return self.services.keys
 
     @property
     def subject_requests(self) -> SubjectRequests:
         """Requests of the people that the data is about."""
-        return self._services().requests
+        return self.services.requests
 
     def personal(self, dataset: str) -> PersonalStore:
         """The rows of a dataset, sealed and opened."""
-        return self._services().personal(dataset)
+        return self.services.personal(dataset)
 
     async def prepare(self, dataset: str) -> Any:
         """Make the dataset's store fit the data map, and say what was run (prints as DDL). Idempotent."""
-        return await self._services().prepare(dataset)
+        return await self.services.prepare(dataset)
