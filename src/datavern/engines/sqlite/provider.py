@@ -267,9 +267,8 @@ class SQLiteProvider(Statements):
         lanes = self._lanes
         if lanes is None:
             lanes = self._ready()
-        try:
-            kind = self._kinds[sql]
-        except (KeyError, TypeError):
+        kind = self._kinds.get(sql) if type(sql) is str else None
+        if kind is None:
             kind = self._kind(sql)
         job = Job(lanes.loop.create_future(), run, sql, parameters, kind)
         if kind is Kind.READ and lanes.shared:

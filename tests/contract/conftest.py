@@ -1,0 +1,64 @@
+"""Managers over empty databases, for the tests of what spans them."""
+
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from datavern import DatabaseManager, DataMap, Dataset, Field, Keyring
+from datavern.testing import EmptyDatabase
+
+PURPOSE = "customer-account"
+
+
+def users(**changes: Any) -> Dataset:
+    """The dataset of USAGE.md §3."""
+    settings: dict[str, Any] = {
+        "database": "main",
+        "subject": "id",
+        "classification": "CONFIDENTIAL",
+        "purposes": [PURPOSE],
+        "erasure": "anonymize",
+        "fields": {
+            "personal_number": Field(sealed=True, lookup=True, kind="fodselsnummer"),
+            "name": Field(sealed=True),
+            "email": Field(sealed=True, lookup=True),
+        },
+    }
+    return Dataset("users", **{**settings, **changes})
+
+
+@pytest.fixture
+async def keyring(tmp_path: Path) -> str:
+    """The URL of a new key ring."""
+    url = f"file:{tmp_path / 'keys'}"
+    ring = await Keyring.create(url)
+    await ring.close()
+    return url
+
+
+@pytest.fixture
+def managed(database: EmptyDatabase, keyring: str) -> Callable[..., DatabaseManager]:
+    """Makes a manager, not open, over the empty database; `main` in it unless `databases` says otherwise."""
+
+    def make(*datasets: Dataset, **settings: Any) -> DatabaseManager:
+        databases = settings.pop("databases", None) or {"main": database.provider(location="norway")}
+        given = {"keyring": keyring, "ledger": "main", "organisation": "Eksempel kommune", **settings}
+        return DatabaseManager(databases, data_map=DataMap(datasets), **given)
+
+    return make
+
+
+@pytest.fixture
+async def db(managed: Callable[..., DatabaseManager]) -> AsyncIterator[DatabaseManager]:
+    """A manager with the users of USAGE.md, prepared."""
+    async with managed(users()) as db:
+        await db.prepare("users")
+        yield db
+
+
+@pytest.fixture
+def placeholder(engine: str) -> Callable[[int], str]:
+    """How the engine writes its n-th parameter."""
+    return lambda n: f"${n}" if engine == "postgresql" else "?"
