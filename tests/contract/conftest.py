@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from speech import SPEECHES, Speech
 
 from datavern import DatabaseManager, DataMap, Dataset, Field, Keyring
 from datavern.testing import EmptyDatabase
@@ -62,3 +63,9 @@ async def db(managed: Callable[..., DatabaseManager]) -> AsyncIterator[DatabaseM
 def placeholder(engine: str) -> Callable[[int], str]:
     """How the engine writes its n-th parameter."""
     return lambda n: f"${n}" if engine == "postgresql" else "?"
+
+
+@pytest.fixture
+def sql(engine: str) -> Speech:
+    """The engine's way of saying things: ``sql("SELECT $1")``."""
+    return SPEECHES[engine]

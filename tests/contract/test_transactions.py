@@ -156,17 +156,16 @@ async def test_a_savepoint_fails_on_its_own(accounts):
 
 
 async def test_savepoints_nest(accounts):
-    async with accounts.transaction() as tx:
-        async with tx.savepoint():
-            await tx.execute("UPDATE accounts SET amount = 1 WHERE name = 'a'")
-            with pytest.raises(KeyError):
-                async with tx.savepoint():
-                    await tx.execute("UPDATE accounts SET amount = 2 WHERE name = 'a'")
-                    async with tx.savepoint():
-                        await tx.execute("UPDATE accounts SET amount = 3 WHERE name = 'a'")
-                    raise KeyError
+    async with accounts.transaction() as tx, tx.savepoint():
+        await tx.execute("UPDATE accounts SET amount = 1 WHERE name = 'a'")
+        with pytest.raises(KeyError):
             async with tx.savepoint():
-                await tx.execute("UPDATE accounts SET amount = 4 WHERE name = 'b'")
+                await tx.execute("UPDATE accounts SET amount = 2 WHERE name = 'a'")
+                async with tx.savepoint():
+                    await tx.execute("UPDATE accounts SET amount = 3 WHERE name = 'a'")
+                raise KeyError
+        async with tx.savepoint():
+            await tx.execute("UPDATE accounts SET amount = 4 WHERE name = 'b'")
     assert await amounts(accounts) == {"a": 1, "b": 4}
 
 
