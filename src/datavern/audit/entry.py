@@ -21,6 +21,9 @@ COLUMNS: Final = ("seq", "entry_id", "era", "stamp", "at", "action", "actor", "h
 """In the order of the canonical form, which is the order that every statement selects them in."""
 
 _quote: Callable[[str], str] = encode_basestring
+_encode: Callable[[Any], str] = json.JSONEncoder(
+    ensure_ascii=False, sort_keys=True, separators=(",", ":"), allow_nan=False
+).encode
 _PREFIX: Final = "\0\1"  # RFC 6962's mark of a leaf, and the version of the form
 # Eleven digits as a word of their own: within a random handle or id (hexadecimal) they are there by chance.
 _ELEVEN: Final = re.compile(r"(?<![0-9A-Za-z])[0-9]{6}[ -]?[0-9]{5}(?![0-9A-Za-z])")
@@ -81,7 +84,7 @@ def details_text(details: Mapping[str, Any] | None) -> str | None:
     if not details:
         return None
     try:
-        text = json.dumps(details, ensure_ascii=False, sort_keys=True, separators=(",", ":"), allow_nan=False)
+        text = _encode(details)
     except (TypeError, ValueError, RecursionError):
         text = ""
     if not text:
