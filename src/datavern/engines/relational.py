@@ -173,7 +173,10 @@ class RelationalSubjects:
         for column in columns:
             if not column or "\0" in column:
                 raise ConfigurationError(f"{store}: a column's name is empty or holds a NUL character")
-        return sa.table(table, *(sa.column(c) for c in dict.fromkeys(columns)), schema=schema)
+        # Always quoted: SQLAlchemy's lists of reserved words lack some (SQLite's NOTHING among them).
+        names = [sa.quoted_name(c, quote=True) for c in dict.fromkeys(columns)]
+        place = None if schema is None else sa.quoted_name(schema, quote=True)
+        return sa.table(sa.quoted_name(table, quote=True), *map(sa.column, names), schema=place)
 
     def _insert_text(self, key: Hashable, store: str, columns: tuple[str, ...]) -> tuple[str, tuple[Any, ...]]:
         import sqlalchemy as sa  # noqa: PLC0415
