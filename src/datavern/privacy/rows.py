@@ -243,9 +243,10 @@ class Rows:
                 )
             elif name not in self.columns or name in self._own:
                 raise ConfigurationError(f"{self.dataset.name} has no field {name}")
-            elif name == self.subject:
-                found = self.where_subject(canonical_subject(value))
-                where[name] = () if found is None else found[name]
+            elif name == self.subject and value is not None:
+                given = value if isinstance(value, tuple) else (value,)
+                found = [self.where_subject(canonical_subject(one)) for one in given]
+                where[name] = tuple(one[name] for one in found if one is not None)
             else:
                 where[name] = value
         return where
@@ -288,7 +289,7 @@ class Rows:
         sealer = self.sealer
         if not sealer.fields:
             return {}
-        tag = row[ROW_TAG]
+        tag = row.get(ROW_TAG)
         if tag is None:  # written by plain SQL, past everything
             if any(row.get(name) is not None for name in sealer.fields):
                 raise DecryptionFailed

@@ -31,6 +31,14 @@ def shape_of(dataset: Dataset, store: Store | None) -> Shape:
         store: the table as it stands, or None. Columns that are there and are not sealed are the application's own
             affair: they are left out.
     """
+    columns = _columns(dataset)
+    if store is not None:
+        ours = {*dataset.sealed, *dataset.lookups.values(), ROW_TAG, ERASED_AT, RETAINED_UNTIL}
+        columns = {name: c for name, c in columns.items() if name in ours or store.column(name) is None}
+    return Shape(dataset.table, tuple(columns.values()), dataset.keys)
+
+
+def _columns(dataset: Dataset) -> dict[str, ShapeColumn]:
     columns: dict[str, ShapeColumn] = {}
     fields = dataset.fields
     for name in dataset.keys:
@@ -46,13 +54,15 @@ def shape_of(dataset: Dataset, store: Store | None) -> Shape:
         columns[column] = ShapeColumn(column, "bytes", indexed=True, unique=fields[name].unique)
     if dataset.retention_from is not None and dataset.retention_from not in columns:
         columns[dataset.retention_from] = ShapeColumn(dataset.retention_from, "date")
+    return columns | _own(dataset)
+
+
+def _own(dataset: Dataset) -> dict[str, ShapeColumn]:
+    own = []
     if dataset.needs_keys:
-        columns[ROW_TAG] = ShapeColumn(ROW_TAG, "bytes", unique=True)
+        own.append(ShapeColumn(ROW_TAG, "bytes", unique=True))
     if dataset.erasure == "soft":
-        columns[ERASED_AT] = ShapeColumn(ERASED_AT, "text")
+        own.append(ShapeColumn(ERASED_AT, "text"))
     if dataset.erasure == "retain":
-        columns[RETAINED_UNTIL] = ShapeColumn(RETAINED_UNTIL, "text", indexed=True)
-    if store is not None:
-        ours = {*dataset.sealed, *dataset.lookups.values(), ROW_TAG, ERASED_AT, RETAINED_UNTIL}
-        columns = {name: c for name, c in columns.items() if name in ours or store.column(name) is None}
-    return Shape(dataset.table, tuple(columns.values()), dataset.keys)
+        own.append(ShapeColumn(RETAINED_UNTIL, "text", indexed=True))
+    return {column.name: column for column in own}
