@@ -9,7 +9,7 @@ is safe to do again, and each dataset's step is done once.
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -20,10 +20,11 @@ from datavern.privacy.certificate import ERASED_CLAIMS, ERASED_LIMITS, Certifica
 from datavern.privacy.policies import Step, apply
 
 if TYPE_CHECKING:
+    from datavern.contracts.capabilities import Transaction
     from datavern.crypto.keystore import Destroyed
     from datavern.privacy.journal import Entry, Journal
     from datavern.privacy.personal import PersonalStore
-    from datavern.privacy.service import Privacy
+    from datavern.privacy.service import Privacy, Site
 
 __all__ = ["Done", "Erasures", "Receipt"]
 
@@ -75,8 +76,11 @@ class Erasures:
         privacy = self._privacy
         stores = await privacy.stores()
         for store in stores:
-            if await store.exists():
-                await store.rows()
+            try:
+                if await store.exists():
+                    await store.rows(fresh=True)
+            except ProviderError:
+                continue  # its database cannot be asked now: it waits, and the others do not
         entry = replace(entry, datasets=tuple(store.dataset.label for store in stores))
         handle = await privacy.keys.handle(entry.subject, create=False)
         key = await self._journal.key()
@@ -124,14 +128,15 @@ class Erasures:
         done: dict[str, dict[str, Any]] = {}
         waiting: dict[str, str] = {}
         earlier: dict[str, dict[str, dict[str, Any]]] = {}
-        stores = await _in_order(await privacy.stores(), waiting)
+        stores = await _in_order(await privacy.stores(entry.datasets), waiting)
         here = {store.dataset.label for store in stores} | waiting.keys()
         waiting |= {label: "it is not in this manager's data map" for label in entry.datasets if label not in here}
         for name in dict.fromkeys([store.dataset.database for store in stores] + [privacy.ledger_name]):
             try:
                 earlier[name] = await privacy.site(name).steps.done(entry.id)
             except ProviderError as error:
-                waiting |= {s.dataset.label: _why(error) for s in stores if s.dataset.database == name}
+                labels = [s.dataset.label for s in stores if s.dataset.database == name]
+                waiting |= dict.fromkeys(labels or [CONSENTS], _why(error))
         for store in stores:
             label = store.dataset.label
             if label not in waiting:
@@ -151,53 +156,42 @@ class Erasures:
         site = self._privacy.site(dataset.database)
         here = await store.exists()
         rows = await store.rows() if here else None
-        outcome: dict[str, Any] = {
-            "policy": dataset.erasure, "found": 0, "done": {}, "kept": [], "left": [],
-            "notes": [f"there is no table {dataset.table}"],
-        }  # fmt: skip
-        try:
-            async with needs(site.provider, "transactions").transaction() as tx:
-                await site.steps.claim(entry.id, dataset.name, tx)
-                await site.life.end(tx, ended)
-                if rows is not None:
-                    today = dt.datetime.now().astimezone().date()
-                    step = Step(store, rows, entry.subject, frozenset(ended), entry.id, today, self._privacy.keys, tx)
-                    outcome = await apply(step)
-                details = {"request": entry.id, **{k: v for k, v in outcome.items() if k not in ("kept", "notes")}}
-                outcome["audit"] = await site.log.append(
-                    tx, action="erased", handle=handle, dataset=dataset.label, details=details
-                )
-                await site.steps.record(entry.id, dataset.name, outcome, tx)
-        except ConstraintViolated as error:
-            # Either a row of somebody else's refers to ours, or the step has been done by another process meanwhile.
-            before = (await site.steps.done(entry.id)).get(dataset.name)
-            if before is None:
-                raise
-            del error
-            outcome = before
-        return outcome
+
+        async def work(tx: Transaction) -> dict[str, Any]:
+            await site.steps.claim(entry.id, dataset.name, tx)
+            await site.life.end(tx, ended)
+            outcome = _nothing(dataset.erasure, f"there is no table {dataset.table}")
+            if rows is not None:
+                today = dt.datetime.now().astimezone().date()
+                step = Step(store, rows, entry.subject, frozenset(ended), entry.id, today, self._privacy.keys, tx)
+                outcome = await apply(step)
+            details = {"request": entry.id, **{k: v for k, v in outcome.items() if k not in ("kept", "notes")}}
+            outcome["audit"] = await site.log.append(
+                tx, action="erased", handle=handle, dataset=dataset.label, details=details
+            )
+            await site.steps.record(entry.id, dataset.name, outcome, tx)
+            return outcome
+
+        return await _once(site, entry.id, dataset.name, work)
 
     async def _consents(self, entry: Entry, handle: str | None) -> dict[str, Any]:
         privacy = self._privacy
-        steps = privacy.site(privacy.ledger_name).steps
-        outcome: dict[str, Any] = {"policy": "delete", "found": 0, "done": {}, "kept": [], "left": [], "notes": []}
-        try:
-            async with needs(privacy.ledger, "transactions").transaction() as tx:
-                await steps.claim(entry.id, CONSENTS, tx)
-                number = await privacy.consents.delete(privacy.keys.subject_tag(entry.subject), tx)
-                outcome["found"] = number
-                outcome["done"] = {"deleted": number} if number else {}
-                details = {"request": entry.id, "found": number}
-                outcome["audit"] = await privacy.ledger_log.append(
-                    tx, action="erased", handle=handle, dataset=CONSENTS, details=details
-                )
-                await steps.record(entry.id, CONSENTS, outcome, tx)
-        except ConstraintViolated:
-            before = (await steps.done(entry.id)).get(CONSENTS)
-            if before is None:
-                raise
-            outcome = before
-        return outcome
+        site = privacy.site(privacy.ledger_name)
+
+        async def work(tx: Transaction) -> dict[str, Any]:
+            await site.steps.claim(entry.id, CONSENTS, tx)
+            outcome = _nothing("delete")
+            number = await privacy.consents.delete(privacy.keys.subject_tag(entry.subject), tx)
+            outcome["found"] = number
+            outcome["done"] = {"deleted": number} if number else {}
+            details = {"request": entry.id, "found": number}
+            outcome["audit"] = await site.log.append(
+                tx, action="erased", handle=handle, dataset=CONSENTS, details=details
+            )
+            await site.steps.record(entry.id, CONSENTS, outcome, tx)
+            return outcome
+
+        return await _once(site, entry.id, CONSENTS, work)
 
     # ---- the end ----------------------------------------------------------------------------------------------------
 
@@ -242,6 +236,26 @@ class Erasures:
         return Done(_message(done), str(signed.body["completed"]), signed)
 
 
+def _nothing(policy: str, *notes: str) -> dict[str, Any]:
+    return {"policy": policy, "found": 0, "done": {}, "kept": [], "left": [], "notes": list(notes)}
+
+
+async def _once(
+    site: Site, request: str, dataset: str, work: Callable[[Transaction], Awaitable[dict[str, Any]]]
+) -> dict[str, Any]:
+    """A step in one transaction, run again on a conflict; what it did, whoever did it."""
+    violated: ConstraintViolated
+    try:
+        return await needs(site.provider, "transactions").run_in_transaction(work)
+    except ConstraintViolated as error:
+        violated = error
+    # Either another process has done the step meanwhile, or a row of somebody else's refers to one that should go.
+    done = (await site.steps.done(request)).get(dataset)
+    if done is None:
+        raise violated
+    return done
+
+
 class _ClosedByAnotherError(Exception):
     """Another process has closed the request: what this one was about to write is undone."""
 
@@ -254,7 +268,7 @@ async def _in_order(stores: Sequence[PersonalStore], waiting: dict[str, str]) ->
     for store in stores:
         label = store.dataset.label
         try:
-            rows = await store.rows() if await store.exists() else None
+            rows = await store.rows(fresh=True) if await store.exists() else None
         except DatavernError as error:
             waiting[label] = _why(error)
             continue

@@ -106,13 +106,13 @@ class PersonalStore:
         subjects = needs(self._provider, "subjects")
         return self._loaded is not None or await subjects.describe(self._table) is not None
 
-    async def rows(self, transaction: Transaction | None = None) -> Rows:
-        """How the rows stand in the table: read once from the live schema.
+    async def rows(self, transaction: Transaction | None = None, *, fresh: bool = False) -> Rows:
+        """How the rows stand in the table: read once from the live schema, or anew when it must be `fresh`.
 
         Raises:
             ConfigurationError: there is no such table, or it lacks a column; `prepare` makes it.
         """
-        if self._loaded is not None:
+        if self._loaded is not None and not fresh:
             return self._loaded
         dataset = self.dataset
         store = await needs(self._provider, "subjects").describe(self._table, transaction=transaction)

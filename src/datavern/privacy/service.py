@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from datavern.audit.log import AuditLog
 from datavern.audit.service import Audit
-from datavern.contracts.errors import ConfigurationError, ConsentRequired, DatavernError
+from datavern.contracts.errors import ConfigurationError, ConsentRequired, DatavernError, ProviderError
 from datavern.contracts.subjects import canonical_subject
 from datavern.contracts.values import timestamp
 from datavern.crypto.keyring import Keyring
@@ -227,10 +227,21 @@ class Privacy:
         """What Datavern keeps in that database."""
         return self._sites[database]
 
-    async def stores(self) -> list[PersonalStore]:
-        """Every dataset that is about people, and the built-in tables that are there."""
-        about_people = [store for store in self._stores.values() if store.dataset.subject is not None]
-        return about_people + [store for store in self._own.values() if await store.exists()]
+    async def stores(self, also: Collection[str] = ()) -> list[PersonalStore]:
+        """Every dataset that is about people, and the built-in tables that are there, or may be.
+
+        Args:
+            also: labels of built-in tables that count whether they are there or not.
+        """
+        stores = [store for store in self._stores.values() if store.dataset.subject is not None]
+        for store in self._own.values():
+            try:
+                there = store.dataset.label in also or await store.exists()
+            except ProviderError:
+                there = True  # its database cannot be asked now
+            if there:
+                stores.append(store)
+        return stores
 
     def _store(self, dataset: Dataset) -> PersonalStore:
         site = self._sites[dataset.database]
