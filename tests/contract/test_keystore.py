@@ -564,6 +564,16 @@ async def test_what_was_read_before_an_erasure_was_noticed_is_not_remembered_aft
         await store.keys([key.id])
 
 
+async def test_opening_again_forgets_what_was_at_hand(store, elsewhere, clock):
+    key = await store.subject_key("users", "u1")
+    await elsewhere.start_erasure("u1")
+    await elsewhere.destroy("u1")
+    await store.open()
+    clock.ahead = remembered.FRESH
+    with pytest.raises(KeyErased):
+        await store.keys([key.id])
+
+
 async def test_an_older_store_that_was_restored_empties_the_memory(store, provider, clock):
     await store.subject_key("users", "u1")
     await store.start_erasure("u2")

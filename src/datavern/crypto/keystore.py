@@ -98,6 +98,7 @@ class KeyStore:
             raise ConfigurationError(
                 f"the key store in {self._provider.name} is damaged: datavern_store is empty. Restore a backup of it"
             )
+        self._known.forget()  # what was remembered before belongs to the changes that were known then
         version, ring, epoch, tag_key, self._known.changes = row
         self._check(version, ring, epoch)
         self._tag_key = await self._keyring.unwrap(tag_key, TAG_KEY)

@@ -164,20 +164,19 @@ class RowSealer:
         """
         get = values.get
         opened: dict[str, Any] = {}
-        head: Any = ()  # nothing starts with one of no heads
-        end = 0
+        head, end = None, 0
         try:
             for name, begin in self._fields:
                 value = get(name, _ABSENT)
                 if value is None:
                     opened[name] = None
                 elif value is not _ABSENT:
-                    if not value.startswith(head):  # the fields of a row are mostly under one key
+                    if value[:17] != head:  # the fields of a row are mostly under one key
                         key = key_of[value[1:17]]
                         head = key.head
                         tail = head + row_tag
                         if (
-                            not value.startswith(head)
+                            value[:17] != head
                             or len(tail) != _TAIL
                             or key.dataset != self.dataset
                             or key.subject_tag != subject_tag
