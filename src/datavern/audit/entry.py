@@ -84,7 +84,7 @@ def details_text(details: Mapping[str, Any] | None) -> str | None:
     if not details:
         return None
     try:
-        text = _encode(details)
+        text = _encode(dict(details))
     except (TypeError, ValueError, RecursionError):
         text = ""
     if not text:
