@@ -29,6 +29,9 @@ _CLOCK = 16  # operations between looks at the clock
 _LOOK = 1.0  # seconds between looks at calls that wait for a writer that somebody holds
 
 
+_Outcome = tuple[Job, Any, BaseException | None]  # what an operation of a group gave, or why it was refused
+
+
 class Writer(Lane):
     """The one lane that changes the file."""
 
@@ -38,7 +41,7 @@ class Writer(Lane):
         self.owner: Owner | None = None
         self.commits = 0
         self._held: Job | None = None
-        self._refused: list[tuple[asyncio.Future[Any], None, BaseException]] = []
+        self._keeping = False  # whether the group that runs has something to keep
         self._looking = False
 
     # ---- on the loop ------------------------------------------------------------------------------------------------
@@ -160,40 +163,46 @@ class Writer(Lane):
             self._fail_waiting(waiting, error)
             self.flush()
             return
-        kept: list[tuple[Job, Any]] = []
+        group: list[_Outcome] = []
+        self._keeping = False
         until = time.monotonic() + _GATHER
         following: Job | None = job
         while following is not None:
-            if not self._in_savepoint(following, kept) and not connection.in_transaction:
-                self._one_by_one(kept)  # the engine gave up the whole transaction: not the others' fault
-                break
-            following = self._next(len(kept), until)
+            outcome = self._in_savepoint(following)
+            if outcome is not None:
+                group.append(outcome)
+                if outcome[2] is not None and not connection.in_transaction:
+                    # The engine gave up the whole transaction: that is the fault of this one, and not of the others.
+                    done.append((outcome[0].future, None, outcome[2]))
+                    self._one_by_one(group[:-1])
+                    break
+            following = self._next(len(group), until)
         else:
-            self._commit(kept)
-        done.extend(self._refused)
-        self._refused.clear()
+            self._commit(group)
         self.flush()
 
-    def _in_savepoint(self, job: Job, kept: list[tuple[Job, Any]]) -> bool:
-        """Run one operation of a group. False when it failed, and so was undone."""
+    def _in_savepoint(self, job: Job) -> _Outcome | None:
+        """Run one operation of a group. One that fails is undone, and hears of it when the group has ended.
+
+        It may be refused for a row that the group has just written, and whoever looks for that row then must find it.
+        """
         if job.future.done():
-            return True  # cancelled while it was queued
+            return None  # cancelled while it was queued
         connection = self.connection
         self.count += 1
+        savepoint = self._keeping  # the first one needs none: there is nothing to keep
         try:
-            if kept:
+            if savepoint:
                 connection.execute("SAVEPOINT operation")
             result = job.run(connection, job.sql, job.parameters)
-            if kept:
+            if savepoint:
                 connection.execute("RELEASE operation")
         except BaseException as error:  # noqa: BLE001  (whatever it is, it belongs to the job's caller)
-            # Told after the commit, as the successes are: it may be refused for a row that the group has just written,
-            # and whoever looks for that row must find it.
-            self._refused.append((job.future, None, self.failure(error, job)))
-            self._undo("operation" if kept else None)
-            return False
-        kept.append((job, result))
-        return True
+            failure = self.failure(error, job)
+            self._undo("operation" if savepoint else None)
+            return job, None, failure
+        self._keeping = True
+        return job, result, None
 
     def _undo(self, savepoint: str | None) -> None:
         """Undo the operation that failed. When not even that can be done, no transaction is open afterwards."""
@@ -223,24 +232,24 @@ class Writer(Lane):
         self._held = job
         return None
 
-    def _commit(self, kept: list[tuple[Job, Any]]) -> None:
+    def _commit(self, group: list[_Outcome]) -> None:
         done = self.lanes.done
         try:
             self.connection.execute("COMMIT")
         except sqlite3.Error as error:
             self._roll_back()
-            if error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_CONSTRAINT and len(kept) > 1:
-                self._one_by_one(kept)  # a deferred constraint: whose it is shows when each commits alone
+            if error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_CONSTRAINT:
+                self._one_by_one(group)  # a deferred constraint: whose it is shows when each commits alone
                 return
-            done.extend((job.future, None, self.failure(error, job)) for job, _ in kept)
+            done.extend((job.future, None, refused or self.failure(error, job)) for job, _, refused in group)
             return
         self.commits += 1
-        done.extend((job.future, result, None) for job, result in kept)
+        done.extend((job.future, result, refused) for job, result, refused in group)
 
-    def _one_by_one(self, kept: list[tuple[Job, Any]]) -> None:
-        """Run each operation again in a transaction of its own; all of them were undone, and none acknowledged."""
+    def _one_by_one(self, group: list[_Outcome]) -> None:
+        """Run each operation again in a transaction of its own; all of them were undone, and nobody heard of any."""
         connection, done = self.connection, self.lanes.done
-        for job, _ in kept:
+        for job, _, _ in group:
             try:
                 connection.execute("BEGIN IMMEDIATE")
                 result = job.run(connection, job.sql, job.parameters)
