@@ -82,17 +82,17 @@ def main() -> None:
         text = f"{ORIGIN}\n{size}\n{b64(top)}\ntime 2026-11-23T02:41:0{size}.000000Z\n"
         note = f"{text}\n\N{EM DASH} {NAME} {b64(key_id + KEY.sign(text.encode()))}\n"
         checkpoints.append({"size": size, "root": top.hex(), "note": note})
-        for position in range(size):
-            proofs.append(
-                {
-                    "format": "datavern-audit-proof",
-                    "version": 1,
-                    "entry": dict(zip(COLUMNS, ROWS[position], strict=True)),
-                    "position": position,
-                    "path": [b64(node) for node in path(position, leaves[:size])],
-                    "checkpoint": note,
-                }
-            )
+        proofs += [
+            {
+                "format": "datavern-audit-proof",
+                "version": 1,
+                "entry": dict(zip(COLUMNS, ROWS[position], strict=True)),
+                "position": position,
+                "path": [b64(node) for node in path(position, leaves[:size])],
+                "checkpoint": note,
+            }
+            for position in range(size)
+        ]
     whole = {
         "comment": "The audit log, format version 1. UNRELEASED: from the release on, these verify for ever.",
         "verifier": f"{NAME}+{key_id.hex()}+{b64(public)}",
