@@ -102,7 +102,7 @@ async def test_a_key_that_was_never_used_here_ends_too(life, provider):
 async def test_an_end_that_rolls_back_is_none(life, provider):
     key = os.urandom(16)
     await hold(provider, life, key)
-    with pytest.raises(ZeroDivisionError):  # noqa: PT012  (the transaction is what is tested)
+    with pytest.raises(ZeroDivisionError):
         async with provider.transaction() as tx:
             await life.end(tx, [key])
             1 / 0  # noqa: B018
@@ -111,7 +111,7 @@ async def test_an_end_that_rolls_back_is_none(life, provider):
 
 async def test_a_registration_that_rolls_back_is_made_again(life, provider):
     key = os.urandom(16)
-    with pytest.raises(ZeroDivisionError):  # noqa: PT012  (the transaction is what is tested)
+    with pytest.raises(ZeroDivisionError):
         async with provider.transaction() as tx:
             await life.hold(tx, [key])
             1 / 0  # noqa: B018
