@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hmac
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
 from time import monotonic
 from typing import TYPE_CHECKING, Any
@@ -47,6 +47,8 @@ if TYPE_CHECKING:
 __all__ = ["DataKey", "Destroyed", "KeyStore"]
 
 _VERSION = 1
+
+_NONE: Mapping[bytes, DataKey] = {}
 
 
 class KeyStore:
@@ -221,6 +223,11 @@ class KeyStore:
         """The key of that id, when it is at hand: no I/O, the fast path of a read. None: ask `keys`."""
         known = self._known
         return known.by_id.get(key_id) if monotonic() < known.fresh_until else None
+
+    def warm_keys(self) -> Mapping[bytes, DataKey]:
+        """Every key at hand, by id: to be used at once and not kept. Empty when the store is to be asked first."""
+        known = self._known
+        return known.by_id if monotonic() < known.fresh_until else _NONE
 
     # ---- keys of subjects -------------------------------------------------------------------------------------------
 

@@ -56,9 +56,11 @@ class DataKey:
     Attributes:
         id: the key's id.
         head: what each value under this key begins with.
+        subject: the subject's id as a row named it whose tag was found to be `subject_tag`; None until then. It spares
+            the next row of the same person the tag's computation.
     """
 
-    __slots__ = ("dataset", "decrypt", "encrypt", "head", "id", "nonce_size", "subject_tag")
+    __slots__ = ("dataset", "decrypt", "encrypt", "head", "id", "nonce_size", "subject", "subject_tag")
 
     def __init__(self, key_id: bytes, dataset: str, subject_tag: bytes | None, key: bytes) -> None:
         if len(key_id) != KEY_ID or len(key) != KEY:
@@ -67,6 +69,7 @@ class DataKey:
         self.id = key_id
         self.dataset = dataset
         self.subject_tag = subject_tag
+        self.subject: str | None = None
         self.nonce_size = 24 if subject_tag is None else 12
         self.head = (b"\x02" if subject_tag is None else b"\x01") + key_id
         self.encrypt = cipher.encrypt  # bound once: the attribute lookups are a tenth of a short value's time

@@ -7,7 +7,7 @@ written, the audit entry appended. All of it happens, or nothing.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from datavern.contracts.capabilities import Transaction, needs
 from datavern.contracts.errors import ConfigurationError, ConsentRequired, KeyErased
@@ -346,12 +346,11 @@ class PersonalStore:
         found = await needs(self._provider, "subjects").select(self._table, where, transaction=transaction)
         if not found:
             return None
-        row = found[0]
-        ids = rows.key_ids(row)
-        keys = rows.warm_keys(ids)
-        if keys is None:
-            keys = await self._keys.keys(ids, session=transaction)
-        return rows.open_row(row, keys)
+        opened = rows.open_warm(found[0])
+        if opened is not None:
+            return opened
+        ids = rows.key_ids(found[0])
+        return rows.open_row(found[0], await self._keys.keys(ids, session=transaction))
 
     async def of(self, subject: object, *, transaction: Transaction | None = None) -> AsyncIterator[dict[str, Any]]:
         """All rows of a subject, opened, in constant memory: ``async for row in users.of("test-user")``.
@@ -423,7 +422,10 @@ class PersonalStore:
         self, found: Sequence[Mapping[str, Any]], transaction: Transaction | None = None
     ) -> list[dict[str, Any]]:
         """Rows as they are stored, opened. Fields whose key was destroyed with the subject are None: they are gone."""
-        rows = await self.rows(transaction)
+        rows = self._loaded or await self.rows(transaction)
+        opened_warm = [rows.open_warm(dict(row)) for row in found]
+        if None not in opened_warm:
+            return cast("list[dict[str, Any]]", opened_warm)
         ids = [rows.key_ids(row) for row in found]
         every = set().union(*ids)
         keys = rows.warm_keys(every)
