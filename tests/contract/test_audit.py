@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import random
+import tracemalloc
 
 import pytest
 
@@ -554,3 +555,57 @@ async def test_entries_that_a_new_server_took_before_the_era_began_are_not_lost(
     report = await log.verify()
     assert (report.ok, report.entries) == (True, 7)
     assert await order(log) == ids + early
+
+
+# ---- many, and at random --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", range(12))
+async def test_whatever_is_done_to_a_sealed_log_is_found_where_it_was_done(log, seed):
+    rng = random.Random(seed)
+    ids = await sealed(log, [rng.randrange(1, 30) for _ in range(4)])
+    await write(log, rng.randrange(3))
+    changed = set(rng.sample(range(len(ids)), rng.randrange(4)))
+    removed = set(rng.sample(range(len(ids)), rng.randrange(6))) - changed
+    if not changed | removed:
+        assert (await log.verify()).ok
+        return
+    for position in changed:
+        await run(log, f"UPDATE datavern_audit SET actor = 'x' WHERE entry_id = '{ids[position]}'")
+    for position in removed:
+        await run(log, f"DELETE FROM datavern_audit WHERE entry_id = '{ids[position]}'")
+    report = await log.verify()
+    found = {p.position + n for p in report.problems for n in range(p.count)}
+    # A changed entry beside a removed one may be told as the other: the places count.
+    assert found == changed | removed
+    assert report.entries == len(ids) - len(changed) - len(removed)
+
+
+async def test_a_long_stretch_removed_from_the_middle(log, provider):
+    async with provider.transaction() as tx:
+        await log.append_many(tx, [{"action": "bulk", "details": {"n": n}} for n in range(12_000)])
+    await log.seal()
+    await run(log, "DELETE FROM datavern_audit WHERE seq > 3000 AND seq <= 9500")
+    assert await problems(log) == [(3000, None, "removed", 6500)]
+    assert (await log.verify()).entries == 5500
+
+
+async def test_verifying_takes_the_same_memory_whatever_the_size(log, provider):
+    async def peak():
+        tracemalloc.start()
+        report = await log.verify()
+        _, most = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert report.ok
+        return most
+
+    async def grow(count):
+        async with provider.transaction() as tx:
+            await log.append_many(tx, [{"action": "bulk", "details": {"n": n}} for n in range(count)])
+        await log.seal()
+
+    for _ in range(3):
+        await grow(5000)  # so that checkpoints and pages do not end together, now and later
+    few = await peak()
+    await grow(25_000)
+    assert await peak() < 1.3 * few

@@ -137,3 +137,24 @@ async def test_text_that_no_driver_reads_back(two):
     report = await two.audit.verify()
     assert [p.position for p in report.problems] == [7, 12, 14]
     assert {p.reason for p in report.problems} == {"changed since it was sealed"}
+
+
+async def test_numbers_that_are_none(two):
+    """SQLite keeps text in a column of numbers, if somebody puts it there."""
+    for _ in range(3):
+        await two.audit.record("there", database="other")
+        kept = await two.audit.seal()
+    await two["other"].execute("UPDATE datavern_audit_checkpoints SET seq = 'x' WHERE size = 3")
+    assert (await two.audit.verify()).ok  # a hint to the sealer, which is not led astray by this one:
+    with pytest.raises(LogTampered, match="no numbers"):
+        await two.audit.seal()
+    await two["other"].execute("UPDATE datavern_audit_checkpoints SET size = 'x' WHERE size = 3")
+    report = await two.audit.verify(since=kept)
+    assert [(p.position, p.reason.split(":")[0]) for p in report.problems] == [
+        (2, "a checkpoint was changed"),
+        (2, "is lost, though the checkpoint kept elsewhere covers it"),
+    ]
+    await two["other"].execute("UPDATE datavern_audit_checkpoints SET previous = 'x', leaves = 'x' WHERE size = 2")
+    await two["other"].execute("UPDATE datavern_audit SET stamp = 'x' WHERE seq = 1")
+    report = await two.audit.verify()
+    assert [p.position for p in report.problems] == [0, 1, 1]  # from 1 on nothing is known any more

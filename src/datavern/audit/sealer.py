@@ -12,7 +12,7 @@ from datavern.audit.entry import leaf_hashes
 from datavern.audit.merkle import Frontier
 from datavern.audit.tables import START, log_of
 from datavern.contracts.capabilities import Provider, needs
-from datavern.contracts.errors import ConstraintViolated
+from datavern.contracts.errors import ConstraintViolated, LogTampered
 from datavern.contracts.values import Row, timestamp
 
 __all__ = ["MOST", "begin_era", "hashed", "seal"]
@@ -123,7 +123,12 @@ async def _head(provider: Provider, verifiers: Sequence[str], origin: str) -> _H
     if row is None:
         return None
     found = covered(row, verifiers, origin)
-    return _Head(found.checkpoint, found.whole, (row["era"], row["stamp"], row["seq"]), row["highest_seq"])
+    hints = [row[name] for name in ("era", "stamp", "seq", "highest_seq")]
+    if not all(isinstance(hint, int) for hint in hints):
+        raise LogTampered(
+            None, f"the checkpoint of size {found.checkpoint.size} was changed: its places are no numbers"
+        )
+    return _Head(found.checkpoint, found.whole, (hints[0], hints[1], hints[2]), hints[3])
 
 
 async def hashed(rows: Sequence[Row]) -> list[bytes]:
