@@ -286,6 +286,11 @@ class Ledger(Protocol):
 class Services(Protocol):
     """What a manager gives its providers, so that an engine can offer calls that belong to the features above it."""
 
+    @property
+    def keys(self) -> Any:
+        """The key store (`datavern.crypto.keystore.KeyStore`), open: for engines that seal values themselves."""
+        ...
+
     async def store_personal_data(self, provider: Provider, data: Mapping[str, Any], consent: Any) -> Any:
         """Seal `data` and keep it in the provider's built-in ``personal_data`` table, with consent and audit."""
         ...
@@ -311,6 +316,8 @@ class Provider(Protocol):
         location: where its data is.
         region: the region identifier behind the location (``azure:norwayeast``), or None.
         compliance: the rule sets it was asked to follow.
+        face: who callers know it as: itself, or the failover group that it is a member of. A transaction's `provider`
+            is the face, so that a feature recognises its own database whichever member the transaction runs on.
     """
 
     name: str
@@ -318,6 +325,7 @@ class Provider(Protocol):
     location: Location
     region: str | None
     compliance: frozenset[str]
+    face: Provider
 
     @property
     def capabilities(self) -> Capabilities:
