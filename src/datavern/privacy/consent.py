@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["Consent", "Consents"]
 
 _MANY = 500
-"""Consents fetched in one query: SQLite and PostgreSQL bound the number of parameters."""
+"""Consents fetched in one query: engines bound the number of parameters."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -246,7 +246,7 @@ class PersonalStore:
         where = rows.where_key(key)
         if where is None:
             return False
-        where |= self._living()
+        where |= self.living()
         subjects = needs(self._provider, "subjects")
         if transaction is None and self.dataset.subject is not None:
             # Whose row it is decides which key is needed, and getting one ready is no part of the transaction.
@@ -315,7 +315,7 @@ class PersonalStore:
         where = rows.where_key(key)
         if where is None:
             return False
-        where |= self._living()
+        where |= self.living()
         subjects = needs(self._provider, "subjects")
         dataset = self.dataset
         async with within(self._provider, transaction) as tx:
@@ -362,7 +362,7 @@ class PersonalStore:
         where = rows.where_subject(person)
         if where is None:
             return
-        where |= self._living()
+        where |= self.living()
         # At hand before the stream takes a connection: a pool of one would otherwise wait for itself.
         await self._keys.find_subject_key(self.dataset.name, person, session=transaction)
         stream = needs(self._provider, "subjects").stream(self._table, where, transaction=transaction)
@@ -391,7 +391,7 @@ class PersonalStore:
             ConfigurationError: a sealed field without lookup, a field that is not there, or none at all.
         """
         rows = self._loaded or await self.rows(transaction)
-        condition = rows.where_fields({**(where or {}), **fields}) | self._living()
+        condition = rows.where_fields({**(where or {}), **fields}) | self.living()
         if limit is not None and limit < 1:
             raise ConfigurationError("find: limit is at least 1")
         if () in condition.values():
@@ -446,7 +446,8 @@ class PersonalStore:
 
     # ---- what they share --------------------------------------------------------------------------------------------
 
-    def _living(self) -> dict[str, Any]:
+    def living(self) -> dict[str, Any]:
+        """The condition for rows that are not marked as erased."""
         return {ERASED_AT: None} if self.dataset.erasure == "soft" else {}
 
     def _require(self, consent: Any) -> None:

@@ -16,6 +16,7 @@ from datavern.contracts.values import now, timestamp
 from datavern.privacy.datamap import OWN_DATASETS
 from datavern.privacy.erasure import CONSENTS, Erasures, Receipt
 from datavern.privacy.journal import Entry, Journal, new_request_id
+from datavern.privacy.rectification import rectify
 
 if TYPE_CHECKING:
     from datavern.privacy.certificate import Certificate
@@ -24,8 +25,8 @@ if TYPE_CHECKING:
 __all__ = ["Kind", "Receipt", "SubjectRequest", "SubjectRequests", "SubjectResponse"]
 
 Kind = Literal["access", "rectification", "erasure", "restriction", "portability", "objection"]
-_OFFERED = ("access", "erasure")
-_ARTICLES = {"rectification": 16, "restriction": 18, "portability": 20, "objection": 21}
+_OFFERED = ("access", "rectification", "erasure")
+_ARTICLES = {"restriction": 18, "portability": 20, "objection": 21}
 
 
 def _today() -> dt.date:
@@ -113,7 +114,7 @@ class SubjectRequests:
         """Do what is asked. An erasure is safe to ask for again: an open one is gone on with, a done one answered.
 
         Raises:
-            SubjectRequestRejected: this kind is not offered yet.
+            SubjectRequestRejected: this kind is not offered yet, or a rectification cannot be made as it stands.
             ErasureIncomplete: a store could not be reached. What could be done is done; the request stays open, and
                 `resume` finishes it (so does opening the manager again). `receipt` says which store waits.
             ConfigurationError: the live schema lacks what the data map says. Nothing was changed.
@@ -126,6 +127,8 @@ class SubjectRequests:
         subject = canonical_subject(request.subject)
         if request.kind == "access":
             return await self._access(request, subject)
+        if request.kind == "rectification":
+            return await self._rectify(request, subject)
         entry = await self._journal.open_of(subject, "erasure")
         if entry is None:
             entry = await self._erasures.begin(_entry(request, subject))
@@ -157,6 +160,18 @@ class SubjectRequests:
             certificate=done.certificate,
             request_id=entry.id,
         )
+
+    async def _rectify(self, request: SubjectRequest, subject: str) -> SubjectResponse:
+        privacy = self._privacy
+        changed = await rectify(privacy, request.id, subject, request.changes)
+        handle = await privacy.keys.handle(subject, create=False)
+        completed = now()
+        async with needs(privacy.ledger, "transactions").transaction() as tx:
+            await self._journal.begin(_entry(request, subject), tx, key=None)
+            details = {"request": request.id, "changed": changed}
+            await privacy.ledger_log.append(tx, action="rectification_request", handle=handle, details=details)
+        message = f"Changed: {', '.join(changed)}."
+        return SubjectResponse(True, message, completed, request_id=request.id)
 
     async def _access(self, request: SubjectRequest, subject: str) -> SubjectResponse:
         privacy = self._privacy

@@ -1,0 +1,114 @@
+"""The rectification of what is wrong about a person (GDPR Art. 16).
+
+It is safe to ask for again: the right value is written once more. Rows of one database change together or not at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from datavern.contracts.capabilities import needs
+from datavern.contracts.errors import ConfigurationError, ConstraintViolated, KeyErased, SubjectRequestRejected
+
+if TYPE_CHECKING:
+    from datavern.contracts.capabilities import Transaction
+    from datavern.privacy.personal import PersonalStore
+    from datavern.privacy.service import Privacy
+
+__all__ = ["rectify"]
+
+_NOTHING = "{}: nothing was found about this subject"
+
+Changes = Mapping[str, Mapping[str, Any]]
+_Work = list[tuple["PersonalStore", dict[str, Any], dict[str, Any]]]  # dataset, which row, the right values
+
+
+async def rectify(privacy: Privacy, request: str, subject: str, changes: Changes | None) -> dict[str, int]:
+    """Write the right values; label → how many rows changed.
+
+    Args:
+        privacy: the datasets.
+        request: the request's id, for the audit log.
+        subject: the canonical id.
+        changes: dataset → field → right value. Where the subject has several rows in a dataset, the primary key among
+            the values says which of them.
+
+    Raises:
+        SubjectRequestRejected: nothing is to be changed, nothing is there, it is not said which of several rows, the
+            law keeps the row as it is, or a constraint of the database does not allow the value (which is not told).
+        ConfigurationError: no such dataset or field.
+    """
+    if not changes or not all(changes.values()):
+        raise SubjectRequestRejected('rectification: changes is missing: changes={"users": {"name": "Right Name"}}')
+    work: dict[str, _Work] = {}
+    for name, values in changes.items():
+        store = privacy.personal(name)
+        where, right = await _planned(store, subject, values)
+        work.setdefault(store.dataset.database, []).append((store, where, right))
+    for store in (privacy.personal(name) for name in changes):
+        # Keys and handles at hand: getting them ready is no part of the transaction.
+        await privacy.keys.subject_key(store.dataset.name, subject)
+    await privacy.keys.handle(subject)
+    changed: dict[str, int] = {}
+    for database, planned in work.items():
+        changed |= await _in_database(privacy, database, planned, request, done=changed)
+    return changed
+
+
+async def _planned(
+    store: PersonalStore, subject: str, values: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    dataset = store.dataset
+    if dataset.subject is None:
+        raise ConfigurationError(f"datasets.{dataset.name} is about nobody: nobody can ask for its rectification")
+    rows = await store.rows()
+    rows.check_names(values)
+    unknown = [name for name in values if name not in rows.columns]
+    if unknown:
+        raise ConfigurationError(f"{dataset.name} has no field {unknown[0]}")
+    named = {name: value for name, value in values.items() if name in dataset.keys and name != dataset.subject}
+    right = {name: value for name, value in values.items() if name not in named}
+    if not right:
+        raise SubjectRequestRejected(f"{dataset.label}: no field is to be changed")
+    where = rows.where_subject(subject)
+    if where is not None:
+        where |= rows.fitted(named) | store.living()
+        # Looked at first, so that a request about nobody leaves no key behind; the row is read again under a lock.
+        found = await needs(store.provider, "subjects").select(dataset.table, where, limit=2)
+        if len(found) > 1:
+            keys = ", ".join(dataset.keys)
+            raise SubjectRequestRejected(
+                f"{dataset.label}: there are several rows: say which, by {keys} among the changes"
+            )
+        if found:
+            return where, right
+    raise SubjectRequestRejected(_NOTHING.format(dataset.label))
+
+
+async def _in_database(
+    privacy: Privacy, database: str, planned: _Work, request: str, *, done: Mapping[str, int]
+) -> dict[str, int]:
+    provider = privacy.site(database).provider
+
+    async def work(tx: Transaction) -> dict[str, int]:
+        changed: dict[str, int] = {}
+        for store, where, right in planned:
+            label = store.dataset.label
+            subjects = needs(provider, "subjects")
+            found = await subjects.select(store.dataset.table, where, lock=True, transaction=tx)
+            for row in found:
+                await store.change_row(row, right, action="rectified", transaction=tx, details={"request": request})
+            if not found:
+                raise SubjectRequestRejected(_NOTHING.format(label))
+            changed[label] = len(found)
+        return changed
+
+    try:
+        return await needs(provider, "transactions").run_in_transaction(work)
+    except KeyErased:
+        problem = "the law keeps the row as it is"
+    except ConstraintViolated as error:
+        problem = f"a constraint does not allow it ({error.constraint or error.code})"
+    before = f"; changed already: {', '.join(done)}" if done else "; nothing was changed"
+    raise SubjectRequestRejected(f"{database}: {problem}{before}")
