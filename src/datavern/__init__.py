@@ -47,6 +47,7 @@ from datavern.contracts.errors import (
 from datavern.contracts.values import Classification, Health, Location, PoolStats, Row, actor
 
 if TYPE_CHECKING:
+    from datavern.connectors.failover import FailoverGroup
     from datavern.crypto.keyring import Keyring
     from datavern.engines.postgresql.provider import PostgreSQLProvider
     from datavern.engines.sqlite.provider import SQLiteProvider
@@ -76,6 +77,7 @@ __all__ = [
     "DatavernError",
     "DecryptionFailed",
     "ErasureIncomplete",
+    "FailoverGroup",
     "Field",
     "Health",
     "HistoryDiverged",
@@ -118,6 +120,7 @@ _LAZY = {
     "DataMap": "datavern.privacy.datamap",
     "DatabaseManager": "datavern.manager",
     "Dataset": "datavern.privacy.datamap",
+    "FailoverGroup": "datavern.connectors.failover",
     "Field": "datavern.privacy.datamap",
     "Keyring": "datavern.crypto.keyring",
     "SubjectRequest": "datavern.privacy.requests",

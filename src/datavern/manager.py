@@ -7,6 +7,8 @@ from collections.abc import Iterator, Mapping
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Self
 
+from datavern.connectors.failover import FailoverGroup
+from datavern.connectors.short_form import ShortForm
 from datavern.contracts.capabilities import Provider
 from datavern.contracts.errors import ConfigurationError
 from datavern.contracts.values import Health
@@ -59,11 +61,14 @@ def provider_class(engine: str) -> type[Provider]:
     raise ConfigurationError(f"no engine is named {engine}; there are: {', '.join(known)}")
 
 
-class DatabaseManager:
+class DatabaseManager(ShortForm):
     """The databases of one application, with everything that spans them.
 
     Args:
         databases: name → provider.
+        primary: the short form for one failover group, named ``main``: `secondary` stands in, READ ONLY, while it cannot
+            be reached; the manager then answers `query*`, `execute*`, `stream` and `transaction` itself.
+        secondary: holds the same data, kept so by the engine's own replication.
         data_map: which personal data lies where.
         keyring: where the keys are (``file:keys``); needed for sealed fields, consent, audit and subject requests.
         ledger: name of the database that holds Datavern's own tables; may be left out when there is only one.
@@ -79,12 +84,19 @@ class DatabaseManager:
         self,
         databases: Mapping[str, Provider] | None = None,
         *,
+        primary: Provider | None = None,
+        secondary: Provider | None = None,
         data_map: DataMap | None = None,
         keyring: str | None = None,
         ledger: str | None = None,
         organisation: str = "",
     ) -> None:
         self._databases = dict(databases or {})
+        if primary is not None or secondary is not None:
+            if databases or primary is None or secondary is None:
+                raise ConfigurationError("the short form takes primary= and secondary=, both, and no other databases")
+            self._short = FailoverGroup("main", primary=primary, secondaries=[secondary])
+            self._databases = {"main": self._short}
         self._data_map = data_map
         self._keyring = keyring
         self._organisation = organisation
@@ -120,9 +132,12 @@ class DatabaseManager:
         config = load(path)
         databases: dict[str, Provider] = {}
         for name, values in config.databases.items():
-            settings = {k: v for k, v in values.items() if k != "provider"}
+            settings = {k: v for k, v in values.items() if k not in ("provider", "failover")}
             kind: Any = provider_class(values["provider"])
             databases[name] = kind.from_settings(name, settings)
+        for name, values in config.databases.items():
+            if values.get("failover"):
+                databases[name] = _group(name, values["failover"], databases)
         data_map = None
         if config.datasets:
             from datavern.privacy.datamap import DataMap  # noqa: PLC0415  (only when there is one)
@@ -179,7 +194,7 @@ class DatabaseManager:
         self._open = True
 
     async def _connect_all(self) -> None:
-        results = await asyncio.gather(*(p.connect() for p in self._databases.values()), return_exceptions=True)
+        results = await asyncio.gather(*(p.connect() for p in self._served().values()), return_exceptions=True)
         for result in results:
             if isinstance(result, BaseException):
                 raise result
@@ -190,7 +205,7 @@ class DatabaseManager:
         assert self._keyring is not None  # noqa: S101  (for the type checker: the callers saw to it)
         assert self._ledger is not None  # noqa: S101  (a keyring without a ledger is refused by the constructor)
         privacy = Privacy(
-            self._databases,
+            self._served(),
             data_map=self._data_map,
             keyring=self._keyring,
             ledger=self._ledger,
@@ -198,8 +213,14 @@ class DatabaseManager:
         )
         await privacy.open()
         self._privacy = privacy
-        for provider in self._databases.values():
+        for provider in self._served().values():
             provider.attach(privacy)
+
+    def _served(self) -> dict[str, Provider]:
+        """The databases, without those that only stand in for another: their group opens them, and writes to none."""
+        groups = [p for p in self._databases.values() if isinstance(p, FailoverGroup)]
+        standing_in = {id(member) for group in groups for member in group.secondaries}
+        return {name: p for name, p in self._databases.items() if id(p) not in standing_in}
 
     async def close(self) -> None:
         """Close everything. Idempotent."""
@@ -229,7 +250,7 @@ class DatabaseManager:
                     )
                 if self._keyring is not None and self._keyring.startswith("env:"):
                     raise ConfigurationError(
-                        f"databases.{name}: compliance nsm refuses keys in the environment (NSM 2.7.1): use file:, or a vault"
+                        f"databases.{name}: compliance nsm refuses keys in the environment (NSM 2.7.1): use file:"
                     )
             if "gdpr" in provider.compliance and self._data_map is not None:
                 self._data_map.check_legal_bases(name)
@@ -319,3 +340,19 @@ class DatabaseManager:
     async def prepare(self, dataset: str) -> Any:
         """Make the dataset's store fit the data map, and say what was run (prints as DDL). Idempotent."""
         return await self.services.prepare(dataset)
+
+
+def _group(name: str, secondaries: Any, databases: Mapping[str, Provider]) -> FailoverGroup:
+    """The failover group that a configuration file's ``failover = [...]`` describes."""
+    where = f"databases.{name}.failover"
+    if not isinstance(secondaries, list) or not all(isinstance(other, str) for other in secondaries):
+        raise ConfigurationError(f'{where}: expected a list of databases, such as ["standby"]')
+    for other in secondaries:
+        if other == name or other not in databases:
+            others = ", ".join(sorted(set(databases) - {name})) or "none"
+            raise ConfigurationError(f"{where}: {other} is no other database; there are: {others}")
+        if isinstance(databases[other], FailoverGroup):
+            raise ConfigurationError(
+                f"{where}: {other} has a failover of its own: a group does not stand in for another"
+            )
+    return FailoverGroup(name, primary=databases[name], secondaries=[databases[other] for other in secondaries])

@@ -12,7 +12,7 @@ from datavern.connectors.pool import Pool as ConnectionPool
 from datavern.connectors.pool import Slot
 from datavern.connectors.retry import run_in_transaction
 from datavern.contracts import services
-from datavern.contracts.capabilities import Capabilities, Isolation
+from datavern.contracts.capabilities import Capabilities, Isolation, Provider
 from datavern.contracts.errors import (
     CapabilityMissing,
     ConfigurationError,
@@ -120,6 +120,7 @@ class PostgreSQLProvider:
         self.region = settings.region
         self.location = _location(settings, path)
         self.compliance: frozenset[str] = frozenset(settings.compliance)
+        self.face: Provider = self
         if "nsm" in self.compliance and not self.encrypted:
             raise ConfigurationError(
                 f"{path}.tls: compliance nsm refuses an unencrypted or unverified connection beyond this machine "

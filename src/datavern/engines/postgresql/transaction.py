@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Self
 
 from datavern.connectors.pool import Slot
-from datavern.contracts.capabilities import Isolation
+from datavern.contracts.capabilities import Isolation, Provider
 from datavern.contracts.errors import ConfigurationError, ConnectionFailed, QueryRejected
 from datavern.contracts.values import Parameters, Row
 from datavern.engines.postgresql.errors import Fault, fault
@@ -66,9 +66,9 @@ class PostgreSQLTransaction:
         self._savepoints = 0
 
     @property
-    def provider(self) -> PostgreSQLProvider:
-        """The provider that it was begun on."""
-        return self._provider
+    def provider(self) -> Provider:
+        """The provider that it was begun on, as callers know it."""
+        return self._provider.face
 
     # ---- begin and end ----------------------------------------------------------------------------------------------
 
@@ -81,7 +81,7 @@ class PostgreSQLTransaction:
             try:
                 await slot.connection.execute(self._begin)
             except Exception as error:  # noqa: BLE001  (translated, and raised outside this block)
-                found = self._fault(error, Effect.READS)
+                found = fault(error, name=self._provider.name, stage="statement", effect=Effect.READS)
             except BaseException:
                 pool.recover(slot)
                 raise

@@ -11,12 +11,11 @@ from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 
 from datavern.config import checked
 from datavern.connectors.retry import run_in_transaction
-from datavern.contracts.capabilities import Capabilities, Isolation, Services
+from datavern.contracts.capabilities import Capabilities, Isolation, Provider, Services
 from datavern.contracts.errors import CapabilityMissing, ConfigurationError, ConnectionFailed, DatavernError
 from datavern.contracts.regions import locate
 from datavern.contracts.services import serve_alone
 from datavern.contracts.values import Compliance, Health, Location, Parameters, PoolStats
-from datavern.engines.sqlite.files import prepare_file
 from datavern.engines.sqlite.jobs import Job, Kind, Run, classify, run_one
 from datavern.engines.sqlite.lanes import Lanes
 from datavern.engines.sqlite.ledger import SQLiteLedger
@@ -108,6 +107,7 @@ class SQLiteProvider(Statements):
         self.name = self.settings.name
         self.region = self.settings.region
         self.compliance: frozenset[str] = frozenset(self.settings.compliance)
+        self.face: Provider = self
         self.location = self.settings.location or (locate(region) if region else Location.GLOBAL)
         self._keyring = keyring
         self._services: Services | None = None
@@ -176,9 +176,7 @@ class SQLiteProvider(Statements):
 
     async def _open(self) -> Lanes:
         settings, loop = self.settings, asyncio.get_running_loop()
-        path = MEMORY
-        if not settings.in_memory:
-            path = await asyncio.to_thread(prepare_file, settings.path, self.name)
+        path = MEMORY if settings.in_memory else os.path.abspath(settings.path)  # noqa: PTH100, ASYNC240  (no I/O)
         lanes = Lanes(self.name, path, settings, loop)
         lanes.kinds = self._kinds
         lanes.writer = writer = Writer(lanes)

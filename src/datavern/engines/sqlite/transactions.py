@@ -14,6 +14,7 @@ from datavern.engines.sqlite.jobs import Job, OwnedJob, Owner, Run, run_many, ru
 from datavern.engines.sqlite.session import Statements
 
 if TYPE_CHECKING:
+    from datavern.contracts.capabilities import Provider
     from datavern.engines.sqlite.lanes import Lanes, Reader
     from datavern.engines.sqlite.provider import SQLiteProvider
 
@@ -58,9 +59,9 @@ class SQLiteTransaction(Statements):
         self._shut = False
 
     @property
-    def provider(self) -> SQLiteProvider:
-        """The provider that this transaction belongs to."""
-        return self._provider
+    def provider(self) -> Provider:
+        """The provider that this transaction belongs to, as callers know it."""
+        return self._provider.face
 
     # ---- beginning and ending ---------------------------------------------------------------------------------------
 
@@ -367,7 +368,7 @@ class TransactionStream(_Rows):
         self._tx = tx
 
     async def __aenter__(self) -> Self:
-        self._tx.provider._kind(self.sql)  # noqa: SLF001
+        self._tx._provider._kind(self.sql)  # noqa: SLF001
         self._open = True
         self._following = self._send(_begin)
         return self
