@@ -76,9 +76,11 @@ def test_every_link_between_the_pages_leads_somewhere():
     broken = []
     for page in [p for p in tracked() if p.suffix == ".md" and p.exists()]:
         text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
-        for target in re.findall(r"\]\(([^)\s]+)\)", text):
-            if not re.match(r"[a-z]+:|#", target) and not (page.parent / target.partition("#")[0]).exists():
-                broken.append(f"{page.relative_to(ROOT)}: {target}")
+        broken += [
+            f"{page.relative_to(ROOT)}: {target}"
+            for target in re.findall(r"\]\(([^)\s]+)\)", text)
+            if not re.match(r"[a-z]+:|#", target) and not (page.parent / target.partition("#")[0]).exists()
+        ]
     assert not broken
 
 

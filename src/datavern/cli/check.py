@@ -116,7 +116,7 @@ async def _dataset(dataset: Any, databases: Mapping[str, Any]) -> Finding:
     from datavern.contracts.capabilities import needs
 
     part = f"datasets.{dataset.name}"
-    prepare = f'await db.prepare("{dataset.name}") makes it'
+    prepare = f"`datavern prepare {dataset.name}` makes it"
     try:
         store = await needs(databases[dataset.database], "subjects").describe(dataset.table)
     except DatavernError as error:

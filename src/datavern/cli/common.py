@@ -12,6 +12,7 @@ import datetime as dt
 import json
 import os
 import sys
+import textwrap
 import traceback
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -41,11 +42,13 @@ __all__ = [
     "probe",
     "require_file",
     "require_new",
+    "told",
     "write_new",
 ]
 
 T = TypeVar("T")
 CONFIG = Path("datavern.toml")
+WIDE = 160
 Config = Annotated[Path, typer.Option("--config", "-c", metavar="FILE", help="The project's configuration.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document, for programs.")]
 Verbose = Annotated[bool, typer.Option("--verbose", help="On an error, show where in the code it arose (no values).")]
@@ -83,11 +86,19 @@ class Output:
         """What people read: the standard output, or the standard error when that belongs to a program."""
         from rich.console import Console
 
-        return Console(stderr=self.as_json, highlight=False, soft_wrap=False, markup=False, emoji=False)
+        stream = sys.stderr if self.as_json else sys.stdout
+        # Where nobody watches, a line is as long as it is: what is cut to a terminal's width is hard to search.
+        width = None if stream.isatty() or "COLUMNS" in os.environ else WIDE
+        return Console(file=stream, width=width, highlight=False, markup=False, emoji=False)
 
-    def say(self, text: str = "", style: str | None = None) -> None:
-        """A line for people."""
-        self.console.print(clean(text, keep="\n"), style=style)
+    def say(self, text: str = "", style: str | None = None, *, indent: int = 0) -> None:
+        """A paragraph for people; its further lines are indented as the first."""
+        console = self.console
+        width = max(console.width - indent, 20)
+        for line in clean(text, keep="\n").split("\n"):
+            margin = " " * (indent + len(line) - len(line.lstrip()))
+            for part in textwrap.wrap(line.strip(), width, break_on_hyphens=False, break_long_words=False) or [""]:
+                console.print((margin + part).rstrip(), style=style, soft_wrap=True)
 
     def show(self, what: RenderableType) -> None:
         """Something of rich's for people."""
@@ -128,7 +139,7 @@ class Output:
             yield lambda n: bar.update(task, advance=n)
 
     def confirm(self, question: str, *, yes: bool) -> None:
-        """Ask before something that cannot be undone.
+        """Ask before something that cannot be undone. Not within an event loop: Ctrl-C would not end the question.
 
         Raises:
             ConfigurationError: the answer was no, or there is nobody to ask.
@@ -156,7 +167,7 @@ class Output:
 
 
 @contextmanager
-def _told(out: Output) -> Iterator[None]:
+def told(out: Output) -> Iterator[None]:
     """Errors become a message and exit code 1."""
     failure: BaseException
     try:
@@ -184,7 +195,7 @@ def command(out: Output, work: Callable[[], Coroutine[Any, Any, T]], *, actor: s
     """
     from datavern.contracts.values import actor as acting
 
-    with _told(out), acting(actor or system_user()):
+    with told(out), acting(actor or system_user()):
         return asyncio.run(work())
 
 

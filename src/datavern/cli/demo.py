@@ -45,6 +45,9 @@ def demo(
         place = folder or _free()
         if place.exists():
             raise ConfigurationError(f"{place} is there already, and is not overwritten: choose another --folder")
+        if place.name != "demo" and folder is None:
+            out.say(f"demo/ is there already, and stays as it is: this is {place}/.")
+            out.say()
         return await tell(out, place, database.value, people)
 
     if not command(out, work):

@@ -68,6 +68,8 @@ def init(
         if password is not None:
             out.say(f"The password is not written down: set {PASSWORD} before each command.")
         at = "" if folder == Path() else f" --config {shlex.quote(str(project.config))}"
-        out.say(f"Next: say in {project.config} which personal data you keep, then run datavern check{at}")
+        out.say(f"Next: say in {project.config} which personal data you keep, and then run")
+        out.say(f"    datavern prepare{at}")
+        out.say(f"    datavern check{at}")
 
     command(out, work)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit, urlunsplit
 
+from datavern.cli.common import write_new
 from datavern.contracts.errors import ConfigurationError
 
 __all__ = ["Project", "make"]
@@ -122,7 +123,7 @@ async def make(project: Project) -> None:
         project.folder.mkdir(parents=True, exist_ok=True)
         ring = await Keyring.create(f"file:{project.keys}")
         await ring.close()
-        project.config.write_text(project.toml(), encoding="utf-8")
+        write_new(project.config, project.toml())
         manager = DatabaseManager.from_config(project.config)
         async with manager:
             pass

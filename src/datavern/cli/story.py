@@ -15,7 +15,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from datavern.cli.common import clean, jsonable, write_new
+from datavern.cli.common import jsonable, write_new
 from datavern.cli.demo_server import Place, place_of
 from datavern.cli.plaintexts import Plaintexts
 from datavern.cli.project import Project, make
@@ -94,7 +94,6 @@ class Teller:
         self._print(len(self.steps), step)
 
     def _print(self, number: int, step: Step) -> None:
-        from rich.padding import Padding
         from rich.text import Text
 
         width = min(self.out.console.width, 80)
@@ -103,7 +102,7 @@ class Teller:
         head.append(took.rjust(max(width - head.cell_len, len(took) + 2)), style="not bold dim")
         self.out.show(head)
         for line in step.lines:
-            self.out.show(Padding(Text(clean(line)), (0, 0, 0, 4)))
+            self.out.say(line, indent=4)
         self.out.say()
 
 
@@ -122,12 +121,17 @@ async def tell(out: Output, folder: Path, engine: str, count: int) -> bool:
     # What holds plaintext by its nature, the CSV file and the person's own copy, lies outside the project's folder.
     scratch = Path(await asyncio.to_thread(tempfile.mkdtemp, prefix="datavern-demo-"))
     place = place_of(engine, folder, scratch)
+    story = _Story(teller, Project(folder, "Eksempel kommune", engine, {}, DATASETS), place, scratch, count)
+    whole = False
     try:
-        story = _Story(teller, Project(folder, "Eksempel kommune", engine, {}, DATASETS), place, scratch, count)
         await story.run()
+        whole = True
     finally:
         await place.stop()
         await asyncio.to_thread(shutil.rmtree, scratch, ignore_errors=True)
+        if not whole:
+            out.say(f"The demo did not come to its end; {folder}/ is removed again.", "bold red")
+            await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
     return story.end()
 
 
@@ -174,7 +178,9 @@ class _Story:
         with self.teller.step(f"{self.count:,} synthetic people in a CSV file") as step:
             await asyncio.to_thread(write_csv, self.csv, self.count)
             everybody = list(people(self.count))
-            self.who, self.other = everybody[self.count // 2], everybody[self.count // 3]
+            half = everybody[self.count // 2 :]
+            self.who = next((p for p in half if not p.name.isascii()), half[0])  # somebody with an æ, ø or å
+            self.other = everybody[self.count // 3]
             self.plaintexts = Plaintexts(str(getattr(p, name)) for p in everybody for name in SEALED)
             who = self.who
             step.say(f"{who.id}, {who.personal_number}, {who.name}, {who.email}, …")
@@ -199,7 +205,8 @@ class _Story:
                     advance(len(batch))
             rows = await db["main"].query_value("SELECT count(*) FROM people")
             step.ok = rows == self.count
-            step.say(f"{rows:,} rows; in the same transactions: {rows:,} consents, and an audit entry for each.")
+            step.say(f"{rows:,} rows, {rows:,} consents, and an audit entry for each of them,")
+            step.say("a row always in one transaction with its consent and its entries.")
             raw = await db["main"].query_one(f"SELECT id, name, municipality FROM people WHERE id = '{self.who.id}'")  # noqa: S608  (an id that we made)
             step.say("What plain SQL sees of one of them:")
             step.say(f"  id {raw['id']}, municipality {raw['municipality']}, name {bytes(raw['name']).hex()[:28]}…")
@@ -233,7 +240,7 @@ class _Story:
             for row in rows:
                 step.say(f"{row['name']}, born {row['birth_date']}, {row['address']}, {row['municipality']}")
                 step.say(f"{row['email']}, {row['phone']}")
-            step.say(f"Due by {request.deadline}; answered at once, in a file that is the person's, not the project's.")
+            step.say(f"Due by {request.deadline}; answered at once, in a file of the person's own.")
             step.facts = {"stores": {k: len(v) for k, v in data.items()}, "deadline": request.deadline}
 
     async def erase(self, db: DatabaseManager) -> None:
@@ -265,7 +272,7 @@ class _Story:
             write_new(self.checkpoint, checkpoint.text)
             report = await db.audit.verify(since=checkpoint)
             step.ok = report.ok and report.rollback_checked
-            step.say(f"{report.entries:,} entries in a Merkle tree, its head signed; every one of them as it was.")
+            step.say(f"{report.entries:,} entries under one signature, and each of them as it was written.")
             step.say(f"{self.checkpoint}  to be kept where nobody can change it")
             step.facts = {"entries": report.entries, "ok": report.ok}
 
@@ -278,12 +285,12 @@ class _Story:
             async with DatabaseManager.from_config(config) as db:
                 before, after, entry = await _change_one_byte(db["main"])
                 report = await db.audit.verify()
-            step.say(f"Entry {entry}: who did it, {before!r}, is now {after!r}.")
-            problems = [str(p) for p in report.problems]
-            step.ok = not report.ok and len(problems) == 1
-            for problem in problems[:3]:
+            step.ok = not report.ok and [p.entry_id for p in report.problems] == [entry]
+            step.say(f"With plain SQL, {before} became {after}: somebody else did it, it says.")
+            for problem in report.problems[:3]:
                 step.say(f"The verifier: {problem}")
-            step.facts = {"entry": entry, "ok": report.ok, "problems": problems}
+                step.say(f"  {problem.entry_id}")
+            step.facts = {"entry": entry, "ok": report.ok, "problems": [str(p) for p in report.problems]}
 
     async def search(self) -> None:
         """The proof that sealed means sealed."""
@@ -296,7 +303,7 @@ class _Story:
                 found = {hit.text for hit in await asyncio.to_thread(self.plaintexts.in_file, self.csv)}
             wanted = self.plaintexts.texts
             step.ok = not hits and found == wanted
-            step.say(f"{len(wanted):,} texts: every number, name, e-mail, telephone and address.")
+            step.say(f"{len(wanted):,} texts: every number, name, e-mail, telephone and address there is.")
             step.say(
                 f"{len(files):,} files, {size / 1e6:.1f} MB: database, write-ahead log, keys, certificate, all of them."
             )

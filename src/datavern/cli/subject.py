@@ -22,6 +22,7 @@ from datavern.cli.common import (
     require_file,
     require_new,
     shown,
+    told,
     write_new,
 )
 from datavern.contracts.errors import ConfigurationError
@@ -103,13 +104,18 @@ def erase(
     """Erase a person everywhere, and sign a certificate. GDPR Article 17. It cannot be undone."""
     out = Output(as_json=json_output, verbose=verbose)
 
-    async def work() -> bool:
+    file = output or _free(config.absolute().parent)
+    with told(out):
         from datavern.config import load
+        from datavern.contracts.subjects import canonical_subject
 
-        load(config)  # what is wrong with it is told before anybody is asked
-        file = output or _free(config.absolute().parent)
+        # What is wrong is told before anybody is asked.
+        load(config)
+        canonical_subject(subject)
         require_new(file)
         out.confirm(f"Erase everything about {subject}? It cannot be undone.", yes=yes)
+
+    async def work() -> bool:
         response, deadline = await _process("erasure", subject, received, config)
         if response.certificate is not None:
             write_new(file, response.certificate.to_json())
