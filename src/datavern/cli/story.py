@@ -274,7 +274,7 @@ class _Story:
             step.ok = report.ok and report.rollback_checked
             step.say(f"{report.entries:,} entries under one signature, and each of them as it was written.")
             step.say(f"{self.checkpoint}  to be kept where nobody can change it")
-            step.facts = {"entries": report.entries, "ok": report.ok}
+            step.facts = {"entries": report.entries, "verified": report.ok}
 
     async def tamper(self) -> None:
         """What a database administrator could do, in a copy."""
@@ -290,7 +290,7 @@ class _Story:
             for problem in report.problems[:3]:
                 step.say(f"The verifier: {problem}")
                 step.say(f"  {problem.entry_id}")
-            step.facts = {"entry": entry, "ok": report.ok, "problems": [str(p) for p in report.problems]}
+            step.facts = {"entry": entry, "verified": report.ok, "problems": [str(p) for p in report.problems]}
 
     async def search(self) -> None:
         """The proof that sealed means sealed."""
