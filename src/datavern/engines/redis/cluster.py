@@ -201,8 +201,8 @@ class Cluster:
         except OutcomeUnknown:
             self._refresh_soon()
             raise
-        except (Redirect, ConnectionFailed, NoHealthyConnection) as error:
-            if error.retry == "never":
+        except (ConnectionFailed, NoHealthyConnection) as error:
+            if error.retry == "never" and not isinstance(error, Redirect):
                 raise
             return None, error
 

@@ -71,8 +71,6 @@ _UNREADY = {
 }
 _UNHEALTHY = {
     "CLUSTERDOWN": "the cluster is down: slots are not served, or most of its primaries cannot be reached",
-    "MOVED": "the nodes of the cluster point at each other: none of them serves the slot of the key",
-    "ASK": "the nodes of the cluster point at each other: none of them serves the slot of the key",
     "TRYAGAIN": "the keys are being moved to another node",
 }
 RETIRING = frozenset({"READONLY", "NOAUTH", "MASTERDOWN"})
@@ -85,8 +83,8 @@ def code_of(text: str) -> str:
     return word if _SHAPED_LIKE_A_CODE.match(word) else "ERR"
 
 
-class Redirect(ProviderError):
-    """The cluster says that another node has the slot. Followed inside the engine; never leaves it.
+class Redirect(NoHealthyConnection):
+    """A node of a cluster says that another has the slot. Followed where the provider knows of the cluster.
 
     Attributes:
         asking: only for this command (ASK), or from now on (MOVED).
@@ -96,7 +94,11 @@ class Redirect(ProviderError):
     """
 
     def __init__(self, text: str, provider: str) -> None:
-        super().__init__(f"{provider}: {_UNHEALTHY['MOVED']}", provider=provider, code=code_of(text), retry="safe")
+        super().__init__(
+            f"{provider}: the server is a node of a cluster, and the key is on another: give the provider cluster= "
+            f"instead of host ({code_of(text)})",
+            provider=provider, code=code_of(text), retry="never",
+        )  # fmt: skip
         kind, slot, address = text.split(" ")[:3]
         self.asking = kind == "ASK"
         self.slot = int(slot)
@@ -169,6 +171,8 @@ def connecting(error: BaseException, *, provider: str, where: str) -> ProviderEr
         error: of the operating system, of TLS, or the server's answer to the handshake.
         where: host and port.
     """
+    if isinstance(error, ConnectionFailed) and error.code is None:
+        return ConnectionFailed(f"{provider}: the server at {where} closed the connection at once", provider=provider)
     if isinstance(error, ProviderError):
         code = error.code or ""
         message = _SIGN_IN.get(code) or str(error).removeprefix(f"{provider}: ")
