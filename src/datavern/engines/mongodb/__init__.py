@@ -1,0 +1,1 @@
+"""MongoDB, on PyMongo's asyncio client."""
