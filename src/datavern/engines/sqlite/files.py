@@ -39,19 +39,16 @@ def file_system(path: Path) -> str | None:
     return kind
 
 
-def prepare_file(name: str, provider: str) -> str:
+def prepare_file(name: str, provider: str) -> None:
     """Check where the database is to be, and make an empty file with mode 0600 where there is none.
 
     SQLite gives the write-ahead log and its index the database file's own mode.
-
-    Returns:
-        The absolute path.
 
     Raises:
         ConfigurationError: a folder, a device, a path without its folder, or a network file system.
         ConnectionFailed: the system does not let this user read and write it.
     """
-    path = Path(os.path.abspath(name))  # noqa: PTH100  (Path.resolve would follow a link that is checked below)
+    path = Path(name)
     folder = path.parent
     if path.is_dir():
         raise ConfigurationError(f"{provider}: path is a folder, {path}: expected a file")
@@ -79,7 +76,6 @@ def prepare_file(name: str, provider: str) -> str:
         )
     if problem is not None:
         raise problem
-    return str(path)
 
 
 def _not_permitted(provider: str, path: Path) -> ConnectionFailed:

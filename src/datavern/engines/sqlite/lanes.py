@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from datavern.contracts.errors import ConnectionFailed, DriverError, PoolTimeout, ProviderError, QueryRejected
 from datavern.engines.sqlite.connection import open_connection
 from datavern.engines.sqlite.errors import code_of, translate, unopened
+from datavern.engines.sqlite.files import prepare_file
 from datavern.engines.sqlite.jobs import Job, Kind, OwnedJob
 
 if TYPE_CHECKING:
@@ -81,6 +82,8 @@ class Lane(threading.Thread):
         """Open, serve until stopped, close."""
         lanes = self.lanes
         try:
+            if self.writes and not lanes.settings.in_memory:
+                prepare_file(lanes.path, lanes.name)
             self.connection = open_connection(lanes.path, lanes.settings, writes=self.writes)
         except BaseException as error:  # noqa: BLE001  (whatever it is, the caller of connect gets it)
             failed = (
@@ -108,11 +111,15 @@ class Lane(threading.Thread):
     def wait(self, queue: deque[Job]) -> None:
         """Sleep until there may be something in the queue."""
         self.sleeping = True
-        if queue or self.stopping:  # it came between the last look and the line above
+        if self.has_work(queue) or self.stopping:  # it came between the last look and the line above
             self.sleeping = False
             return
         self._tokens.get()
         self.sleeping = False
+
+    def has_work(self, queue: deque[Job]) -> bool:
+        """Whether there is something to do now."""
+        return bool(queue)
 
     def flush(self) -> None:
         """Wake the loop once for all that is done."""
@@ -207,9 +214,10 @@ class Reader(Lane):
                 job = source.popleft()
             except IndexError:
                 self.flush()
-                if self.stopping:
+                if not self.stopping:
+                    self.wait(source)
+                elif not self.has_work(source):  # asked after `stopping`: what was queued before that is still done
                     return
-                self.wait(source)
                 continue
             if isinstance(job, OwnedJob):
                 if job.ends is None:
@@ -227,6 +235,10 @@ class Reader(Lane):
             except BaseException as error:  # noqa: BLE001  (whatever it is, it belongs to the job's caller)
                 self._failed(job, error)
             self.current = None
+
+    def has_work(self, queue: deque[Job]) -> bool:
+        """Whether there is something to do now: in another queue, when the reader was lent out or given back."""
+        return bool(queue) or self.source is not queue
 
     def _failed(self, job: Job, error: BaseException) -> None:
         lanes = self.lanes

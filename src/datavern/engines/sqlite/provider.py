@@ -16,7 +16,7 @@ from datavern.contracts.errors import CapabilityMissing, ConfigurationError, Con
 from datavern.contracts.regions import locate
 from datavern.contracts.services import serve_alone
 from datavern.contracts.values import Compliance, Health, Location, Parameters, PoolStats
-from datavern.engines.sqlite.jobs import Job, Kind, Run, classify, run_one
+from datavern.engines.sqlite.jobs import Job, Kind, Run, classify, run_function
 from datavern.engines.sqlite.lanes import Lanes
 from datavern.engines.sqlite.ledger import SQLiteLedger
 from datavern.engines.sqlite.session import Statements
@@ -221,7 +221,7 @@ class SQLiteProvider(Statements):
             reader.interrupt(None)
         await self._ended([reader.closed for reader in lanes.readers], lanes.readers)
         if not lanes.settings.in_memory:
-            last = Job(lanes.loop.create_future(), run_one, "PRAGMA wal_checkpoint(TRUNCATE)", (), Kind.ALONE)
+            last = Job(lanes.loop.create_future(), run_function, _last_checkpoint, (), Kind.ALONE)
             last.future.add_done_callback(_look_away)
             lanes.writer.queue.append(last)
         lanes.writer.stop()
@@ -438,6 +438,12 @@ class SQLiteProvider(Statements):
         if self._services is None:
             self._services = await serve_alone(self, self._keyring, "store_personal_data")
         return await self._services.store_personal_data(self, data, consent)
+
+
+def _last_checkpoint(connection: sqlite3.Connection) -> None:
+    """Cut the log, unless another process reads from it: closing does not wait for that."""
+    connection.execute("PRAGMA busy_timeout = 0")
+    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
 
 
 def forget_future(future: asyncio.Future[Any]) -> None:

@@ -112,6 +112,8 @@ class Writer(Lane):
                     self.flush()
                     if not self.stopping:
                         self.wait(queue)
+                    elif self.has_work(queue):
+                        continue  # asked after `stopping`: what was queued before that is still done
                     elif owner is None:
                         return
                     else:

@@ -1,0 +1,236 @@
+"""Lanes: nothing waits behind a long read, streams hold readers of their own, cancelling leaves nothing behind."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import threading
+
+import pytest
+
+from datavern import SQLiteProvider
+from datavern.contracts.errors import DatavernError, PoolTimeout, QueryRejected
+
+ENDLESS = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n"
+SELECT = "SELECT v FROM t WHERE n = ?"
+
+
+@pytest.fixture
+async def db(tmp_path):
+    async with SQLiteProvider(tmp_path / "test.db", location="norway") as db:
+        await db.execute("CREATE TABLE t (n INTEGER PRIMARY KEY, v TEXT)")
+        await db.execute_many("INSERT INTO t VALUES (?, ?)", [[n, f"v{n}"] for n in range(1000)])
+        yield db
+
+
+async def ended(*tasks):
+    for task in tasks:
+        task.cancel()
+    await asyncio.wait(tasks)
+
+
+async def quiet(db):
+    """Wait until no reader runs anything."""
+    while not all(lane.sleeping for lane in [*db._lanes.readers, db._lanes.writer]):  # noqa: ASYNC110  (a thread)
+        await asyncio.sleep(0.001)
+
+
+@pytest.mark.parametrize("scans", [1, 2, 7])
+async def test_point_selects_finish_while_long_scans_go_on(db, scans):
+    long = [asyncio.create_task(db.query(ENDLESS)) for _ in range(scans)]
+    await asyncio.sleep(0)
+    found = await asyncio.gather(*(db.query_value(SELECT, [n % 1000]) for n in range(2000)))
+    assert found == [f"v{n % 1000}" for n in range(2000)]
+    assert await db.execute("INSERT INTO t VALUES (5000, 'x')") == 1
+    assert not any(task.done() for task in long)
+    await ended(*long)
+    await quiet(db)
+
+
+async def test_an_answer_does_not_wait_for_a_scan_that_comes_after_it(db):
+    quick = [asyncio.create_task(db.query_value(SELECT, [n])) for n in range(20)]
+    long = asyncio.create_task(db.query(ENDLESS))
+    assert await asyncio.gather(*quick) == [f"v{n}" for n in range(20)]
+    assert not long.done()
+    await ended(long)
+
+
+async def test_streams_take_readers_of_their_own_up_to_the_bound(tmp_path):
+    async with SQLiteProvider(tmp_path / "t.db", location="norway", max_readers=3, acquire=0.05) as db:
+        await db.execute("CREATE TABLE t (n INTEGER)")
+        first, second = db.stream("SELECT 1"), db.stream("SELECT 1")
+        async with first, second:
+            assert db.stats().in_use == 2
+            with pytest.raises(PoolTimeout, match="max_readers"):
+                async with db.stream("SELECT 1"):
+                    pass
+            with pytest.raises(PoolTimeout):
+                async with db.transaction(read_only=True) as tx:
+                    await tx.query("SELECT 1")
+            assert await db.query_value("SELECT 1") == 1
+        async with db.stream("SELECT 7") as rows:
+            assert [row[0] async for row in rows] == [7]
+        assert len(db._lanes.readers) == 3
+
+
+async def test_who_waits_for_a_reader_gets_the_next_in_turn(tmp_path):
+    async with SQLiteProvider(tmp_path / "t.db", location="norway", max_readers=2) as db:
+        order = []
+
+        async def use(n):
+            async with db.transaction(read_only=True) as tx:
+                order.append(n)
+                assert await tx.query_value("SELECT ?", [n]) == n
+
+        await asyncio.gather(*(use(n) for n in range(20)))
+        assert order == list(range(20))
+
+
+async def test_a_stream_holds_no_more_than_two_batches(db):
+    largest = 0
+    async with db.stream("SELECT n, v FROM t", batch_size=10) as rows:
+        async for _ in rows:
+            waiting = rows._following
+            if waiting is not None and waiting.future.done():
+                largest = max(largest, len(waiting.future.result()))
+    assert largest <= 10
+
+
+async def test_a_stream_does_not_write(db):
+    with pytest.raises(QueryRejected, match="read-only"):
+        async with db.stream("DELETE FROM t RETURNING n") as rows:
+            async for _ in rows:
+                pass
+    assert await db.query_value("SELECT count(*) FROM t") == 1000
+
+
+async def test_a_stream_is_read_inside_its_block(db):
+    async with db.stream("SELECT n FROM t", batch_size=3) as rows:
+        assert (await anext(rows))["n"] == 0
+    with pytest.raises(QueryRejected):
+        await anext(rows)
+    with pytest.raises(QueryRejected):
+        db.stream("SELECT 1", batch_size=0)
+
+
+async def test_cancelling_a_stream_stops_its_scan(db):
+    async def read():
+        async with db.stream(ENDLESS) as rows:
+            async for _ in rows:
+                pass
+
+    for _ in range(15):
+        task = asyncio.create_task(read())
+        await asyncio.sleep(0.002)
+        await ended(task)
+    await quiet(db)
+    assert db.stats().in_use == 0
+
+
+async def test_a_thousand_random_cancellations_leave_everything_clean(db):
+    """Reads, writes, transactions, streams and endless scans, cancelled at any moment."""
+    rng = random.Random(20261123)
+    acknowledged: set[int] = set()
+    threads = threading.active_count()
+
+    async def read(n):
+        assert await db.query_value(SELECT, [n % 1000]) == f"v{n % 1000}"
+
+    async def write(n):
+        await db.execute("INSERT INTO t VALUES (?, 'w')", [10_000 + n])
+        acknowledged.add(10_000 + n)
+
+    async def transaction(n):
+        async with db.transaction() as tx:
+            await tx.execute("INSERT INTO t VALUES (?, 'tx')", [100_000 + n])
+            async with tx.savepoint():
+                await tx.execute("INSERT INTO t VALUES (?, 'tx')", [200_000 + n])
+            await tx.execute("INSERT INTO t VALUES (?, 'tx')", [300_000 + n])
+        acknowledged.update({100_000 + n, 200_000 + n, 300_000 + n})
+
+    async def snapshot(n):
+        async with db.transaction(read_only=True) as tx:
+            one = await tx.query_value("SELECT count(*) FROM t")
+            assert await tx.query_value("SELECT count(*) FROM t") == one
+
+    async def stream(n):
+        async with db.stream("SELECT n FROM t LIMIT 300", batch_size=50) as rows:
+            async for _ in rows:
+                await asyncio.sleep(0)
+
+    async def scan(n):
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(0.01):
+                await db.query(ENDLESS)
+
+    kinds = [read, write, transaction, snapshot, stream, scan]
+    running: set[asyncio.Task] = set()
+    for n in range(1500):
+        running.add(asyncio.create_task(kinds[rng.choices(range(6), [30, 30, 20, 8, 8, 1])[0]](n)))
+        if rng.random() < 0.3:
+            await asyncio.sleep(rng.choice([0, 0, 0.0005]))
+        for task in rng.sample(sorted(running, key=id), k=min(len(running), rng.choice([0, 1, 1]))):
+            task.cancel()
+        running = {t for t in running if not t.done()}
+    done = await asyncio.gather(*running, return_exceptions=True)
+    assert all(one is None or isinstance(one, asyncio.CancelledError) for one in done)
+    await quiet(db)
+    lanes = db._lanes
+    assert (len(lanes.writer.queue), len(lanes.reads), len(lanes.waiters), len(lanes.done)) == (0, 0, 0, 0)
+    assert lanes.writer.owner is None
+    assert db.stats().in_use == 0
+    assert not db._holders
+    there = {row[0] for row in await db.query("SELECT n FROM t WHERE n >= 10000")}
+    assert acknowledged <= there
+    for n in there:  # a transaction is there as a whole or not at all
+        if n >= 100_000:
+            assert {100_000 + n % 100_000, 200_000 + n % 100_000, 300_000 + n % 100_000} <= there
+    assert await db.query_value("PRAGMA integrity_check") == "ok"
+    assert await db.execute("INSERT INTO t VALUES (999999, 'last')") == 1
+    assert threading.active_count() <= threads + lanes.settings.max_readers
+
+
+async def test_closing_in_the_middle_of_everything_ends_everything(tmp_path):
+    db = SQLiteProvider(tmp_path / "t.db", location="norway", max_readers=3)
+    before = threading.active_count()
+    await db.connect()
+    await db.execute("CREATE TABLE t (n INTEGER PRIMARY KEY)")
+
+    async def stream():
+        async with db.stream("SELECT 1 UNION ALL SELECT 2", batch_size=1) as rows:
+            async for _ in rows:
+                await asyncio.sleep(0.005)
+
+    async def transaction(n):
+        async with db.transaction() as tx:
+            await tx.execute("INSERT INTO t VALUES (?)", [n])
+            await asyncio.sleep(0.005)
+
+    tasks = [asyncio.create_task(stream()) for _ in range(5)]
+    tasks += [asyncio.create_task(transaction(n)) for n in range(5)]
+    tasks += [asyncio.create_task(db.query(ENDLESS)) for _ in range(3)]
+    await asyncio.sleep(0.012)
+    await db.close()
+    results = await asyncio.gather(*tasks, return_exceptions=True)
+    assert all(r is None or isinstance(r, DatavernError) for r in results)
+    assert threading.active_count() == before
+
+
+async def test_a_loop_that_ends_without_closing_stops_the_threads(tmp_path):
+    started: list[SQLiteProvider] = []
+
+    async def careless():
+        db = SQLiteProvider(tmp_path / "t.db", location="norway")
+        await db.connect()
+        await db.execute("CREATE TABLE t (n INTEGER PRIMARY KEY)")
+        started.append(db)
+
+    await asyncio.to_thread(asyncio.run, careless())
+    writer = started[0]._lanes.writer
+    writer.stop()  # what the end of the process does to a daemon thread
+    await asyncio.to_thread(writer.join, 10)
+    assert not writer.is_alive()
+    for reader in started[0]._lanes.readers:
+        reader.stop()
+        await asyncio.to_thread(reader.join, 10)
