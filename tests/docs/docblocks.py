@@ -141,7 +141,7 @@ class Story:
         assert process.returncode == int(exits or 0), f"{where}\nexit code {process.returncode}"
         left = [" ".join(line.split()) for line in said.splitlines()]
         for line in filter(str.strip, expected):
-            wanted = " ".join(line.split())
+            wanted = re.sub(r"\s*…\s*", "…", " ".join(line.split()))
             while left and not like(wanted, left[0]):
                 left.pop(0)
             assert left, f"{where}\nit does not say, or not in this order: {wanted}"

@@ -3,24 +3,39 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import pytest
 from docblocks import Story, blocks
 
-from datavern.testing import create_test_database
+if TYPE_CHECKING:
+    import pytest
+
+    from datavern.testing import EmptyDatabase
 
 PAGE = Path(__file__).parents[2] / "docs" / "usage.md"
 WRITTEN = "postgresql://app@127.0.0.1:5432/app"
 
 
-@pytest.mark.parametrize("engine", ["sqlite", "postgresql"])
-async def test_the_page_is_true(engine: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+async def told(engine: str, folder: Path, replace: dict[str, str]) -> None:
+    story = Story(PAGE, folder, replace)
+    for block in blocks(PAGE):
+        if block.engine in (None, engine):
+            await story.run(block)
+
+
+async def test_the_page_is_true_on_sqlite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
+    await told("sqlite", tmp_path, {})
+
+
+async def test_the_page_is_true_on_postgresql(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, postgresql_database: EmptyDatabase
+):
+    monkeypatch.chdir(tmp_path)
+    await told("postgresql", tmp_path, {WRITTEN: postgresql_database.settings["url"]})
+
+
+def test_every_block_is_run_on_an_engine():
     found = blocks(PAGE)
     assert {b.language for b in found} == {"python", "toml", "console"}
-    async with create_test_database(engine) as database:
-        replace = {WRITTEN: database.url} if engine == "postgresql" else {}
-        story = Story(PAGE, tmp_path, replace)
-        for block in found:
-            if block.engine in (None, engine):
-                await story.run(block)
+    assert {b.engine for b in found} == {None, "sqlite", "postgresql"}
