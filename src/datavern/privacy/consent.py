@@ -106,14 +106,13 @@ class Consents:
             raise ConfigurationError("purpose: expected text, such as customer-account")
         if expires is not None and expires.tzinfo is None:
             raise ConfigurationError("expires: expected a moment with its time zone, such as datetime.now(UTC)")
-        handle = await self._keys.handle(person, session=transaction)
+        handle = await self._keys.handle(person, create=False, session=transaction)
         actor = current_actor()
         granted = now()
         consent = Consent(secrets.token_hex(16), person, purpose, granted, expires, None, version, actor)
         row = {
             "id": consent.id,
             "subject_tag": self._keys.subject_tag(person),
-            "handle": handle,
             "purpose": purpose,
             "text_version": version,
             "granted_at": timestamp(granted),
@@ -121,10 +120,12 @@ class Consents:
             "withdrawn_at": None,
             "actor": actor,
         }
-        insert = tables.CONSENT_INSERT.bind(needs(self._provider, "ledger").dialect, **row)
+        dialect = needs(self._provider, "ledger").dialect
         details = {"consent": consent.id, "purpose": purpose}
         async with within(self._provider, transaction) as tx:
-            await tx.execute(*insert)
+            if handle is None:  # a new subject's handle commits with the consent: one commit instead of two
+                handle = await self._keys.handle(person, session=tx)
+            await tx.execute(*tables.CONSENT_INSERT.bind(dialect, handle=handle, **row))
             await self._log.append(tx, action="consent_granted", handle=handle, details=details)
         return consent
 

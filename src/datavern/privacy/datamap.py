@@ -89,6 +89,11 @@ class Field:
             raise ConfigurationError(
                 "type is for fields that are not sealed: a sealed value keeps the type it came with"
             )
+        if self.kind is not None:
+            from datavern.crypto.lookup import KINDS  # noqa: PLC0415  (loads ciphers)
+
+            if self.kind not in KINDS:
+                raise ConfigurationError(f"no kind is called {self.kind}; there are: {', '.join(sorted(KINDS))}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,6 @@ __all__ = ["RETENTION", "Rows", "fit"]
 RETENTION = "#retention"
 """What follows a dataset's name in the name of the keys that its retained rows are sealed under."""
 _WHOLE = re.compile(r"-?[0-9]{1,19}")
-_TAGS = 1024  # subjects' tags that are remembered
 _NO_NUMBER = 1 << 63  # past what any column holds
 _ID_TYPES = frozenset({int, str})
 _OTHER_ID_TYPES = frozenset({"UUID", "ObjectId"})
@@ -84,7 +83,6 @@ class Rows:
         "_present",
         "_retained",
         "_subject_tag",
-        "_tags",
         "_text_key",
         "_warm_key",
         "_warm_keys",
@@ -124,7 +122,6 @@ class Rows:
         self._warm_key = keys.warm_key
         self._warm_keys = keys.warm_keys
         self._subject_tag = keys.subject_tag
-        self._tags: dict[str, bytes] = {}
         self._own = frozenset({ROW_TAG, ERASED_AT, RETAINED_UNTIL, *lookups.values()})
         self._present = tuple(name for name in self._own if name in self.columns)
         only = self.key_columns[0] if len(self.key_columns) == 1 else None
@@ -344,21 +341,12 @@ class Rows:
             if key.dataset == self._retained.dataset:
                 return self._retained.open_row(tag, self._left(row), keys, key.subject_tag)
         subject = self.subject_of(row)
-        subject_tag = None if subject is None else self._tag(subject)
+        subject_tag = None if subject is None else self._subject_tag(subject)
         try:
             return sealer.open_row(tag, row, keys, subject_tag)
         except DecryptionFailed:
             left = self._left(row)
         return sealer.open_row(tag, left, keys, subject_tag)
-
-    def _tag(self, subject: str) -> bytes:
-        """The subject's tag: remembered for a while, since the hash is a fourth of the time of opening a row."""
-        tag = self._tags.get(subject)
-        if tag is None:
-            if len(self._tags) >= _TAGS:
-                self._tags.clear()
-            tag = self._tags[subject] = self._subject_tag(subject)
-        return tag
 
     def _left(self, row: Mapping[str, Any]) -> dict[str, Any]:
         """The row without the marks of fields that an erasure emptied in columns that take no NULL."""
