@@ -7,6 +7,7 @@ import os
 import sqlite3
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 
 from datavern.config import checked
@@ -147,7 +148,7 @@ class SQLiteProvider(Statements):
         """
         values = dict(settings)
         url = values.pop("url", None)
-        known = set(SQLiteSettings.__dataclass_fields__) | {"keyring"}
+        known = {f.name for f in fields(SQLiteSettings)} | {"keyring"}
         unknown = [key for key in values if key not in known]
         if unknown:
             checked(SQLiteSettings, {"name": name, **values}, path=f"databases.{name}")  # says which, and what is near
