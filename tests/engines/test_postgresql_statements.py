@@ -18,6 +18,8 @@ READS = [
     "SELECT * FROM t WHERE name LIKE (upper($1)) AND other NOT LIKE ($2) AND x ILIKE ($3)",
     "SELECT CAST(a AS varchar(10)), b::numeric(10, 2), c::timestamptz(3), '1'::character varying(5) FROM t",
     "WITH x (a, b) AS (SELECT 1, 2) SELECT * FROM x",
+    "SELECT x.a FROM unnest($1::int[]) WITH ORDINALITY AS x (a, place)",
+    'SELECT "x y".a FROM unnest($1::int[]) AS "x y" ("a b")',
     "WITH RECURSIVE x (n) AS (VALUES (1) UNION ALL SELECT n + 1 FROM x WHERE n < 9) SELECT * FROM x",
     "WITH x AS MATERIALIZED (SELECT 1) SELECT * FROM x",
     "SELECT * FROM t FOR UPDATE",

@@ -135,8 +135,8 @@ def _calls(tokens: list[tuple[str, str]], i: int) -> bool:
     while start >= 2 and tokens[start - 1] == ("mark", ".") and tokens[start - 2][0] in {"word", "quoted"}:  # noqa: PLR2004  (a dot and a name)
         start -= 2
         schema = tokens[start][1]
-    if _before(tokens, start) in {"into", "recursive"} or (_before(tokens, start) == "with" and start == 1):
-        return False  # INSERT INTO name (columns), WITH name (columns) AS
+    if _before(tokens, start) in {"as", "into", "recursive"} or (_before(tokens, start) == "with" and start == 1):
+        return False  # FROM … AS name (columns), INSERT INTO name (columns), WITH name (columns) AS
     if schema:
         return schema != "pg_catalog" or name not in CLEAN_FUNCTIONS
     if kind == "word" and (name in _RESERVED or _is_grammar(tokens, start)):
