@@ -570,3 +570,22 @@ async def test_an_open_erasure_finishes_when_the_manager_opens_and_not_under_a_s
         journal = await rows(db, "datavern_requests")
         assert [bool(r["completed_at"]) for r in journal] == [True]
         assert journal[0]["subject"] is None
+
+
+async def test_a_database_in_memory_has_one_connection_for_all_of_it(keyring):
+    from datavern import DatabaseManager, DataMap, SQLiteProvider
+
+    users = Dataset("users", database="main", subject="id", fields=SEALED)
+    main = SQLiteProvider(":memory:", location="norway")
+    async with DatabaseManager(
+        {"main": main}, data_map=DataMap([users, retained()]), keyring=keyring, ledger="main"
+    ) as db:
+        await db.prepare("users")
+        await fill(db, "invoices")
+        async with main.transaction() as tx:
+            consent = await db.consents.grant(subject="u1", purpose=PURPOSE, transaction=tx)
+            await db.personal("users").insert({"id": "u1", "name": NAME}, consent=consent, transaction=tx)
+            assert [r["name"] async for r in db.personal("users").of("u1", transaction=tx)] == [NAME]
+        response = await process(db, "erasure")
+        assert certified(response, "main.users")["found"] == 1
+        assert [r["name"] for r in (await process(db, "access")).data["main.invoices"]] == [NAME] * 2

@@ -103,6 +103,15 @@ class Privacy:
         """
         if self._open:
             return
+        try:
+            await self._begin()
+        except BaseException:
+            await self._keyring.close()
+            raise
+        self._open = True
+        await self._requests.resume()
+
+    async def _begin(self) -> None:
         await self._keyring.open()
         await self.keys.open()
         signer = self._keyring.signer
@@ -128,8 +137,6 @@ class Privacy:
         for store in self._stores.values():
             await _warm(store)
         self._requests = SubjectRequests(self)
-        self._open = True
-        await self._requests.resume()
 
     async def close(self) -> None:
         """Drop the keys. Idempotent. The databases stay open: they are the manager's."""
