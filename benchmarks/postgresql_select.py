@@ -50,7 +50,8 @@ async def _figure(server: PostgreSQLServer, tasks: int, n: int) -> Figure:
     if not await raw[0].fetchval("SELECT to_regclass('people') IS NOT NULL"):
         await raw[0].execute(TABLE)
     pool = await asyncpg.create_pool(url, min_size=CONNECTIONS, max_size=CONNECTIONS)
-    engine = create_async_engine(url.replace("postgresql:", "postgresql+asyncpg:"), pool_size=CONNECTIONS, max_overflow=0)  # fmt: skip
+    alchemy_url = url.replace("postgresql:", "postgresql+asyncpg:")
+    engine = create_async_engine(alchemy_url, pool_size=CONNECTIONS, max_overflow=0)
     text = sa.text(SQL.replace("$1", ":id"))
     pg = PostgreSQLProvider.from_url(url, pool=Pool(min=CONNECTIONS, max=CONNECTIONS))
 

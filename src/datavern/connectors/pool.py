@@ -170,12 +170,13 @@ class Pool(Roster[C], Generic[C]):
         if slot.generation != self.generation or self.closed:
             self.discard(slot)
             return
-        self.restoring += 1
+        self.restoring.add(slot)
         self._spawn(self._restore(slot))
 
     def discard(self, slot: Slot[C]) -> None:
         """Throw a connection away, now. Harmless when it was thrown away before."""
         slot.since = 0.0
+        self.restoring.discard(slot)
         if slot in self.open:
             self.drop(slot)
         self._connector.abort(slot.connection)
@@ -311,7 +312,7 @@ class Pool(Roster[C], Generic[C]):
         except Exception:  # noqa: BLE001, S110  (a connection that cannot be made as new is thrown away, below)
             pass
         finally:
-            self.restoring -= 1
+            self.restoring.discard(slot)
             if well:
                 self.reset += 1
                 slot.touched = False
@@ -379,17 +380,8 @@ class Pool(Roster[C], Generic[C]):
         if self.closed:
             return
         self.closed = True
-        if self._timer is not None:
-            self._timer.cancel()
-        for waiter in self.dismissed():
-            if not waiter.done():
-                waiter.set_exception(ConnectionFailed(f"{self._name}: the provider was closed", provider=self._name))
-        for task in self._tasks:  # connections being made or reset
-            task.cancel()
         self._returned = asyncio.Event()
-        for slot in self.retire(self.generation):
-            self._dismiss(slot)
-        self._note_return()
+        self._let_go()
         try:
             async with asyncio.timeout(RETURN_DEADLINE):
                 await self._returned.wait()
@@ -402,6 +394,21 @@ class Pool(Roster[C], Generic[C]):
         # Transports report that they are closed in the loop's next turns.
         for _ in range(3):
             await asyncio.sleep(0)
+
+    def _let_go(self) -> None:
+        """Of everything that no borrower holds."""
+        if self._timer is not None:
+            self._timer.cancel()
+        for waiter in self.dismissed():
+            if not waiter.done():
+                waiter.set_exception(ConnectionFailed(f"{self._name}: the provider was closed", provider=self._name))
+        for task in self._tasks:  # connections being made or reset
+            task.cancel()
+        for slot in list(self.restoring):  # a task that is cancelled before it ran sees to nothing
+            self.discard(slot)
+        for slot in self.retire(self.generation):
+            self._dismiss(slot)
+        self._note_return()
 
     def _abort_all(self) -> None:
         for slot in list(self.open):

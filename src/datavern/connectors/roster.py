@@ -70,7 +70,8 @@ class Roster(Generic[C]):
         """Every connection that is there."""
         self.waiters: OrderedDict[Waiter[C], None] = OrderedDict()
         self.connecting = 0
-        self.restoring = 0
+        self.restoring: set[Slot[C]] = set()
+        """Those that are being reset."""
         self.generation = 0
         self.closed = False
         self.acquired = 0
@@ -210,7 +211,7 @@ class Roster(Generic[C]):
         return PoolStats(
             size=size,
             idle=idle,
-            in_use=size - idle - self.restoring,
+            in_use=size - idle - len(self.restoring),
             waiting=len(self.waiters),
             connecting=self.connecting,
             generation=self.generation,

@@ -1,0 +1,82 @@
+"""Rows by key, many in one statement: what `datavern.connectors.coalescing` needs of PostgreSQL.
+
+The obvious ``WHERE id = ANY ($1)`` answers in no order, and does not say which row is for which key: whoever matched
+them in Python would have to know the server's own equality (``citext``, collations, ``char(n)``, ``numeric``). So each
+key keeps its place: the statement has one row for each key, in their order, and is made of the single statement itself
+(`docs/decisions/0004-coalesced-reads.md`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from datavern.contracts.errors import QueryRejected
+
+if TYPE_CHECKING:
+    from datavern.connectors.coalescing import Blame
+    from datavern.contracts.values import Row
+    from datavern.engines.postgresql.provider import PostgreSQLProvider
+
+__all__ = ["PostgreSQLSource"]
+
+# The first part is never run: it says of which type the keys are, and so the server tells it from the column each time
+# it prepares the statement. `(SELECT $1)` hides from the planner how many they are: it would plan anew each time.
+_MANY = """
+WITH datavern_typed AS (SELECT FROM {table} WHERE {key} = ANY ($1))
+SELECT datavern_found.*
+FROM pg_catalog.unnest((SELECT $1)) WITH ORDINALITY AS datavern_asked (datavern_key, datavern_place)
+LEFT JOIN LATERAL (
+    SELECT {columns} FROM {table} WHERE {key} = datavern_asked.datavern_key LIMIT 1
+) AS datavern_found ON true
+ORDER BY datavern_asked.datavern_place
+"""
+_ONE = "SELECT {columns} FROM {table} WHERE {key} = $1"
+
+_NOBODY = frozenset({"08", "25", "40", "53", "54", "55", "57", "58"})
+"""Classes of errors that no value brings about: connection, transaction, resources, locks, an operator, the system."""
+_MERGING = frozenset({"0A", "42"})
+"""Classes of errors that speak of the text: not supported, no such operator for these types, no such column."""
+_FLAT = (str, bytes, bytearray, memoryview, dict, tuple)
+"""What the driver takes for one element of an array although it can be iterated."""
+
+
+class PostgreSQLSource:
+    """The statements of one `PostgreSQLProvider.coalesced`.
+
+    Args:
+        provider: runs them, each in a transaction of its own.
+        table: quoted.
+        key: quoted.
+        columns: quoted and joined, or ``*``.
+        place: of the key among the columns, by number or by name.
+    """
+
+    __slots__ = ("_many", "_one", "_place", "_provider")
+
+    def __init__(self, provider: PostgreSQLProvider, *, table: str, key: str, columns: str, place: int | str) -> None:
+        self._provider = provider
+        self._one = _ONE.format(table=table, key=key, columns=columns)
+        self._many = _MANY.format(table=table, key=key, columns=columns)
+        self._place = place
+
+    async def one(self, key: Any) -> Row | None:
+        """The row of a key, by the statement that is written in `PostgreSQLProvider.coalesced`."""
+        return await self._provider.query_one(self._one, (key,))
+
+    async def many(self, keys: list[Any]) -> Sequence[Row | None]:
+        """The rows of the keys in their order, None for a key that has none."""
+        for kind in set(map(type, keys)):
+            if issubclass(kind, Iterable) and not issubclass(kind, _FLAT):
+                raise QueryRejected(f"{self._provider.name}: a key that the driver would take for an array of keys")
+        rows = await self._provider.query(self._many, (keys,))
+        place = self._place
+        # No key is NULL in a row that was found by being equal to it.
+        return [None if row[place] is None else row for row in rows]
+
+    def blame(self, error: Exception) -> Blame:
+        """Whom the error speaks of: the driver's refusals have no SQLSTATE, and are about a key."""
+        if not isinstance(error, QueryRejected):
+            return "nobody"
+        group = (error.code or "")[:2]
+        return "nobody" if group in _NOBODY else "merging" if group in _MERGING else "key"

@@ -1,0 +1,403 @@
+"""The pool, with real connections: bounds, deadlines, what breaks, and what the next borrower must not see."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import asyncpg
+import pytest
+
+from datavern import ConnectionFailed, Pool, PoolTimeout, QueryRejected
+from datavern.connectors import pool as pool_module
+from datavern.testing import EmptyDatabase
+
+PID = "SELECT pg_backend_pid()"
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait for something that happens in the background."""
+    async with asyncio.timeout(10):
+        while not condition():  # noqa: ASYNC110  (what is waited for has no event)
+            await asyncio.sleep(0.005)
+
+
+@pytest.fixture
+async def admin(postgresql_database: EmptyDatabase) -> AsyncIterator[asyncpg.Connection]:
+    """A connection outside the pool."""
+    connection = await asyncpg.connect(postgresql_database.settings["url"])
+    yield connection
+    await connection.close()
+
+
+async def test_min_is_kept_filled(postgresql_database: EmptyDatabase, admin: asyncpg.Connection) -> None:
+    async with postgresql_database.provider(pool=Pool(min=3, max=5)) as pg:
+        await until(lambda: pg.stats().idle == 3)
+        await admin.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'datavern'"
+        )
+        await until(lambda: pg.stats().discarded == 3)
+        await until(lambda: pg.stats().idle == 3)
+        assert await pg.query_value("SELECT 1") == 1
+
+
+async def test_never_more_than_max(postgresql_database: EmptyDatabase) -> None:
+    async with postgresql_database.provider(pool=Pool(max=3)) as pg:
+        sizes: list[int] = []
+
+        async def work() -> Any:
+            pid = await pg.query_value("SELECT pg_backend_pid() FROM generate_series(1, 1000) LIMIT 1")
+            sizes.append(pg.stats().size)
+            return pid
+
+        pids = await asyncio.gather(*(work() for _ in range(60)))
+        assert len(set(pids)) <= 3
+        assert max(sizes) <= 3
+        assert pg.stats().waiting == 0
+        assert pg.stats().in_use == 0
+
+
+async def test_the_last_used_is_the_next(postgresql_database: EmptyDatabase) -> None:
+    async with postgresql_database.provider(pool=Pool(min=4, max=4)) as pg:
+        await until(lambda: pg.stats().idle == 4)
+        assert len({await pg.query_value(PID) for _ in range(20)}) == 1
+
+
+async def test_a_full_pool_says_so(postgresql_database: EmptyDatabase) -> None:
+    async with postgresql_database.provider(pool=Pool(max=1, acquire=0.05)) as pg:
+        async with pg.transaction():
+            with pytest.raises(PoolTimeout) as caught:
+                await pg.query("SELECT 1")
+        assert "1 of 1 open" in str(caught.value)
+        assert caught.value.retry == "safe"
+        assert pg.stats().timeouts == 1
+        assert await pg.query_value("SELECT 1") == 1
+
+
+async def test_the_line_has_an_end(postgresql_database: EmptyDatabase) -> None:
+    async with postgresql_database.provider(pool=Pool(max=1, max_waiting=2)) as pg:
+        async with pg.transaction():
+            waiting = [asyncio.ensure_future(pg.query_value("SELECT 1")) for _ in range(2)]
+            await until(lambda: pg.stats().waiting == 2)
+            with pytest.raises(PoolTimeout, match="2 callers wait"):
+                await pg.query("SELECT 1")
+        assert await asyncio.gather(*waiting) == [1, 1]
+
+
+async def test_first_come_first_served(postgresql_database: EmptyDatabase) -> None:
+    served: list[int] = []
+    async with postgresql_database.provider(pool=Pool(max=1)) as pg:
+
+        async def work(n: int) -> None:
+            await pg.query("SELECT 1")
+            served.append(n)
+
+        async with pg.transaction():
+            tasks = []
+            for n in range(20):
+                tasks.append(asyncio.ensure_future(work(n)))
+                await until(lambda: pg.stats().waiting == len(tasks))
+        await asyncio.gather(*tasks)
+    assert served == list(range(20))
+
+
+async def test_whoever_waits_takes_what_comes_first(postgresql_database: EmptyDatabase) -> None:
+    """A connection is being made for the waiter, and another comes back before it: the waiter does not wait for it."""
+    async with postgresql_database.provider(pool=Pool(max=2)) as pg:
+        pool = pg._pool
+        slot = pool.take()
+        waiting = asyncio.ensure_future(pg.query_value(PID))
+        while not pg.stats().connecting:  # noqa: ASYNC110  (turn by turn: it must not be over yet)
+            await asyncio.sleep(0)
+        pool.give(slot)
+        assert await waiting == slot.connection.get_server_pid()
+        await until(lambda: pg.stats().idle == 2)
+
+
+async def test_a_waiter_that_gives_up_takes_nothing_with_it(postgresql_database: EmptyDatabase) -> None:
+    async with postgresql_database.provider(pool=Pool(max=1)) as pg:
+        for _ in range(50):
+            slot = pg._pool.take()
+            waiting = asyncio.ensure_future(pg.query_value("SELECT 1"))
+            await until(lambda: pg.stats().waiting == 1)
+            pg._pool.give(slot)  # handed over in the same turn in which the waiter gives up
+            waiting.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await waiting
+            await until(lambda: pg.stats().idle == 1)
+        assert pg.stats().created == 1
+
+
+async def test_a_broken_idle_connection_is_nobodys_problem(
+    postgresql_database: EmptyDatabase, admin: asyncpg.Connection
+) -> None:
+    async with postgresql_database.provider(pool=Pool(max=1)) as pg:
+        pid = await pg.query_value(PID)
+        await admin.execute("SELECT pg_terminate_backend($1)", pid)
+        await until(lambda: pg.stats().size == 0)
+        assert await pg.query_value(PID) != pid
+
+
+async def test_a_connection_that_is_closed_when_it_is_used_is_replaced(postgresql_database: EmptyDatabase) -> None:
+    """It broke in this very turn of the loop: nothing was sent, so the call goes on with another one."""
+    async with postgresql_database.provider(pool=Pool(max=1)) as pg:
+        await pg.execute("CREATE TABLE t (a int)")
+        await until(lambda: pg.stats().idle == 1)
+        for statement in ("INSERT INTO t VALUES (1)", "SELECT 1"):
+            pg._pool.idle[0].connection._transport.abort()
+            pg._pool.idle[0].connection.terminate()
+            await pg.execute(statement)
+        pg._pool.idle[0].connection.terminate()
+        async with pg.transaction() as tx:
+            assert await tx.query_value("SELECT count(*) FROM t") == 1
+
+
+async def test_an_idle_connection_is_probed(postgresql_database: EmptyDatabase, admin: asyncpg.Connection) -> None:
+    async with postgresql_database.provider(pool=Pool(max=1, validate_after=0)) as pg:
+        await admin.execute("CREATE TABLE seen (n int)")
+        before = pg.stats().acquired
+        for _ in range(3):
+            assert await pg.query_value("SELECT 1") == 1
+        assert pg.stats().acquired == before + 3
+        assert pg.stats().created == 1
+
+
+async def test_what_is_idle_for_long_is_let_go(postgresql_database: EmptyDatabase) -> None:
+    async with postgresql_database.provider(pool=Pool(min=1, max=5, idle=0.05)) as pg:
+        await asyncio.gather(*(pg.query("SELECT pg_sleep(0.05)") for _ in range(5)))
+        await until(lambda: pg.stats().size == 1)
+
+
+async def test_what_is_old_is_replaced(postgresql_database: EmptyDatabase) -> None:
+    async with postgresql_database.provider(pool=Pool(min=1, max=2, lifetime=0.05)) as pg:
+        first = await pg.query_value(PID)
+        await until(lambda: pg.stats().created > 2)
+        assert await pg.query_value(PID) != first
+
+
+async def test_one_fatal_answer_retires_the_generation(
+    postgresql_database: EmptyDatabase, admin: asyncpg.Connection
+) -> None:
+    """The server says that it takes no writes any more: what is idle goes now, what is in use when it comes back."""
+    async with postgresql_database.provider(pool=Pool(min=4, max=4)) as pg:
+        await pg.execute("CREATE TABLE t (a int)")
+        await until(lambda: pg.stats().idle == 4)
+        async with pg.transaction() as tx:
+            old = await tx.query_value(PID)
+            name = await admin.fetchval("SELECT current_database()")
+            await admin.execute(f'ALTER DATABASE "{name}" SET default_transaction_read_only = on')
+            await pg.execute("SET default_transaction_read_only = on")
+            await until(lambda: pg.stats().idle == 3)
+            slot = pg._pool.idle[-1]
+            await slot.connection.execute("SET default_transaction_read_only = on")
+            with pytest.raises(ConnectionFailed, match="takes no writes") as caught:
+                await pg.execute("INSERT INTO t VALUES (1)")
+            assert caught.value.code == "25006"
+            assert pg.stats().generation == 1
+            assert slot.connection.is_closed()
+        assert pg.stats().size <= 4
+        await admin.execute("SET default_transaction_read_only = off")
+        await admin.execute(f'ALTER DATABASE "{name}" RESET default_transaction_read_only')
+        for _ in range(5):
+            assert await pg.query_value(PID) != old
+
+
+async def test_a_borrower_that_keeps_a_connection_is_named(
+    postgresql_database: EmptyDatabase, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.WARNING, "datavern.pool")
+    async with postgresql_database.provider(pool=Pool(max=2, leak_after=0.05)) as pg:
+
+        async def forgetful_borrower() -> None:
+            async with pg.transaction() as tx:
+                await tx.query("SELECT 1", [])
+                await until(lambda: bool(caplog.records))
+
+        await forgetful_borrower()
+        await pg.query("SELECT 1")
+    assert len(caplog.records) == 1
+    assert "forgetful_borrower" in caplog.text
+    assert "test_postgresql_pool.py" in caplog.text
+
+
+async def test_close_does_not_wait_for_ever_for_a_borrower(
+    postgresql_database: EmptyDatabase, admin: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pool_module, "RETURN_DEADLINE", 0.1)
+    pg = postgresql_database.provider()
+    await pg.connect()
+    tx = pg.transaction()
+    await tx.__aenter__()
+    waiting = asyncio.ensure_future(pg.query("SELECT pg_sleep(60)"))
+    async with asyncio.timeout(10):
+        while not await admin.fetchval("SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'"):
+            await asyncio.sleep(0.005)
+        await pg.close()
+    with pytest.raises(ConnectionFailed):
+        await tx.query("SELECT 1")
+    await tx.__aexit__(ConnectionFailed, None, None)
+    with pytest.raises(Exception, match="broke"):
+        await waiting
+    with pytest.raises(ConnectionFailed, match="not open"):
+        await pg.query("SELECT 1")
+
+
+async def test_close_tells_those_who_wait(postgresql_database: EmptyDatabase) -> None:
+    pg = postgresql_database.provider(pool=Pool(max=1))
+    await pg.connect()
+    slot = pg._pool.take()
+    pool = pg._pool
+    waiting = [asyncio.ensure_future(pg.query("SELECT 1")) for _ in range(3)]
+    await until(lambda: pg.stats().waiting == 3)
+    closing = asyncio.ensure_future(pg.close())
+    for task in waiting:
+        with pytest.raises(ConnectionFailed, match="closed"):
+            await task
+    pool.give(slot)
+    await closing
+    assert slot.connection.is_closed()
+    await pg.close()
+
+
+async def test_opened_twice_and_opened_again(postgresql_database: EmptyDatabase) -> None:
+    pg = postgresql_database.provider()
+    await asyncio.gather(pg.connect(), pg.connect())
+    assert pg.stats().created == 1
+    await pg.close()
+    async with pg:
+        assert await pg.query_value("SELECT 1") == 1
+
+
+# ---- session state --------------------------------------------------------------------------------------------------
+
+SESSION = """
+SELECT (SELECT array_agg(name || '=' || setting ORDER BY name) FROM pg_settings WHERE source = 'session'
+        AND name <> 'jit') AS settings,
+       (SELECT array_agg(c) FROM pg_listening_channels() c) AS channels,
+       (SELECT array_agg(name) FROM pg_prepared_statements WHERE from_sql) AS prepared,
+       (SELECT array_agg(name) FROM pg_cursors WHERE is_holdable) AS cursors,
+       (SELECT array_agg(objid) FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()) AS locks,
+       (SELECT array_agg(relname) FROM pg_class WHERE relpersistence = 't' AND relkind = 'r') AS tables,
+       current_user || '/' || session_user AS who,
+       nullif(current_setting('datavern.secret', true), '') AS custom
+"""
+
+LEFT_BEHIND = [
+    "SET work_mem = '7MB'",
+    "SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY",
+    "SET datavern.secret = 'oslo'",
+    "SELECT set_config('datavern.secret', 'oslo', false)",
+    "WITH x AS (SELECT set_config('datavern.secret', 'oslo', false)) SELECT * FROM x",
+    "DO $$ BEGIN PERFORM set_config('datavern.secret', 'oslo', false); END $$",
+    "SELECT leaves_something('oslo')",
+    "CALL leaves_more('oslo')",
+    "SELECT pg_advisory_lock(42)",
+    "SELECT pg_try_advisory_lock_shared(42)",
+    "CREATE TEMP TABLE mine (a int)",
+    "SELECT 1 AS a INTO TEMP mine",
+    "CREATE TABLE pg_temp.mine (a int)",
+    "LISTEN something",
+    "PREPARE mine AS SELECT 1",
+    'PREPARE "a name; with ""quotes" AS SELECT 1',
+    "DO $$ BEGIN EXECUTE 'PREPARE mine AS SELECT 1'; END $$",
+    "SET ROLE pg_monitor",
+    "SET SESSION AUTHORIZATION pg_monitor",
+    "BEGIN; DECLARE mine CURSOR WITH HOLD FOR SELECT 1; COMMIT",
+    "SELECT nextval('counter')",
+]
+
+
+FUNCTIONS = """
+CREATE SEQUENCE counter;
+CREATE FUNCTION leaves_something(v text) RETURNS void LANGUAGE sql
+    AS $$ SELECT set_config('datavern.secret', v, false) $$;
+CREATE PROCEDURE leaves_more(v text) LANGUAGE plpgsql
+    AS $$ BEGIN PERFORM pg_advisory_lock(1); PERFORM set_config('datavern.secret', v, false); END $$;
+"""
+
+
+@pytest.mark.parametrize(
+    "where", ["alone", "in a transaction", "in one that fails", "in one that is cancelled", "stream"]
+)
+async def test_nothing_of_a_session_reaches_the_next_borrower(postgresql_database: EmptyDatabase, where: str) -> None:
+    async with postgresql_database.provider(pool=Pool(max=1)) as pg:
+        await pg.execute(FUNCTIONS)
+        async with pg.transaction() as tx:
+            pid = await tx.query_value(PID)
+            clean = dict(await tx.query_one(SESSION))
+        for statement in LEFT_BEHIND:
+            if where == "stream" and (not statement.startswith(("SELECT", "WITH")) or "INTO" in statement):
+                continue
+            await leave_behind(pg, statement, where)
+            async with pg.transaction() as tx:
+                assert await tx.query_value(PID) == pid, f"{statement}: the connection was thrown away"
+                assert dict(await tx.query_one(SESSION)) == clean, statement
+                with pytest.raises(QueryRejected):
+                    async with tx.savepoint():
+                        await tx.query("SELECT lastval()")
+
+
+async def leave_behind(pg: Any, statement: str, where: str) -> None:
+    inner = statement.removeprefix("BEGIN; ").removesuffix("; COMMIT")
+    match where:
+        case "alone":
+            await pg.execute(statement)
+        case "in a transaction":
+            async with pg.transaction() as tx:
+                await tx.execute(inner)
+        case "in one that fails":
+            with pytest.raises(ZeroDivisionError):
+                async with pg.transaction() as tx:
+                    await tx.execute(inner)
+                    raise ZeroDivisionError
+        case "in one that is cancelled":
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.02), pg.transaction() as tx:
+                    await tx.execute(inner)
+                    await tx.query("SELECT pg_sleep(60)")
+        case "stream":
+            async with pg.stream(statement) as rows:
+                async for _ in rows:
+                    pass
+
+
+async def test_a_statement_that_begins_a_transaction_is_refused_and_undone(postgresql: Any) -> None:
+    await postgresql.execute("CREATE TABLE t (a int)")
+    for statement in ("BEGIN; INSERT INTO t VALUES (1)", "START TRANSACTION"):
+        with pytest.raises(QueryRejected, match=r"transaction\(\)"):
+            await postgresql.execute(statement)
+    assert await postgresql.query_value("SELECT count(*) FROM t") == 0
+    await until(lambda: postgresql.stats().idle == postgresql.stats().size)
+
+
+async def test_a_clean_statement_costs_no_reset(postgresql: Any) -> None:
+    await postgresql.execute("CREATE TABLE t (a int)")
+    await until(lambda: postgresql.stats().idle == postgresql.stats().size)
+    before = postgresql.stats().reset
+    for statement in (
+        "SELECT count(*), now() FROM t",
+        "INSERT INTO t VALUES (1)",
+        "UPDATE t SET a = 2",
+        "DELETE FROM t",
+    ):
+        await postgresql.execute(statement)
+    async with postgresql.transaction() as tx:
+        await tx.execute("INSERT INTO t VALUES (1)")
+    async with postgresql.stream("SELECT * FROM t") as rows:
+        assert [row["a"] async for row in rows] == [1]
+    assert postgresql.stats().reset == before
+
+
+async def test_nothing_is_left_for_the_garbage_collector(postgresql_database: EmptyDatabase) -> None:
+    """An unclosed connection or task would warn, and a warning fails this test."""
+    pg = postgresql_database.provider(pool=Pool(min=2, max=4))
+    await pg.connect()
+    await asyncio.gather(*(pg.query("SELECT pg_sleep(0.01)") for _ in range(8)))
+    await pg.close()
+    before = len(asyncio.all_tasks())
+    del pg
+    gc.collect()
+    assert before == 1
