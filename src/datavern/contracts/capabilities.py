@@ -27,6 +27,8 @@ __all__ = [
     "Column",
     "Isolation",
     "Ledger",
+    "PointRead",
+    "PointReads",
     "Provider",
     "Services",
     "Session",
@@ -283,6 +285,59 @@ class Ledger(Protocol):
         ...
 
 
+class PointRead(Protocol):
+    """Reads one row by its key: ``row = await read(key)``. Made by `PointReads.coalesced`; needs no closing.
+
+    Idempotent; a cancelled call leaves all others alone.
+    """
+
+    @property
+    def keys(self) -> int:
+        """Keys that were asked for so far."""
+        ...
+
+    @property
+    def statements(self) -> int:
+        """Statements that were sent for them: with `keys`, how much was gained."""
+        ...
+
+    async def __call__(self, key: Any, /) -> Row | None:
+        """The row with that key, or None when there is none, or the key is None.
+
+        It is what ``query_one("SELECT … WHERE key = …", [key])`` gives, errors included: a key that the engine cannot
+        take is refused to its own caller, whatever others ask for at the same time. A row that was committed before
+        the call began is seen. Where several rows have the key it is one of them, of the engine's choice, as it is
+        there.
+
+        Raises:
+            ProviderError: see `Session`.
+        """
+        ...
+
+
+class PointReads(Protocol):
+    """Rows of a table by key, read by many tasks at once."""
+
+    def coalesced(
+        self, table: str, *, key: str, columns: Sequence[str] | None = None, batch_size: int = 100
+    ) -> PointRead:
+        """A read of single rows by key, in as few statements as the engine's nature makes worth while.
+
+        Made once and called often: reads that are made together gather in what this returns. It reads outside of any
+        transaction, and does not see what an open transaction of the same task has changed.
+
+        Args:
+            table: a table or view, ``schema.table`` or ``table``: a name, quoted by the engine.
+            key: the column that is compared with the key; an indexed one, or it is slow in any case.
+            columns: which to read, the key among them; all of them when None.
+            batch_size: keys in one statement, at the most.
+
+        Raises:
+            ConfigurationError: a name is empty, or the key is not among the columns. No I/O happens here.
+        """
+        ...
+
+
 class Services(Protocol):
     """What a manager gives its providers, so that an engine can offer calls that belong to the features above it."""
 
@@ -304,6 +359,7 @@ class Capabilities:
     transactions: Transactions | None = None
     subjects: Subjects | None = None
     ledger: Ledger | None = None
+    point_reads: PointReads | None = None
     reasons: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -365,6 +421,8 @@ def needs(provider: Provider, capability: Literal["transactions"]) -> Transactio
 def needs(provider: Provider, capability: Literal["subjects"]) -> Subjects: ...
 @overload
 def needs(provider: Provider, capability: Literal["ledger"]) -> Ledger: ...
+@overload
+def needs(provider: Provider, capability: Literal["point_reads"]) -> PointReads: ...
 @overload
 def needs(provider: Provider, capability: str) -> Any: ...
 def needs(provider: Provider, capability: str) -> Any:

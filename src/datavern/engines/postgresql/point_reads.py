@@ -8,7 +8,7 @@ key keeps its place: the statement has one row for each key, in their order, and
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Sized
 from typing import TYPE_CHECKING, Any
 
 from datavern.contracts.errors import QueryRejected
@@ -37,8 +37,8 @@ _NOBODY = frozenset({"08", "25", "40", "53", "54", "55", "57", "58"})
 """Classes of errors that no value brings about: connection, transaction, resources, locks, an operator, the system."""
 _MERGING = frozenset({"0A", "42"})
 """Classes of errors that speak of the text: not supported, no such operator for these types, no such column."""
-_FLAT = (str, bytes, bytearray, memoryview, dict, tuple)
-"""What the driver takes for one element of an array although it can be iterated."""
+_FLAT = (str, bytes, bytearray, memoryview, Mapping, tuple)
+"""What can be iterated, and is one element of an array to the driver all the same."""
 
 
 class PostgreSQLSource:
@@ -67,7 +67,7 @@ class PostgreSQLSource:
     async def many(self, keys: list[Any]) -> Sequence[Row | None]:
         """The rows of the keys in their order, None for a key that has none."""
         for kind in set(map(type, keys)):
-            if issubclass(kind, Iterable) and not issubclass(kind, _FLAT):
+            if not issubclass(kind, _FLAT) and issubclass(kind, Iterable) and issubclass(kind, Sized):
                 raise QueryRejected(f"{self._provider.name}: a key that the driver would take for an array of keys")
         rows = await self._provider.query(self._many, (keys,))
         place = self._place

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from datavern.config import TLS, Pool, Secret, checked
+from datavern.connectors.coalescing import CoalescedRead, check_read
 from datavern.connectors.pool import Pool as ConnectionPool
 from datavern.connectors.pool import Slot
 from datavern.connectors.retry import run_in_transaction
@@ -25,6 +26,7 @@ from datavern.contracts.values import Health, Location, Parameters, PoolStats, R
 from datavern.engines.postgresql.connection import PostgreSQLConnector
 from datavern.engines.postgresql.errors import Fault, fault
 from datavern.engines.postgresql.ledger import PostgreSQLLedger
+from datavern.engines.postgresql.point_reads import PostgreSQLSource
 from datavern.engines.postgresql.settings import PostgreSQLSettings, merged
 from datavern.engines.postgresql.statements import Effect, effect
 from datavern.engines.postgresql.subjects import PostgreSQLSubjects
@@ -135,6 +137,7 @@ class PostgreSQLProvider:
             transactions=self,
             subjects=PostgreSQLSubjects(self),
             ledger=PostgreSQLLedger(self),
+            point_reads=self,
         )
 
     @classmethod
@@ -340,6 +343,34 @@ class PostgreSQLProvider:
         """Rows in constant memory, `batch_size` of them fetched at a time, in a transaction of their own."""
         transaction = PostgreSQLTransaction(self, "BEGIN", read_only=False)
         return RowStream(transaction, sql, parameters, batch_size=batch_size, own=True)
+
+    def coalesced(
+        self, table: str, *, key: str, columns: Sequence[str] | None = None, batch_size: int = 100
+    ) -> CoalescedRead:
+        """Hot reads by key: those of one turn of the loop go as one statement. ``row = await read(7)``.
+
+        Each call gives what ``query_one('SELECT columns FROM table WHERE key = $1', [key])`` gives. Where keys cannot
+        be sent as an array (a column that is one itself), each goes in that statement.
+
+        Args:
+            table: a table or view, ``schema.table`` or ``table``; names are quoted.
+            key: the column that is compared with the key.
+            columns: which to read, the key among them; all of them when None.
+            batch_size: keys in one statement, at the most.
+
+        Raises:
+            ConfigurationError: a name is empty, or the key is not among the columns.
+        """
+        check_read(table, key, columns, batch_size)
+        subjects = PostgreSQLSubjects(self)
+        source = PostgreSQLSource(
+            self,
+            table=subjects.quoted_store(table),
+            key=subjects.quoted(key),
+            columns="*" if columns is None else ", ".join(map(subjects.quoted, columns)),
+            place=key if columns is None else columns.index(key),
+        )
+        return CoalescedRead(source, name=self.name, pool=self.settings.pool, batch_size=batch_size)
 
     # ---- transactions -----------------------------------------------------------------------------------------------
 

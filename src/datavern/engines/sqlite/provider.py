@@ -6,11 +6,12 @@ import asyncio
 import os
 import sqlite3
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 
 from datavern.config import checked
+from datavern.connectors.coalescing import KeyedRead, check_read
 from datavern.connectors.retry import run_in_transaction
 from datavern.contracts.capabilities import Capabilities, Isolation, Provider, Services
 from datavern.contracts.errors import CapabilityMissing, ConfigurationError, ConnectionFailed, DatavernError
@@ -118,7 +119,9 @@ class SQLiteProvider(Statements):
         self._holders: set[SQLiteTransaction | Stream] = set()
         self._subjects = SQLiteSubjects(self)
         self._ledger = SQLiteLedger(self)
-        self._capabilities = Capabilities(session=self, transactions=self, subjects=self._subjects, ledger=self._ledger)
+        self._capabilities = Capabilities(
+            session=self, transactions=self, subjects=self._subjects, ledger=self._ledger, point_reads=self
+        )
 
     @classmethod
     def from_url(cls, url: str, **settings: Any) -> Self:
@@ -306,6 +309,34 @@ class SQLiteProvider(Statements):
             QueryRejected: the statement writes (use `query` for INSERT … RETURNING).
         """
         return Stream(self, sql, parameters, batch_size)
+
+    def coalesced(
+        self,
+        table: str,
+        *,
+        key: str,
+        columns: Sequence[str] | None = None,
+        batch_size: int = 100,
+    ) -> KeyedRead:
+        """Hot reads by key: ``row = await read(7)``. A statement for each: the lanes gather them already.
+
+        A lane runs what is queued in one go and wakes the loop once for all of it; merging statements would gain
+        nothing. The call is here so that a program may be written once for every engine.
+
+        Args:
+            table: a table or view, ``schema.table`` or ``table``; names are quoted.
+            key: the column that is compared with the key.
+            columns: which to read, the key among them; all of them when None.
+            batch_size: of no meaning here.
+
+        Raises:
+            ConfigurationError: a name is empty, or the key is not among the columns.
+        """
+        check_read(table, key, columns, batch_size)
+        quoted, store = self._subjects.quoted, self._subjects.quoted_store(table)
+        # With the table before it a name is a column's: alone, one that is none would be read as a text.
+        names = "t.*" if columns is None else ", ".join(f"t.{quoted(name)}" for name in columns)
+        return KeyedRead(self, f"SELECT {names} FROM {store} AS t WHERE t.{quoted(key)} = ?")  # noqa: S608  (quoted)
 
     # ---- transactions -----------------------------------------------------------------------------------------------
 
