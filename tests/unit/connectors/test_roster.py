@@ -86,7 +86,7 @@ class Life(RuleBasedStateMachine):
         else:
             hopeless = not self.roster.open and self.roster.connecting == 1
             dismissed = self.roster.failed()
-            assert bool(dismissed) is (hopeless and bool(self.line))
+            assert any(not w.done() for w in dismissed) is (hopeless and any(not w.done() for w in self.line))
             for waiter in dismissed:
                 if not waiter.done():
                     waiter.set_exception(ConnectionError())

@@ -127,6 +127,7 @@ def fault(
     stage: Stage,
     effect: Effect = Effect.TOUCHES,
     parameters: Sequence[Any] = (),
+    many: bool = False,
 ) -> Fault:
     """What to make of an error of asyncpg's.
 
@@ -136,11 +137,13 @@ def fault(
         stage: see `Stage`.
         effect: what the statement may have done, where no answer came.
         parameters: of the statement: looked at only to say which of them holds a NUL.
+        many: `parameters` is a sequence of such, one for each run.
     """
     if isinstance(error, asyncpg.ConnectionDoesNotExistError | ConnectionError | OSError):
         return _unanswered(error, name, stage, effect)
-    if isinstance(error, asyncpg.PostgresError) and error.severity is not None:
-        return _from_server(error, name, stage, parameters)
+    if _code(error) is not None:
+        sets = list(parameters) if many else [parameters]
+        return _from_server(error, name, stage, sets)
     if isinstance(error, asyncpg.InterfaceError | asyncpg.PostgresError):  # the driver's own carry no severity
         return _from_driver(error, name, stage)
     if isinstance(error, asyncpg.OutdatedSchemaCacheError):
@@ -158,6 +161,13 @@ def fault(
     return _unanswered(error, name, stage, effect)
 
 
+def _code(error: BaseException | None) -> str | None:
+    """The SQLSTATE that the server sent. The driver's own errors have one, too, which nobody sent."""
+    if isinstance(error, asyncpg.PostgresError) and error.severity is not None:
+        return str(error.sqlstate)
+    return None
+
+
 def _caused(
     raised: ProviderError, error: BaseException, code: str | None = None, constraint: str | None = None
 ) -> ProviderError:
@@ -167,8 +177,7 @@ def _caused(
 
 def _unanswered(error: BaseException, name: str, stage: Stage, effect: Effect) -> Fault:
     """The connection broke while an answer was awaited."""
-    cause = error.__cause__
-    code = getattr(cause, "sqlstate", None) or getattr(error, "sqlstate", None)
+    code = _code(error) or _code(error.__cause__)
     fate: Literal["discard", "renew"] = "renew" if code in _ENDS else "discard"
     raised: ProviderError
     if stage == "transaction":
@@ -217,7 +226,7 @@ def _from_driver(error: asyncpg.InterfaceError | asyncpg.PostgresError, name: st
     return Fault(_caused(raised, error), "discard")
 
 
-def _from_server(error: asyncpg.PostgresError, name: str, stage: Stage, parameters: Sequence[Any]) -> Fault:
+def _from_server(error: Any, name: str, stage: Stage, sets: Sequence[Sequence[Any]]) -> Fault:
     """The server answered with an error, and has undone the statement (and with it the transaction)."""
     code: str = error.sqlstate or ""
     constraint: str | None = error.constraint_name
@@ -248,7 +257,7 @@ def _from_server(error: asyncpg.PostgresError, name: str, stage: Stage, paramete
         fate = "renew"
     else:
         words = _WORDS.get(code) or _condition(error)
-        if code == "22021" and (number := _nul(parameters)):
+        if code == "22021" and (number := _nul(sets)):
             words = f"parameter ${number} holds a NUL character, which PostgreSQL's text cannot hold"
         where = "" if position is None else f", at character {position} of the statement"
         raised = QueryRejected(f"{name}: {words}{where} (SQLSTATE {code})", provider=name, code=code, position=position)
@@ -271,11 +280,13 @@ def _condition(error: asyncpg.PostgresError) -> str:
     return " ".join(words).lower() or "rejected"
 
 
-def _nul(parameters: Sequence[Any]) -> int | None:
-    for number, value in enumerate(parameters, 1):
-        if isinstance(value, str) and "\0" in value:
-            return number
-    return None
+def _nul(sets: Sequence[Sequence[Any]]) -> str:
+    """The number of the parameter that holds a NUL, and of its set where there are several; empty: none does."""
+    for which, parameters in enumerate(sets, 1):
+        for number, value in enumerate(parameters, 1):
+            if isinstance(value, str) and "\0" in value:
+                return str(number) if len(sets) == 1 else f"{number} of set {which}"
+    return ""
 
 
 # ---- connecting -----------------------------------------------------------------------------------------------------
@@ -289,7 +300,7 @@ def connecting(
         return error
     where = f"{host}/.s.PGSQL.{port}" if host.startswith("/") else f"{host}:{port}"
     user = username or "the operating system's user"
-    code: str | None = getattr(error, "sqlstate", None)
+    code = _code(error)
     if code is None:
         message, final = _network_message(error)
     elif code in _REFUSALS:

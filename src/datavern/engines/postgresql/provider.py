@@ -331,7 +331,7 @@ class PostgreSQLProvider:
             try:
                 await many(slot.connection, sql, parameters)
             except BaseException as error:  # noqa: BLE001  (translated, and raised by _end)
-                found = self._found(slot, error, does, ())
+                found = self._found(slot, error, does, parameters, many=True)
             else:
                 if does is Effect.TOUCHES:
                     self._touched(slot)
@@ -465,14 +465,16 @@ class PostgreSQLProvider:
                 provider=self.name,
             )
 
-    def _found(self, slot: Slot[asyncpg.Connection], error: BaseException, does: Effect, parameters: Parameters) -> Any:
+    def _found(
+        self, slot: Slot[asyncpg.Connection], error: BaseException, does: Effect, parameters: Any, *, many: bool = False
+    ) -> Any:
         """What to make of it. A cancellation is itself, and its connection is seen to in the background."""
         if not isinstance(error, Exception):
             self._pool.recover(slot)
             return error
         if does is Effect.TOUCHES:
             slot.touched = True
-        return fault(error, name=self.name, stage="statement", effect=does, parameters=tuple(parameters))
+        return fault(error, name=self.name, stage="statement", effect=does, parameters=parameters, many=many)
 
     async def _end(self, slot: Slot[asyncpg.Connection], sql: str, found: Any) -> None:
         """Part with the connection and raise; returns only where nothing was sent and another connection may do."""

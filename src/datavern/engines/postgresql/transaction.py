@@ -195,7 +195,7 @@ class PostgreSQLTransaction:
         try:
             await many(connection, sql, parameters)
         except Exception as error:  # noqa: BLE001  (translated, and raised outside this block)
-            found = self._fault(error, effect)
+            found = self._fault(error, effect, parameters, many=True)
         else:
             return len(parameters)
         raise await self._explained(sql, found)
@@ -223,13 +223,9 @@ class PostgreSQLTransaction:
                 slot.touched = True
         return slot.connection, effect
 
-    def _fault(self, error: BaseException, effect: Effect, parameters: Parameters = ()) -> Fault:
+    def _fault(self, error: BaseException, effect: Effect, parameters: Any = (), *, many: bool = False) -> Fault:
         found = fault(
-            error,
-            name=self._provider.name,
-            stage="transaction",
-            effect=effect,
-            parameters=tuple(parameters),
+            error, name=self._provider.name, stage="transaction", effect=effect, parameters=parameters, many=many
         )
         if found.connection != "keep":
             self._broken = found.connection
