@@ -7,16 +7,16 @@ from typing import Any
 
 from datavern.audit.checkpoint import Checkpoint, Signs
 from datavern.audit.covered import covered
-from datavern.audit.entry import COLUMNS, check_text, details_text, leaf_hashes, new_entry_id
+from datavern.audit.entry import COLUMNS, leaf_hashes
 from datavern.audit.merkle import Span
+from datavern.audit.pending import Entry, entry_values
 from datavern.audit.proof import Proof
 from datavern.audit.report import Report
 from datavern.audit.sealer import begin_era, seal
 from datavern.audit.tables import log_of
 from datavern.audit.verifier import verify_log
 from datavern.contracts.capabilities import Provider, Session, needs
-from datavern.contracts.errors import AuditError, LogTampered
-from datavern.contracts.values import current_actor, timestamp
+from datavern.contracts.errors import AuditError, ConfigurationError, LogTampered
 
 __all__ = ["AuditLog"]
 
@@ -56,6 +56,31 @@ class AuditLog:
         await ledger.create_tables(log_of(ledger).metadata)
         await begin_era(self._provider)
 
+    def entry(
+        self,
+        action: str,
+        *,
+        handle: str | None = None,
+        actor: str | None = None,
+        dataset: str | None = None,
+        details: Mapping[str, Any] | None = None,
+    ) -> Entry:
+        """An entry to be written with the change that it tells of: ``provider.execute(…, audit=entry)``.
+
+        Args and errors are those of `append`.
+        """
+        return Entry(self, entry_values(action, handle, actor, dataset, details))
+
+    def log_for(self, provider: Provider) -> AuditLog:
+        """Itself, for its own database.
+
+        Raises:
+            ConfigurationError: it is another database's.
+        """
+        if provider is self._provider:
+            return self
+        raise ConfigurationError(f"the audit entry belongs into the log of {self._provider.name}, not {provider.name}")
+
     async def append(
         self,
         session: Session,
@@ -83,7 +108,7 @@ class AuditLog:
             ConfigurationError: something in it may not stand in the log (a fødselsnummer, what is not JSON).
         """
         ledger = needs(self._provider, "ledger")
-        values = _values(action, handle, actor, dataset, details)
+        values = entry_values(action, handle, actor, dataset, details)
         await session.execute(*log_of(ledger).insert.bind(ledger.dialect, **values))
         return values["entry_id"]  # type: ignore[no-any-return]  # made by new_entry_id
 
@@ -97,7 +122,8 @@ class AuditLog:
             return []
         ledger = needs(self._provider, "ledger")
         rows = [
-            _values(e["action"], e.get("handle"), e.get("actor"), e.get("dataset"), e.get("details")) for e in entries
+            entry_values(e["action"], e.get("handle"), e.get("actor"), e.get("dataset"), e.get("details"))
+            for e in entries
         ]
         await session.execute_many(*log_of(ledger).insert.bind_many(ledger.dialect, rows))
         return [row["entry_id"] for row in rows]
@@ -155,23 +181,3 @@ class AuditLog:
         position = found.base.size + found.leaves.index(leaf)
         path = Span(found.base, found.leaves).inclusion(position)
         return Proof({name: entry[name] for name in COLUMNS}, position, tuple(path), found.checkpoint)
-
-
-def _values(
-    action: str, handle: str | None, actor: str | None, dataset: str | None, details: Mapping[str, Any] | None
-) -> dict[str, Any]:
-    if actor is None:
-        actor = current_actor()
-    check_text("action", action)
-    check_text("handle", handle)
-    check_text("actor", actor)
-    check_text("dataset", dataset)
-    return {
-        "entry_id": new_entry_id(),
-        "at": timestamp(),
-        "action": action,
-        "actor": actor,
-        "handle": handle,
-        "dataset": dataset,
-        "details": details_text(details),
-    }

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from datavern.audit.checkpoint import Checkpoint
 from datavern.audit.log import AuditLog
+from datavern.audit.pending import Entry, entry_values
 from datavern.audit.proof import Proof
 from datavern.audit.report import Problem, Report
-from datavern.contracts.capabilities import Session, needs
+from datavern.contracts.capabilities import Provider, Session, needs
 from datavern.contracts.errors import AuditError, ConfigurationError, LogTampered
 from datavern.contracts.subjects import canonical_subject
 
@@ -59,6 +60,74 @@ class Audit:
                 return log
         raise ConfigurationError(f"audit: the transaction is one of {provider.name}, which has no audit log here")
 
+    def log_for(self, provider: Provider) -> AuditLog:
+        """The log of that very database.
+
+        Raises:
+            ConfigurationError: it has none here; says what to do about it.
+        """
+        for log in self._logs.values():
+            if log.provider is provider:
+                return log
+        raise ConfigurationError(
+            f"{provider.name} has no audit log with the manager that made this entry: put the provider in that "
+            "DatabaseManager, or make the entry with the manager that holds it. A database without transactions has "
+            "none: db.audit.write(entry) writes to the ledger's log"
+        )
+
+    async def entry(
+        self,
+        action: str,
+        *,
+        subject: object = None,
+        actor: str | None = None,
+        dataset: str | None = None,
+        details: Mapping[str, Any] | None = None,
+        transaction: Session | None = None,
+    ) -> Entry:
+        """An entry that is written with the change that it tells of: ``provider.execute(…, audit=entry)``.
+
+        Nothing is written here, but that a subject who has no handle yet gets one. The entry is good for one change in
+        one of the manager's databases with transactions, through its provider or a transaction of it. An engine
+        without transactions can keep no entry with its change: there, `write` the entry first, which says that the
+        change is about to be made, into the ledger's log, and make the change when that has returned.
+
+        Args:
+            action: what was done: ``case_closed``.
+            subject: whom it was about, by id. The log holds a random handle in its place, unlinked at erasure.
+            actor: who did it; whoever `datavern.actor` says when None.
+            dataset: the dataset's name.
+            details: more, as JSON: names of fields and counts, never the data itself.
+            transaction: an open transaction of the ledger database, for a handle that has to be made.
+
+        Raises:
+            ConfigurationError: the subject id or the details cannot stand in the log.
+        """
+        handle = None
+        if subject is not None:
+            handle = await self._keystore.handle(canonical_subject(subject), session=transaction)
+        return Entry(self, entry_values(action, handle, actor, dataset, details))
+
+    async def write(self, entry: Entry, *, database: str | None = None, transaction: Session | None = None) -> str:
+        """Write an entry by itself: `record` in two steps. It is written once; a second time its id is refused.
+
+        Args:
+            entry: made by `entry`.
+            database: in whose log; the ledger's when None, and where that database has no log of its own.
+            transaction: an open transaction: the entry commits or rolls back with it.
+
+        Returns:
+            The entry's id, for `prove`.
+
+        Raises:
+            ConfigurationError: database and transaction differ.
+            ConstraintViolated: it was written before.
+        """
+        log = self.log(database, transaction)
+        session = needs(log.provider, "session") if transaction is None else transaction
+        await session.execute(*entry.statement(log.provider))
+        return entry.id
+
     async def record(
         self,
         action: str,
@@ -87,12 +156,11 @@ class Audit:
         Raises:
             ConfigurationError: the subject id or the details cannot stand in the log; database and transaction differ.
         """
-        log = self.log(database, transaction)
-        handle = None
-        if subject is not None:
-            handle = await self._keystore.handle(canonical_subject(subject), session=transaction)
-        session = needs(log.provider, "session") if transaction is None else transaction
-        return await log.append(session, action=action, handle=handle, actor=actor, dataset=dataset, details=details)
+        self.log(database, transaction)  # says what is wrong with them before a handle is made
+        entry = await self.entry(
+            action, subject=subject, actor=actor, dataset=dataset, details=details, transaction=transaction
+        )
+        return await self.write(entry, database=database, transaction=transaction)
 
     async def seal(self) -> Checkpoint:
         """Seal every log: see `AuditLog.seal`.

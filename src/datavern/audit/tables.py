@@ -58,6 +58,7 @@ class Log:
 
         self._settled = settled
         self._stamp = Stamp
+        self._sourced: dict[str, Statement] = {}
         self.metadata = sa.MetaData()
         seq: sa.Column[int] = (
             sa.Column("seq", sa.Integer, primary_key=True)
@@ -120,12 +121,34 @@ class Log:
         self.last_era = Statement(lambda: sa.select(self.eras).order_by(self.eras.c.era.desc()).limit(1))
         self.insert_era = Statement(lambda: sa.insert(self.eras))
 
+    def insert_for_each(self, source: str) -> Statement:
+        """The same insert, once for each row of a relation: nothing is written where it has none."""
+        found = self._sourced.get(source)
+        if found is None:
+            found = self._sourced[source] = Statement(lambda: self._insert_from(source))
+        return found
+
     def _insert(self) -> sa.Executable:
         import sqlalchemy as sa  # noqa: PLC0415  (as above)
 
-        values: dict[str, Any] = {name: sa.bindparam(name) for name in COLUMNS if name not in {"seq", "era", "stamp"}}
-        era = sa.select(sa.func.max(self.eras.c.era)).scalar_subquery()
-        return sa.insert(self.entries).values(**values, era=era)
+        return sa.insert(self.entries).values(self._values()).inline()  # nobody reads back what the engine filled in
+
+    def _insert_from(self, source: str) -> sa.Executable:
+        import sqlalchemy as sa  # noqa: PLC0415  (as above)
+
+        values = self._values()
+        return sa.insert(self.entries).from_select(
+            list(values), sa.select(*values.values()).select_from(sa.table(source)), include_defaults=False
+        )
+
+    def _values(self) -> dict[str, Any]:
+        import sqlalchemy as sa  # noqa: PLC0415  (as above)
+
+        values: dict[str, Any] = {
+            name: sa.bindparam(name, type_=sa.Text()) for name in COLUMNS if name not in {"seq", "era", "stamp"}
+        }
+        values["era"] = sa.select(sa.func.max(self.eras.c.era)).scalar_subquery()
+        return values
 
     def _columns(self) -> Any:
         import sqlalchemy as sa  # noqa: PLC0415  (as above)

@@ -1,0 +1,95 @@
+"""An audit entry that is not written yet: it goes with the change that it tells of, in one statement."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Protocol
+
+from datavern.audit.entry import check_text, details_text, new_entry_id
+from datavern.audit.tables import log_of
+from datavern.contracts.capabilities import Provider, needs
+from datavern.contracts.values import current_actor, timestamp
+
+if TYPE_CHECKING:
+    from datavern.audit.log import AuditLog
+
+__all__ = ["Entry", "entry_values"]
+
+
+class Logs(Protocol):
+    """Where entries may be written: a database's log, or those of a manager."""
+
+    def log_for(self, provider: Provider) -> AuditLog:
+        """The log of that database.
+
+        Raises:
+            ConfigurationError: it has none here.
+        """
+        ...
+
+
+class Entry:
+    """What is to be written, and by whom it was said. It is written once: a second time its id is refused.
+
+    Its time is that of its making; its place in the log is given when it is written.
+
+    Args:
+        logs: where it may be written.
+        values: its columns.
+    """
+
+    __slots__ = ("_logs", "_values")
+
+    def __init__(self, logs: Logs, values: Mapping[str, Any]) -> None:
+        self._logs = logs
+        self._values = values
+
+    def __repr__(self) -> str:
+        return f"Entry({self.action}, {self.id})"
+
+    @property
+    def id(self) -> str:
+        """What it will be known by: `prove` takes it."""
+        return self._values["entry_id"]  # type: ignore[no-any-return]  # made by new_entry_id
+
+    @property
+    def action(self) -> str:
+        """What was done."""
+        return self._values["action"]  # type: ignore[no-any-return]  # checked when the values were made
+
+    def statement(self, provider: Provider, *, source: str | None = None) -> tuple[str, list[Any]]:
+        """The insert that writes it into that database's log, and its parameters: see `contracts.fused.Entry`.
+
+        Raises:
+            ConfigurationError: that database has no log with whoever made the entry.
+        """
+        self._logs.log_for(provider)
+        ledger = needs(provider, "ledger")
+        log = log_of(ledger)
+        insert = log.insert if source is None else log.insert_for_each(source)
+        return insert.bind(ledger.dialect, **self._values)
+
+
+def entry_values(
+    action: str, handle: str | None, actor: str | None, dataset: str | None, details: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    """The columns of a new entry, as the caller has them to give.
+
+    Raises:
+        ConfigurationError: something in it may not stand in the log (a fødselsnummer, what is not JSON).
+    """
+    if actor is None:
+        actor = current_actor()
+    check_text("action", action)
+    check_text("handle", handle)
+    check_text("actor", actor)
+    check_text("dataset", dataset)
+    return {
+        "entry_id": new_entry_id(),
+        "at": timestamp(),
+        "action": action,
+        "actor": actor,
+        "handle": handle,
+        "dataset": dataset,
+        "details": details_text(details),
+    }
