@@ -29,7 +29,7 @@ class KeptKeys:
         self.keys = keys
         self.subjects = subjects or {}
 
-    def subject_path(self, provider: Any, store: str) -> str | None:
+    def subject_path(self, _provider: Any, store: str) -> str | None:
         return self.subjects.get(store)
 
     async def store_personal_data(self, provider: Any, data: Any, consent: Any) -> Any:

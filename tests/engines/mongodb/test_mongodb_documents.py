@@ -27,7 +27,7 @@ EVERYTHING = {
     "": "an empty name",
     "id": ObjectId("6b03b02383f68a77256bb960"),
     "sum": Decimal128("1234567890.123456789000"),
-    "when": dt.datetime(2026, 11, 23, 3, 16, 51, 352000),
+    "when": dt.datetime(2026, 11, 23, 3, 16, 51, 352000),  # noqa: DTZ001  (PyMongo's own way: without a zone it is UTC)
     "uuid": UUID("0b9e3a52-6a4f-4b5e-8f3e-3a1d8a1c2b3d"),
     "bytes": b"\x00\xff",
     "custom": Binary(b"x", 128),
@@ -163,7 +163,7 @@ async def sealed_case(mongo, **more):
     [
         {"_metadata.classification": "OPEN"},
         {"_metadata.created_by": "somebody else"},
-        {"_metadata.created_at": dt.datetime(2020, 1, 1)},
+        {"_metadata.created_at": dt.datetime(2020, 1, 1, tzinfo=dt.UTC)},
         {"_metadata.created_at": "yesterday"},
         {"_metadata.location": "eu"},
         {"_metadata.subject": None},

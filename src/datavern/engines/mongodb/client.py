@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any
 
 from pymongo import AsyncMongoClient
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["client_options", "database_name", "encrypted", "make_client"]
 
+_COMMAND_LOG = logging.getLogger("pymongo.command")
 _UUID_STANDARD = "standard"
 
 
@@ -130,6 +132,10 @@ def make_client(settings: MongoDBSettings, watch: PoolWatch | None) -> AsyncMong
         ConfigurationError: what PyMongo will not take: a certificate file that is not there, a missing package.
     """
     options = client_options(settings, read_uri(settings.uri.reveal()))
+    if _COMMAND_LOG.level == logging.NOTSET:
+        # PyMongo logs every command, documents and all, where the root logger is at DEBUG. Whoever wants that sets the
+        # level of this very logger.
+        _COMMAND_LOG.setLevel(logging.INFO)
     if watch is not None:
         options["event_listeners"] = [watch]
     problem = ""

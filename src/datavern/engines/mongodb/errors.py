@@ -43,7 +43,7 @@ from datavern.contracts.errors import (
 )
 from datavern.engines.mongodb.encoding import unencodable
 
-__all__ = ["DRIVER_ERRORS", "scrubbed", "translate"]
+__all__ = ["DRIVER_ERRORS", "DUPLICATE", "scrubbed", "translate"]
 
 DRIVER_ERRORS: Final = (PyMongoError, BSONError, OverflowError, UnicodeError, RecursionError)
 """What the driver raises for what it was given or told. (TypeError and some ValueErrors are the caller's own bugs.)"""
@@ -51,7 +51,8 @@ DRIVER_ERRORS: Final = (PyMongoError, BSONError, OverflowError, UnicodeError, Re
 _INDEX = re.compile(r"index: (.*?)(?: collation: .*?)? dup key: ", re.DOTALL)
 _CODE_NAME = re.compile(r"[A-Za-z0-9_]{1,80}\Z")
 
-DUPLICATE = frozenset({11000, 11001, 12582})
+DUPLICATE: Final = frozenset({11000, 11001, 12582})
+"""Codes of a unique index that holds such a value already."""
 _VALIDATION = 121
 _TOO_LARGE = frozenset({10334, 17419, 17420, 17280})
 _CONFLICT = frozenset({112, 24, 251, 246})  # WriteConflict, LockTimeout, NoSuchTransaction, SnapshotUnavailable

@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 import inspect
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from bson import Binary, ObjectId, decode, encode
 from bson.datetime_ms import DatetimeMS
 from gridfs import AsyncGridFSBucket
-from gridfs.errors import FileExists
 
 from datavern.contracts.errors import ConfigurationError, DecryptionFailed, KeyErased, QueryRejected
 from datavern.contracts.subjects import canonical_subject
@@ -24,10 +23,9 @@ from datavern.engines.mongodb.documents import labels_of
 from datavern.engines.mongodb.errors import DRIVER_ERRORS, translate
 from datavern.engines.mongodb.keys import FILE_TAG, SEALED, check_residency, graded, still_alive
 from datavern.engines.mongodb.reading import File, Opened
+from datavern.engines.mongodb.writing import Writing
 
 if TYPE_CHECKING:
-    from gridfs.asynchronous.grid_file import AsyncGridIn
-
     from datavern.crypto.keystore import KeyStore
     from datavern.crypto.sealed import DataKey
     from datavern.engines.mongodb.provider import MongoDBProvider
@@ -166,44 +164,27 @@ class Files:
         id_: Any,
         name: str,
         kept: dict[str, Any],
-        pieces: AsyncIterator[bytes],
+        pieces: AsyncGenerator[bytes],
         stream: StreamSealer | None,
     ) -> None:
-        into = self.bucket.open_upload_stream_with_id(id_, name, metadata=kept)
+        into = Writing(self._provider, id_)
         began = False
         try:
-            if await self._there(id_):
-                raise FileExists  # noqa: TRY301  (before anything is written: undoing would take the other file away)
+            await into.begin()
             began = True
             if stream is not None:
                 await into.write(stream.header)
             async for piece in pieces:
-                data = piece if stream is None else stream.update(piece)
-                if data:
-                    await into.write(data)
+                await into.write(piece if stream is None else stream.update(piece))
             if stream is not None:
                 await into.write(stream.finish())
-            await into.close()
+            await into.finish(name, kept)
         except BaseException:
             if began:
-                await self._take_back(into)
+                await into.take_back()
             raise
         finally:
-            closing = getattr(pieces, "aclose", None)
-            if closing is not None:
-                await closing()
-
-    async def _there(self, id_: Any) -> bool:
-        return await self._provider.collection(self.store).find_one({"_id": {"$eq": id_}}, {"_id": 1}) is not None
-
-    @staticmethod
-    async def _take_back(into: AsyncGridIn) -> None:
-        """Remove the chunks of an upload that failed; when that fails too, what failed first is what is told."""
-        try:
-            async with asyncio.timeout(5.0):
-                await into.abort()
-        except (*DRIVER_ERRORS, TimeoutError):
-            return
+            await pieces.aclose()
 
     async def _sealed_name(self, store: KeyStore, name: str) -> str:
         key = await store.lookup_key(self._dataset, _NAME)
@@ -328,7 +309,7 @@ class Files:
         raise DecryptionFailed
 
 
-async def _pieces(source: Any) -> AsyncIterator[bytes]:
+async def _pieces(source: Any) -> AsyncGenerator[bytes]:
     """The source's bytes, piece by piece."""
     if isinstance(source, bytes | bytearray | memoryview):
         whole = memoryview(source).cast("B")

@@ -8,7 +8,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 import pymongo
-from pymongo import AsyncMongoClient
+from pymongo import AsyncMongoClient, ReadPreference
 from pymongo.errors import PyMongoError, ServerSelectionTimeoutError
 
 from datavern.contracts.errors import (
@@ -34,8 +34,7 @@ Client = AsyncMongoClient[dict[str, Any]]
 
 _ATLAS = {"AZURE": "azure", "AWS": "aws", "GCP": "gcp"}
 _PROBE = 2.0  # seconds for a question whose answer only makes a message better
-_NO_SUCH_COMMAND = 59
-_LEAST_LAG = 0.0
+_ANY = ReadPreference.PRIMARY_PREFERRED  # a set without a primary answers too
 
 
 def region_of(tags: Mapping[str, Any]) -> str | None:
@@ -92,7 +91,7 @@ async def check_server(client: Client, settings: MongoDBSettings, location: Loca
         ResidencyViolation: a member lies where the settings say it does not.
         pymongo.errors.PyMongoError: it does not answer, or refuses the user.
     """
-    hello = await client.admin.command("hello")
+    hello = await client.admin.command("hello", read_preference=_ANY)
     name = settings.name
     described = client.topology_description.server_descriptions()
     tags_of = {f"{h}:{p}": d.tags for (h, p), d in described.items() if d.tags}
@@ -282,9 +281,9 @@ async def health(client: Client, provider: str, pool: PoolStats, *, within: floa
     started = perf_counter()
     try:
         with pymongo.timeout(within):
-            hello = await client.admin.command("hello")
+            hello = await client.admin.command("hello", read_preference=_ANY)
             latency = perf_counter() - started
-            version = str((await client.admin.command("buildInfo")).get("version", ""))
+            version = str((await client.admin.command("buildInfo", read_preference=_ANY)).get("version", ""))
     except (PyMongoError, OSError) as error:
         ours = translate(error, provider=provider)
         detail = str(ours) if isinstance(ours, ProviderError) else "the server cannot be asked"
@@ -324,7 +323,7 @@ def _members(client: Client) -> dict[str, dict[str, Any]]:
         role = _ROLES.get(d.server_type_name, "unknown")
         lag = None
         if role == "secondary" and newest is not None and d.last_write_date:
-            lag = max(_LEAST_LAG, newest - _moment(d.last_write_date))
+            lag = max(0.0, newest - _moment(d.last_write_date))
         members[f"{host}:{port}" if port else str(host)] = {"role": role, "lag": lag}
     return members
 
