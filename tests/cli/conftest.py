@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from calling import PEOPLE, Ran, Run, call
+from calling import PEOPLE, Ran, Run, call, inside
 
 
 @pytest.fixture
@@ -15,7 +15,7 @@ def run(tmp_path: Path) -> Run:
     """Runs ``datavern`` in `tmp_path`."""
 
     def runs(*arguments: str, **options: Any) -> Ran:
-        return call(*arguments, **{"cwd": tmp_path, **options})
+        return inside(*arguments, **{"cwd": tmp_path, **options})
 
     return runs
 

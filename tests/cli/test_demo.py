@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import stat
 import subprocess
@@ -87,7 +88,7 @@ def test_it_prints_what_a_person_reads(run: Run, tmp_path: Path):
     assert lines[0] == "Datavern: 5 people who do not exist, on SQLite"
     assert max(map(len, lines)) <= 80
     assert not [line for line in lines if line != line.rstrip()]
-    assert len([line for line in lines if line.endswith(" s") and line[:2].strip().isdigit()]) == STEPS
+    assert len([line for line in lines if re.fullmatch(r" \d  \w.* [\d.]+ m?s", line)]) == STEPS
     assert "Found in the project: none." in done.said
     assert "cd demo" in done.said
     assert list(temporary.iterdir()) == []

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 import pytest
+from calling import call
 
 from datavern.config import load
 from datavern.testing import EmptyDatabase
@@ -92,21 +93,21 @@ def test_init_leaves_nothing_when_the_server_does_not_answer(run: Run, tmp_path:
 
 
 async def test_init_on_a_postgresql_server_keeps_its_password_out_of_the_file(
-    run: Run, tmp_path: Path, postgresql_database: EmptyDatabase
+    tmp_path: Path, postgresql_database: EmptyDatabase
 ):
     url = urlsplit(postgresql_database.settings["url"])
     arguments = ("--database", "postgresql", "--url", url.geturl(), "--location", "norway", "--json")
-    made = run("init", *arguments)
+    made = call("init", *arguments, cwd=tmp_path)
     assert made.code == 0, made.told
     if url.password is None:  # a server that the environment names may trust this machine
         return
     assert url.password not in (tmp_path / "datavern.toml").read_text()
     assert load(tmp_path / "datavern.toml").databases["main"]["password"].origin.endswith("DATAVERN_MAIN_PASSWORD")
     assert "set DATAVERN_MAIN_PASSWORD" in made.told
-    without = run("check")
+    without = call("check", cwd=tmp_path)
     assert without.code == 1
     assert "DATAVERN_MAIN_PASSWORD is not set" in without.said
-    checked = run("check", DATAVERN_MAIN_PASSWORD=unquote(url.password))
+    checked = call("check", cwd=tmp_path, DATAVERN_MAIN_PASSWORD=unquote(url.password))
     assert checked.code == 0, checked.said
 
 

@@ -58,7 +58,7 @@ def test_control_c_at_the_question_erases_nobody(project: Path):
 
 
 def test_a_terminal_has_colours_and_progress(tmp_path: Path):
-    code, said = on_a_terminal(tmp_path, "demo", "--people", "3000")
+    code, said = on_a_terminal(tmp_path, "demo", "--people", "300")
     assert code == 0, said
     assert "\x1b[" in said
     assert "Importing" in said

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from importlib import import_module
 from typing import Annotated, Any
@@ -59,6 +60,9 @@ def datavern(
 
 def run() -> None:
     """Run the command that the arguments name, and leave with its exit code: 0 only when what was asked is done."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by whoever called: there is nobody to tell
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115, PTH123  (until the process ends)
     for stream in (sys.stdout, sys.stderr):
         # A terminal or a log that cannot print æ prints a ? for it: no reason to stop in the middle of an erasure.
         if hasattr(stream, "reconfigure"):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -95,7 +95,11 @@ def verify(
         if report.problems:
             out.table(
                 ["position", "entry", "what does not fit"],
-                [[shown(p.position), p.entry_id, str(p)] for p in report.problems],
+                [
+                    [p.position, p.entry_id, p.reason if p.count == 1 else f"{p.count} of them: {p.reason}"]
+                    for p in report.problems
+                ],
+                whole={"entry"},
             )
         if report.ok:
             out.say(f"{report.entries:,} entries, each as it was when it was sealed.", "green")
@@ -202,9 +206,16 @@ def list_(
         out.document({log: [dict(row) for row in rows] for log, rows in found.items()})
         for log, rows in found.items():
             out.table(
-                ["entry", "at", "action", "actor", "dataset"],
-                [[r["entry_id"], r["at"][:19], r["action"], r["actor"], r["dataset"]] for r in reversed(rows)],
+                ["entry", "at", "what, by whom"],
+                [[r["entry_id"], r["at"][:19], _done(r)] for r in reversed(rows)],
+                whole={"entry", "at"},
                 title=log if len(found) > 1 else None,
             )
 
     command(out, work)
+
+
+def _done(row: Any) -> str:
+    where = f" {row['dataset']}" if row["dataset"] else ""
+    by = f", {row['actor']}" if row["actor"] else ""
+    return f"{row['action']}{where}{by}"

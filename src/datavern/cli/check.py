@@ -1,4 +1,7 @@
-"""`datavern check`: whether the project holds together, part by part, without changing anything."""
+"""`datavern check`: whether the project holds together, part by part.
+
+It makes Datavern's own tables where all else is well and they are missing, as opening the project does; nothing else.
+"""
 
 from __future__ import annotations
 

@@ -83,11 +83,13 @@ def list_(subject: Subject, *, config: Config = CONFIG, json_output: Json = Fals
         async with DatabaseManager.from_config(config) as db:
             consents = await db.consents.list(subject)
         out.document(consents)
+        if not consents:
+            out.say("No consent is recorded for this subject.")
+            return
         out.table(
             ["consent", "purpose", "holds", "granted", "ended"],
             [[c.id, c.purpose, c.holds(), c.granted_at, c.withdrawn_at or c.expires_at] for c in consents],
+            whole={"consent"},
         )
-        if not consents:
-            out.say("No consent is recorded for this subject.")
 
     command(out, work)

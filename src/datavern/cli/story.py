@@ -66,14 +66,14 @@ class Step:
     """
 
     title: str
-    lines: list[str] = field(default_factory=list)
+    lines: list[tuple[str, str | None]] = field(default_factory=list)
     facts: dict[str, Any] = field(default_factory=dict)
     seconds: float = 0.0
     ok: bool = True
 
-    def say(self, text: str) -> None:
+    def say(self, text: str, style: str | None = None) -> None:
         """A line below the title."""
-        self.lines.append(text)
+        self.lines.append((text, style))
 
 
 class Teller:
@@ -97,12 +97,12 @@ class Teller:
         from rich.text import Text
 
         width = min(self.out.console.width, 80)
-        took = f"{step.seconds:.2f} s"
+        took = _duration(step.seconds)
         head = Text(f"{number:>2}  {step.title}", style="bold" if step.ok else "bold red")
         head.append(took.rjust(max(width - head.cell_len, len(took) + 2)), style="not bold dim")
         self.out.show(head)
-        for line in step.lines:
-            self.out.say(line, indent=4)
+        for line, style in step.lines:
+            self.out.say(line, style, indent=4)
         self.out.say()
 
 
@@ -286,9 +286,9 @@ class _Story:
                 before, after, entry = await _change_one_byte(db["main"])
                 report = await db.audit.verify()
             step.ok = not report.ok and [p.entry_id for p in report.problems] == [entry]
-            step.say(f"With plain SQL, {before} became {after}: somebody else did it, it says.")
+            step.say(f"Plain SQL changed {before} to {after} in one entry.")
             for problem in report.problems[:3]:
-                step.say(f"The verifier: {problem}")
+                step.say(f"The verifier: {problem}", "green" if step.ok else "red")
                 step.say(f"  {problem.entry_id}")
             step.facts = {"entry": entry, "verified": report.ok, "problems": [str(p) for p in report.problems]}
 
@@ -303,11 +303,9 @@ class _Story:
                 found = {hit.text for hit in await asyncio.to_thread(self.plaintexts.in_file, self.csv)}
             wanted = self.plaintexts.texts
             step.ok = not hits and found == wanted
-            step.say(f"{len(wanted):,} texts: every number, name, e-mail, telephone and address there is.")
-            step.say(
-                f"{len(files):,} files, {size / 1e6:.1f} MB: database, write-ahead log, keys, certificate, all of them."
-            )
-            step.say(f"Found in the project: {len(hits) or 'none'}.")
+            step.say(f"{len(wanted):,} texts: every number, name, e-mail, telephone and address.")
+            step.say(f"{len(files):,} files, {size / 1e6:.1f} MB: database, write-ahead log, keys, certificate, …")
+            step.say(f"Found in the project: {len(hits) or 'none'}.", "green" if step.ok else "bold red")
             for hit in hits[:5]:
                 step.say(f"  {hit.file} at byte {hit.offset:,}")
             step.say(f"The same search finds {len(found):,} of {len(wanted):,} in the CSV file.")
@@ -330,9 +328,11 @@ class _Story:
         )
         for title in failed:
             out.say(f"This did not come true: {title}", "bold red")
-        out.say(f"Go on with the project in {folder}/:", "bold")
+        if not failed:
+            total = sum(step.seconds for step in self.teller.steps)
+            out.say(f"All of it came true, in {_duration(total)}. Go on with the project in {folder}/:", "bold")
         at = shlex.quote(str(folder))
-        serve = [f"datavern demo --serve {at}   (the server was stopped; this starts it)"]
+        serve = [f"datavern demo --serve {at}    # in another terminal: its server was stopped"]
         for line in [
             *(serve if self.project.engine == "postgresql" else []),
             f"cd {at}",
@@ -344,6 +344,10 @@ class _Story:
         ]:
             out.say(f"    {line}")
         return not failed
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.2f} s" if seconds >= 1 else f"{seconds * 1000:.0f} ms"
 
 
 def _row(person: Person) -> dict[str, Any]:
