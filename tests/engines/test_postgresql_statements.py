@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from datavern.engines.postgresql.statements import Effect, effect
+from datavern.engines.postgresql.statements import Effect, effect, ends_transaction
 
 READS = [
     "SELECT 1",
@@ -120,3 +120,29 @@ def test_writes(sql: str) -> None:
 @pytest.mark.parametrize("sql", TOUCHES)
 def test_touches(sql: str) -> None:
     assert effect(sql) is Effect.TOUCHES
+
+
+@pytest.mark.parametrize(
+    ("sql", "control"),
+    [
+        ("BEGIN", "BEGIN"),
+        ("start transaction", "START"),
+        ("SELECT 1; commit;", "COMMIT"),
+        ("/* a */ -- b\n end", "END"),
+        ("ROLLBACK TO x", "ROLLBACK"),
+        ("abort", "ABORT"),
+        ("SAVEPOINT x", "SAVEPOINT"),
+        ("RELEASE x", "RELEASE"),
+        ("PREPARE TRANSACTION 'x'", "PREPARE TRANSACTION"),
+        ("COMMIT PREPARED 'x'", ""),
+        ("ROLLBACK PREPARED 'x'", ""),
+        ("PREPARE x AS SELECT 1", ""),
+        ("SELECT 'x; COMMIT'", ""),
+        ("SELECT begin, commit FROM t", ""),
+        ("CREATE FUNCTION f() RETURNS int LANGUAGE plpgsql AS $$ BEGIN RETURN 1; END $$", ""),
+        ("SET TRANSACTION READ ONLY", ""),
+        ("", ""),
+    ],
+)
+def test_which_end_a_transaction(sql: str, control: str) -> None:
+    assert ends_transaction(sql) == control

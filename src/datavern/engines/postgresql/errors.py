@@ -234,6 +234,8 @@ def _from_server(error: Any, name: str, stage: Stage, sets: Sequence[Sequence[An
     raised: ProviderError
     fate: Literal["keep", "discard", "renew"] = "keep"
     if code.startswith("23"):
+        if constraint is None and error.column_name:  # a NOT NULL without a name of its own
+            constraint = f"{error.table_name}.{error.column_name}"
         raised = ConstraintViolated(
             f"{name}: {_violation(error, code)} (SQLSTATE {code})",
             provider=name, code=code, constraint=constraint, position=position,

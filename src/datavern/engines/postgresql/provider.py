@@ -28,7 +28,7 @@ from datavern.engines.postgresql.errors import Fault, fault
 from datavern.engines.postgresql.ledger import PostgreSQLLedger
 from datavern.engines.postgresql.point_reads import PostgreSQLSource
 from datavern.engines.postgresql.settings import PostgreSQLSettings, merged
-from datavern.engines.postgresql.statements import Effect, effect
+from datavern.engines.postgresql.statements import Effect, effect, ends_transaction
 from datavern.engines.postgresql.subjects import PostgreSQLSubjects
 from datavern.engines.postgresql.transaction import (
     PostgreSQLTransaction,
@@ -362,14 +362,7 @@ class PostgreSQLProvider:
             ConfigurationError: a name is empty, or the key is not among the columns.
         """
         check_read(table, key, columns, batch_size)
-        subjects = PostgreSQLSubjects(self)
-        source = PostgreSQLSource(
-            self,
-            table=subjects.quoted_store(table),
-            key=subjects.quoted(key),
-            columns="*" if columns is None else ", ".join(map(subjects.quoted, columns)),
-            place=key if columns is None else columns.index(key),
-        )
+        source = PostgreSQLSource(self, table, key, columns, subjects=PostgreSQLSubjects(self))
         return CoalescedRead(source, name=self.name, pool=self.settings.pool, batch_size=batch_size)
 
     # ---- transactions -----------------------------------------------------------------------------------------------
@@ -429,6 +422,8 @@ class PostgreSQLProvider:
     def _checked(self, sql: str, parameters: Parameters) -> Effect:
         """What a text does, once it is sure that it may be sent. Raises `QueryRejected`."""
         self._check_parameters(parameters)
+        if not isinstance(sql, str):
+            raise QueryRejected(f"{self.name}: a statement is a str, not {type(sql).__name__}", provider=self.name)
         if "\0" in sql:
             raise QueryRejected(
                 f"{self.name}: the statement holds a NUL character, at character {sql.index(chr(0)) + 1}",
@@ -438,6 +433,12 @@ class PostgreSQLProvider:
         if not sql.isascii() and _surrogate(sql):
             raise QueryRejected(
                 f"{self.name}: the statement holds half a surrogate pair, which is not valid Unicode",
+                provider=self.name,
+            )
+        if control := ends_transaction(sql):
+            raise QueryRejected(
+                f"{self.name}: {control} would begin or end a transaction behind Datavern's back: use transaction() and "
+                "savepoint()",
                 provider=self.name,
             )
         does = effect(sql)

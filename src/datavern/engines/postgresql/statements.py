@@ -19,7 +19,10 @@ from enum import IntEnum
 
 from datavern.engines.postgresql.functions import CLEAN_FUNCTIONS
 
-__all__ = ["Effect", "effect"]
+__all__ = ["Effect", "Token", "effect", "ends_transaction", "tokens_of"]
+
+Token = tuple[str, str, int, int]
+"""Kind ("word", "quoted", "value", "mark"), text (see `tokens_of`), and where it begins and ends in the statement."""
 
 
 class Effect(IntEnum):
@@ -55,6 +58,7 @@ _COMMENT_MARK = re.compile(r"/\*|\*/")
 
 _READING = frozenset({"select", "values", "table", "with", "show"})
 _WRITING = frozenset({"insert", "update", "delete", "merge"})
+_CONTROL = frozenset({"abort", "begin", "commit", "end", "release", "rollback", "savepoint", "start"})
 
 # Words that may stand before a parenthesis without calling a function: reserved words, and those keywords that cannot
 # name a function (appendix C, "reserved" and "non-reserved (cannot be function or type)").
@@ -82,19 +86,32 @@ _JOINS = frozenset({"cross", "full", "inner", "left", "natural", "not", "outer",
 
 def effect(sql: str) -> Effect:
     """What a text may do to its session and its data. Pure; asks nobody."""
-    tokens = _tokens(sql)
-    if tokens is None:
+    placed = tokens_of(sql)
+    if placed is None:
         return Effect.TOUCHES
-    found = Effect.READS
-    statement: list[tuple[str, str]] = []
-    for token in [*tokens, ("mark", ";")]:
-        if token == ("mark", ";"):
-            if statement:
-                found = max(found, _statement(statement))
-            statement = []
+    return max((_statement(statement) for statement in _statements(placed)), default=Effect.READS)
+
+
+def ends_transaction(sql: str) -> str:
+    """The first statement in a text that begins or ends a transaction or a savepoint (``"COMMIT"``), or nothing."""
+    for statement in _statements(tokens_of(sql) or []):
+        words = [text for kind, text in statement[:2] if kind == "word"]
+        if words[:1] and words[0] in _CONTROL and words[1:] != ["prepared"]:
+            return words[0].upper()
+        if words == ["prepare", "transaction"]:
+            return "PREPARE TRANSACTION"
+    return ""
+
+
+def _statements(placed: list[Token]) -> list[list[tuple[str, str]]]:
+    """The statements of a text, none of them empty: kind and text of each token."""
+    found: list[list[tuple[str, str]]] = [[]]
+    for kind, text, _, _ in placed:
+        if (kind, text) == ("mark", ";"):
+            found.append([])
         else:
-            statement.append(token)
-    return found
+            found[-1].append((kind, text))
+    return [statement for statement in found if statement]
 
 
 def _statement(tokens: list[tuple[str, str]]) -> Effect:
@@ -156,24 +173,27 @@ def _is_grammar(tokens: list[tuple[str, str]], i: int) -> bool:
     return kind != "word" or text in _JOINS or text not in _RESERVED
 
 
-def _tokens(sql: str) -> list[tuple[str, str]] | None:
-    """Words (lower case), quoted names, values ("value", "") and marks; None where the text cannot be read for sure."""
-    tokens: list[tuple[str, str]] = []
+def tokens_of(sql: str) -> list[Token] | None:
+    """Words (lower case), quoted names, values (without their text) and marks, each with its place.
+
+    None where the text cannot be read for sure.
+    """
+    tokens: list[Token] = []
     position, end = 0, len(sql)
     while position < end:
         match = _TOKEN.match(sql, position)
         if match is None:
             return None
-        kind, text, position = match.lastgroup, match[0], match.end()
+        kind, text, start, position = match.lastgroup, match[0], position, match.end()
         if kind == "space":
             continue
         if kind == "comment":
             after = _comment_end(sql, position)
         elif kind in {"string", "escape", "dollar", "unicode"}:
             after = _literal_end(sql, position, str(kind), text)
-            tokens.append(("value", ""))
+            tokens.append(("value", "", start, position if after is None else after))
         else:
-            tokens.append(_token(str(kind), text))
+            tokens.append((*_token(str(kind), text), start, position))
             continue
         if after is None:
             return None

@@ -117,6 +117,14 @@ class PostgreSQLTransaction:
 
     async def _commit(self, slot: Slot[asyncpg.Connection]) -> None:
         pool = self._provider._pool  # noqa: SLF001  (two halves of one engine)
+        if not slot.connection.is_in_transaction() and not slot.connection.is_closed():
+            slot.touched = True
+            pool.give(slot)
+            raise QueryRejected(
+                f"{self._provider.name}: a statement in the transaction ended it: what came before it is done or "
+                "undone, as that statement said",
+                provider=self._provider.name,
+            )
         try:
             status = await slot.connection.execute("COMMIT")
         except Exception as error:  # noqa: BLE001  (translated, and raised outside this block)
