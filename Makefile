@@ -33,5 +33,5 @@ faults: .venv/ready
 	$(BIN)/python -m pytest tests/faults --faults=long
 
 clean:
-	rm -rf .venv demo .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	rm -rf .venv demo demo-[0-9]* .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

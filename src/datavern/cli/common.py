@@ -11,6 +11,7 @@ import asyncio
 import datetime as dt
 import json
 import os
+import shutil
 import sys
 import textwrap
 import traceback
@@ -94,11 +95,9 @@ class Output:
     def say(self, text: str = "", style: str | None = None, *, indent: int = 0) -> None:
         """A paragraph for people; its further lines are indented as the first."""
         console = self.console
-        width = max(console.width - indent, 20)
         for line in clean(text, keep="\n").split("\n"):
-            margin = " " * (indent + len(line) - len(line.lstrip()))
-            for part in textwrap.wrap(line.strip(), width, break_on_hyphens=False, break_long_words=False) or [""]:
-                console.print((margin + part).rstrip(), style=style, soft_wrap=True)
+            for part in folded(line, console.width, indent):
+                console.print(part, style=style, soft_wrap=True)
 
     def show(self, what: RenderableType) -> None:
         """Something of rich's for people."""
@@ -164,7 +163,10 @@ class Output:
             lines += ["", *trace(error)]
         elif not isinstance(error, errors.DatavernError | OSError):
             lines.append("       This is a fault in Datavern: --verbose shows where, and shows no values.")
-        sys.stderr.write("\n".join(clean(line) for line in lines) + "\n")
+        width = shutil.get_terminal_size().columns if sys.stderr.isatty() else 0
+        for line in map(clean, lines):
+            parts = folded(line, width, hang=7) if width and "File " not in line else [line]
+            sys.stderr.write("\n".join(parts) + "\n")
         self.document({"error": {"kind": type(error).__name__, "message": described(error)}})
 
 
@@ -255,6 +257,15 @@ def write_new(path: Path, text: str) -> None:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
+
+
+def folded(line: str, width: int, indent: int = 0, hang: int = 0) -> list[str]:
+    """A paragraph in lines of that width, broken between words; further lines are indented as the first, and `hang`."""
+    first = " " * (indent + len(line) - len(line.lstrip()))
+    return textwrap.wrap(
+        line.strip(), max(width, 20), initial_indent=first, subsequent_indent=first or " " * hang,
+        break_on_hyphens=False, break_long_words=False,
+    ) or [""]  # fmt: skip
 
 
 def clean(text: str, keep: str = "") -> str:

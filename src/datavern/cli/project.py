@@ -117,28 +117,27 @@ async def make(project: Project) -> None:
         if path.exists():
             raise ConfigurationError(f"{path} is there already, and is not overwritten: choose another folder")
     if project.password is not None:
-        os.environ.setdefault(PASSWORD, project.password)  # for this process: it is asked for as soon as it connects
-    made_folder = not project.folder.exists()
+        os.environ[PASSWORD] = project.password  # for this process: it is asked for as soon as it connects
+    made = [] if project.folder.exists() else [project.folder]
     try:
         project.folder.mkdir(parents=True, exist_ok=True)
         ring = await Keyring.create(f"file:{project.keys}")
+        made.append(project.keys)
         await ring.close()
         write_new(project.config, project.toml())
-        manager = DatabaseManager.from_config(project.config)
-        async with manager:
+        made.append(project.config)
+        made += project.files  # whose database is made by opening it
+        async with DatabaseManager.from_config(project.config):
             pass
     except BaseException:
         # Nothing is kept of a project that did not come to be: the keys have sealed nothing yet.
-        await asyncio.to_thread(_remove, project, whole=made_folder)
+        await asyncio.to_thread(_remove, made)
         raise
 
 
-def _remove(project: Project, *, whole: bool) -> None:
-    if whole:
-        shutil.rmtree(project.folder, ignore_errors=True)
-        return
-    for path in project.files:
-        if path == project.keys:
+def _remove(made: list[Path]) -> None:
+    for path in made:
+        if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
             continue
         for beside in ("", "-wal", "-shm"):
