@@ -48,6 +48,35 @@ async def test_point_selects_finish_while_long_scans_go_on(db, scans):
     await quiet(db)
 
 
+async def test_reads_that_share_a_snapshot_still_see_what_was_acknowledged_before_them(db):
+    """Every read sees each write that was acknowledged before it was queued, whatever else is queued with it."""
+    going = True
+    acknowledged = 0
+
+    async def write():
+        nonlocal acknowledged
+        while going:
+            await db.execute("UPDATE t SET v = ? WHERE n = 0", [acknowledged + 1])
+            acknowledged += 1
+
+    async def read():
+        before = acknowledged
+        if before:
+            assert int(await db.query_value("SELECT v FROM t WHERE n = 0")) >= before
+
+    async def reads():
+        for _ in range(100):
+            await read()
+
+    writer = asyncio.create_task(write())
+    await asyncio.gather(*(reads() for _ in range(40)))
+    going = False
+    await writer
+    assert acknowledged > 0
+    await quiet(db)
+    assert await db.checkpoint()  # no snapshot is left open
+
+
 async def test_an_answer_does_not_wait_for_a_scan_that_comes_after_it(db):
     quick = [asyncio.create_task(db.query_value(SELECT, [n])) for n in range(20)]
     long = asyncio.create_task(db.query(ENDLESS))

@@ -54,10 +54,11 @@ class Job:
         future: what its caller awaits.
         run: called with the connection, `sql` and `parameters`.
         kind: which lane may run it.
+        number: its place among all reads that were queued.
         since: when it was first seen waiting for a writer that somebody holds, in the loop's time; 0.0 until then.
     """
 
-    __slots__ = ("future", "kind", "parameters", "run", "since", "sql")
+    __slots__ = ("future", "kind", "number", "parameters", "run", "since", "sql")
 
     def __init__(self, future: Future[Any], run: Run, sql: Any, parameters: Any, kind: Kind) -> None:
         self.future = future
@@ -65,6 +66,7 @@ class Job:
         self.sql = sql
         self.parameters = parameters
         self.kind = kind
+        self.number = 0
         self.since = 0.0
 
 

@@ -9,248 +9,22 @@ Streams and read-only transactions take a reader for themselves.
 from __future__ import annotations
 
 import asyncio
-import sqlite3
-import threading
 from collections import deque
-from collections.abc import Callable
-from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
-from datavern.contracts.errors import ConnectionFailed, DriverError, PoolTimeout, ProviderError, QueryRejected
-from datavern.engines.sqlite.connection import open_connection
-from datavern.engines.sqlite.errors import code_of, translate, unopened
-from datavern.engines.sqlite.files import prepare_file
+from datavern.contracts.errors import ConnectionFailed, PoolTimeout
 from datavern.engines.sqlite.jobs import Job, Kind, OwnedJob
+from datavern.engines.sqlite.reader import Reader
 
 if TYPE_CHECKING:
     from datavern.engines.sqlite.settings import SQLiteSettings
     from datavern.engines.sqlite.writer import Writer
 
-__all__ = ["Lane", "Lanes", "Reader"]
+__all__ = ["Lanes"]
 
 _WATCH = 0.002  # seconds between looks at a queue of reads that is not empty
 _QUICK = 10  # a reader that does fewer jobs than this between two looks gets help
 _NAG = 0.05  # seconds until a statement that was interrupted before it had begun is interrupted again
-
-
-class Lane(threading.Thread):
-    """A thread with a connection of its own."""
-
-    def __init__(self, lanes: Lanes, name: str, *, writes: bool) -> None:
-        super().__init__(name=name, daemon=True)  # a program that forgets to close may still end
-        self.lanes = lanes
-        self.writes = writes
-        self.sleeping = False
-        self.stopping = False
-        self.ended = False
-        self.current: Job | None = None  # what runs and may be interrupted
-        self.count = 0
-        self.connection: sqlite3.Connection = None  # type: ignore[assignment]  # set before anything is run
-        self.opened: asyncio.Future[None] = lanes.loop.create_future()
-        self.closed: asyncio.Future[None] = lanes.loop.create_future()
-        self._tokens: SimpleQueue[None] = SimpleQueue()
-        self._guard = threading.Lock()  # between an interruption and the closing of the connection
-
-    # ---- on the loop ------------------------------------------------------------------------------------------------
-
-    def wake(self) -> None:
-        """Let the thread look at its queue."""
-        if self.sleeping:
-            self.sleeping = False
-            self._tokens.put(None)
-
-    def nudge(self) -> None:
-        """Let the thread look at its queue, whether it sleeps or not: it has another one now."""
-        self._tokens.put(None)
-
-    def stop(self) -> None:
-        """Let the thread finish what is queued and end."""
-        self.stopping = True
-        self._tokens.put(None)
-
-    def interrupt(self, job: Job | None) -> bool:
-        """Interrupt `job`, or whatever runs when None. False when it does not run, or must not be interrupted."""
-        with self._guard:
-            if self.ended or self.connection is None or (job is not None and self.current is not job):
-                return False
-            self.connection.interrupt()
-            return True
-
-    # ---- on the thread ----------------------------------------------------------------------------------------------
-
-    def run(self) -> None:
-        """Open, serve until stopped, close."""
-        lanes = self.lanes
-        try:
-            if self.writes and not lanes.settings.in_memory:
-                prepare_file(lanes.path, lanes.name)
-            self.connection = open_connection(lanes.path, lanes.settings, writes=self.writes)
-        except BaseException as error:  # noqa: BLE001  (whatever it is, the caller of connect gets it)
-            failed = (
-                unopened(error, provider=lanes.name, path=lanes.path)
-                if isinstance(error, sqlite3.Error)
-                else translate(error, provider=lanes.name)
-            )
-            self.ended = True
-            self._post(_settle, self.opened, failed)
-            return
-        self._post(_settle, self.opened, None)
-        try:
-            self.serve()
-        finally:
-            self.flush()
-            with self._guard:
-                self.ended = True
-            self.connection.close()
-            self._post(_settle, self.closed, None)
-
-    def serve(self) -> None:
-        """Run jobs until stopped."""
-        raise NotImplementedError
-
-    def wait(self, queue: deque[Job]) -> None:
-        """Sleep until there may be something in the queue."""
-        self.sleeping = True
-        if self.has_work(queue) or self.stopping:  # it came between the last look and the line above
-            self.sleeping = False
-            return
-        self._tokens.get()
-        self.sleeping = False
-
-    def has_work(self, queue: deque[Job]) -> bool:
-        """Whether there is something to do now."""
-        return bool(queue)
-
-    def flush(self) -> None:
-        """Wake the loop once for all that is done."""
-        if self.lanes.done:
-            self._post(self.lanes.deliver)
-
-    def step(self, job: OwnedJob) -> None:
-        """Run a job of the lane's holder."""
-        connection, owner = self.connection, job.owner
-        self.count += 1
-        result: Any = None
-        error: BaseException | None = self._lost() if owner.lost else None
-        if error is not None:
-            self.lanes.done.append((job.future, None, error))
-            return
-        self.current = job
-        try:
-            for text in job.prefix:
-                connection.execute(text)
-            if not job.future.done():  # the statement was cancelled; those before it were not
-                result = job.run(connection, job.sql, job.parameters)
-        except BaseException as raised:  # noqa: BLE001  (whatever it is, it belongs to the job's caller)
-            error = self.failure(raised, job)
-            owner.lost = owner.lost or not connection.in_transaction
-        self.current = None
-        self.lanes.done.append((job.future, result, error))
-
-    def end(self, job: OwnedJob) -> None:
-        """Commit or roll back, and run what tidies up."""
-        connection = self.connection
-        result: Any = None
-        error: BaseException | None = self._lost() if job.owner.lost and job.ends == "commit" else None
-        try:
-            if job.ends == "commit" and error is None and not job.future.done():
-                for text in job.prefix:
-                    connection.execute(text)
-                if connection.in_transaction:
-                    connection.execute("COMMIT")
-        except BaseException as raised:  # noqa: BLE001  (whatever it is, it belongs to the job's caller)
-            error = self.failure(raised, job)
-        try:
-            if connection.in_transaction:
-                connection.execute("ROLLBACK")
-            result = job.run(connection, job.sql, job.parameters)
-        except BaseException as raised:  # noqa: BLE001  (the transaction has ended all the same)
-            error = error or self.failure(raised, job)
-        self.lanes.done.append((job.future, result, error))
-
-    def _lost(self) -> ProviderError:
-        return ProviderError(
-            "the engine has rolled the transaction back: run all of it again",
-            provider=self.lanes.name,
-            retry="transaction",
-        )
-
-    def failure(self, error: BaseException, job: Job) -> BaseException:
-        """What the job's caller gets."""
-        number = getattr(error, "sqlite_errorcode", 0)
-        if number == sqlite3.SQLITE_INTERRUPT and self.stopping:
-            return self.lanes.refuse()
-        if number == sqlite3.SQLITE_READONLY and (not self.writes or self.lanes.settings.in_memory):
-            ours = QueryRejected(
-                "the statement writes: a read-only transaction and a stream do not (query() does)",
-                provider=self.lanes.name,
-                code=code_of(error),
-            )
-            ours.__cause__ = DriverError.of(error, ours.code)
-            return ours
-        sql = job.sql if isinstance(job.sql, str) else getattr(job.sql, "sql", None)
-        return translate(error, provider=self.lanes.name, sql=sql, connection=self.connection)
-
-    def _post(self, call: Callable[..., object], *args: Any) -> None:
-        try:
-            self.lanes.loop.call_soon_threadsafe(call, *args)
-        except RuntimeError:  # the loop is closed: nobody is left to tell
-            self.stopping = True
-
-
-class Reader(Lane):
-    """A lane that cannot write."""
-
-    def __init__(self, lanes: Lanes, name: str, source: deque[Job]) -> None:
-        super().__init__(lanes, name, writes=False)
-        self.source = source
-
-    def serve(self) -> None:
-        """Take reads from the common queue, or from the queue of whoever holds this reader."""
-        lanes, connection, done = self.lanes, self.connection, self.lanes.done
-        while True:
-            source = self.source
-            try:
-                job = source.popleft()
-            except IndexError:
-                self.flush()
-                if not self.stopping:
-                    self.wait(source)
-                elif not self.has_work(source):  # asked after `stopping`: what was queued before that is still done
-                    return
-                continue
-            if isinstance(job, OwnedJob):
-                if job.ends is None:
-                    self.step(job)
-                else:
-                    self.end(job)
-                    self._post(lanes.give_back, self)
-                continue
-            if job.future.done():
-                continue  # cancelled while it was queued
-            self.count += 1
-            self.current = job
-            try:
-                done.append((job.future, job.run(connection, job.sql, job.parameters), None))
-            except BaseException as error:  # noqa: BLE001  (whatever it is, it belongs to the job's caller)
-                self._failed(job, error)
-            self.current = None
-
-    def has_work(self, queue: deque[Job]) -> bool:
-        """Whether there is something to do now: in another queue, when the reader was lent out or given back."""
-        return bool(queue) or self.source is not queue
-
-    def _failed(self, job: Job, error: BaseException) -> None:
-        lanes = self.lanes
-        number = getattr(error, "sqlite_errorcode", 0)
-        if number == sqlite3.SQLITE_INTERRUPT and not job.future.done() and not self.stopping:
-            lanes.reads.appendleft(job)  # it was meant for the job before, which had just ended
-        elif number == sqlite3.SQLITE_READONLY:
-            job.kind = lanes.kinds[job.sql] = Kind.WRITE  # SQLite's own word: this text writes
-            lanes.writer.queue.append(job)
-            lanes.writer.wake()
-        else:
-            lanes.done.append((job.future, None, self.failure(error, job)))
 
 
 class Lanes:
@@ -263,6 +37,7 @@ class Lanes:
         self.loop = loop
         self.kinds: dict[str, Kind] = {}
         self.reads: deque[Job] = deque()
+        self.submitted = 0  # the number of the last read that was queued
         self.done: deque[tuple[asyncio.Future[Any], Any, BaseException | None]] = deque()
         self.readers: list[Reader] = []
         self.shared: list[Reader] = []
@@ -278,6 +53,7 @@ class Lanes:
 
     def read(self, job: Job) -> None:
         """Queue a read for any reader."""
+        job.number = self.submitted = self.submitted + 1
         self.reads.append(job)
         first = self.shared[0]
         if first.sleeping:
@@ -433,11 +209,3 @@ class Lanes:
     def refuse(self) -> ConnectionFailed:
         """What a call gets once the provider is closed."""
         return ConnectionFailed(f"{self.name} is closed", provider=self.name)
-
-
-def _settle(future: asyncio.Future[None], error: BaseException | None) -> None:
-    if not future.done():
-        if error is None:
-            future.set_result(None)
-        else:
-            future.set_exception(error)

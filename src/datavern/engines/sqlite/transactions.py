@@ -10,13 +10,16 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 from datavern.contracts.errors import ConnectionFailed, ProviderError, QueryRejected
 from datavern.contracts.values import Parameters
 from datavern.engines.sqlite.bind import bound
+from datavern.engines.sqlite.fused import run_fused_or_none
 from datavern.engines.sqlite.jobs import Job, OwnedJob, Owner, Run, run_many, run_many_or_none, run_nothing
 from datavern.engines.sqlite.session import Statements
 
 if TYPE_CHECKING:
     from datavern.contracts.capabilities import Provider
-    from datavern.engines.sqlite.lanes import Lanes, Reader
+    from datavern.contracts.fused import Entry
+    from datavern.engines.sqlite.lanes import Lanes
     from datavern.engines.sqlite.provider import SQLiteProvider
+    from datavern.engines.sqlite.reader import Reader
 
 __all__ = ["SQLiteTransaction", "Stream"]
 
@@ -176,6 +179,10 @@ class SQLiteTransaction(Statements):
         self._prefix = []
         self._sent = True
         return job
+
+    def _submit_fused(self, sql: Any, parameters: Any, audit: Entry | None, key: str | None) -> Job:
+        what = self._provider._fusing.fused(sql, audit, key)  # noqa: SLF001
+        return self._send(run_fused_or_none, what, parameters)
 
     def _abandon(self, job: Job) -> None:
         if self._broken is None and not (job.future.done() and not job.future.cancelled()):

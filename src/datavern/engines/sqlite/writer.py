@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from datavern.contracts.errors import PoolTimeout, QueryRejected
 from datavern.engines.sqlite.jobs import Job, Kind, OwnedJob, Owner
-from datavern.engines.sqlite.lanes import Lane
+from datavern.engines.sqlite.lane import Lane
 
 if TYPE_CHECKING:
     from datavern.engines.sqlite.lanes import Lanes
