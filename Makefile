@@ -2,6 +2,8 @@
 .PHONY: demo test check bench faults clean
 PYTHON ?= python3
 BIN := .venv/bin
+# Tests wait for disks and servers more than they compute.
+JOBS ?= 4
 
 .venv/ready: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Datavern needs Python 3.11 or later; try: make PYTHON=python3.12")'
@@ -18,7 +20,7 @@ demo: .venv/ready
 	@$(BIN)/datavern demo
 
 test: .venv/ready
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 
 check: .venv/ready
 	$(BIN)/ruff check .
