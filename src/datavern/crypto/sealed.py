@@ -55,17 +55,18 @@ class DataKey:
 
     Attributes:
         id: the key's id.
+        cipher: `AESGCM`, or `XAESGCM` for a dataset key.
         head: what each value under this key begins with.
         subject: the subject's id as a row named it whose tag was found to be `subject_tag`; None until then. It spares
             the next row of the same person the tag's computation.
     """
 
-    __slots__ = ("dataset", "decrypt", "encrypt", "head", "id", "nonce_size", "subject", "subject_tag")
+    __slots__ = ("cipher", "dataset", "decrypt", "encrypt", "head", "id", "nonce_size", "subject", "subject_tag")
 
     def __init__(self, key_id: bytes, dataset: str, subject_tag: bytes | None, key: bytes) -> None:
         if len(key_id) != KEY_ID or len(key) != KEY:
             raise ValueError("a data key has 32 bytes, and its id 16")
-        cipher = XAESGCM(key) if subject_tag is None else AESGCM(key)
+        self.cipher = cipher = XAESGCM(key) if subject_tag is None else AESGCM(key)
         self.id = key_id
         self.dataset = dataset
         self.subject_tag = subject_tag

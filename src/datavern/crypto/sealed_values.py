@@ -8,18 +8,26 @@ from __future__ import annotations
 
 import os
 import time
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any
 
 from cryptography.exceptions import InvalidTag
 
 from datavern.contracts.errors import ConfigurationError, DecryptionFailed
 from datavern.crypto.encoding import decode, encode
-from datavern.crypto.sealed import DataKey, block, text_block
+from datavern.crypto.sealed import DataKey, text_block
+from datavern.crypto.xaes import XAESGCM
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 __all__ = ["ValueSealer", "key_id", "sealed_at"]
 
-_FORM: Final = {False: b"\x04", True: b"\x03"}  # by whether the key is a subject's
 _HEAD = 25  # form, key id, moment
+_HALF = 12
+_PER_HALF = 1 << 20
+"""Values sealed with one first half of the nonce: their second halves are random, and 2^32 would be too many."""
+_DERIVED = 256
+"""Derived ciphers that are remembered: one for each process that sealed lately, and a few more."""
 _urandom = os.urandom
 
 
@@ -31,11 +39,13 @@ class ValueSealer:
         role: what the values are there: ``"value"`` of a key, ``"message"`` of a channel, ``"entry"`` of a stream.
     """
 
-    __slots__ = ("_begin", "dataset")
+    __slots__ = ("_begin", "_derived", "_half", "_left", "dataset")
 
     def __init__(self, dataset: str, role: str) -> None:
         self.dataset = dataset
         self._begin = text_block(dataset) + text_block(role)
+        self._derived: dict[tuple[bytes, bytes], AESGCM] = {}
+        self._half, self._left = b"", 0
 
     def seal(self, key: DataKey, name: bytes, value: Any, part: bytes = b"") -> bytes:
         """The value, sealed now.
@@ -50,12 +60,19 @@ class ValueSealer:
             ConfigurationError: a value of a type that cannot be sealed (it is not in the message), or a key of another
                 dataset.
         """
-        tag = key.subject_tag
         if key.dataset != self.dataset:
             raise ConfigurationError(f"{self.dataset}: sealing needs a key of this dataset")
-        head = _FORM[tag is not None] + key.id + int(time.time() * 1000).to_bytes(8, "big")
-        nonce = _urandom(key.nonce_size)
-        return head + nonce + key.encrypt(nonce, encode(value), self._bound(head, tag, name, part))
+        moment = int(time.time() * 1000).to_bytes(8, "big")
+        nonce, plain = _urandom(_HALF), encode(value)
+        if key.subject_tag is not None:
+            head = b"\x03" + key.id + moment
+            return head + nonce + key.encrypt(nonce, plain, self._bound(head, key, name, part))
+        head = b"\x04" + key.id + moment
+        if not self._left:
+            self._half, self._left = _urandom(_HALF), _PER_HALF
+        self._left -= 1
+        sealed = self._cipher(key, self._half).encrypt(nonce, plain, self._bound(head, key, name, part))
+        return head + self._half + nonce + sealed
 
     def open(self, key: DataKey, name: bytes, sealed: bytes, part: bytes = b"") -> Any:
         """The value again.
@@ -70,18 +87,35 @@ class ValueSealer:
             DecryptionFailed: it was not sealed under this name, dataset and key, or was changed. There is one message
                 for every cause.
         """
-        tag = key.subject_tag
         head = sealed[:_HEAD]
-        end = _HEAD + key.nonce_size
-        if key.dataset == self.dataset and head[:17] == _FORM[tag is not None] + key.id:
+        if (
+            key.dataset == self.dataset
+            and head[1:17] == key.id
+            and head[0] == (3 if key.subject_tag is not None else 4)
+        ):
+            bound = self._bound(head, key, name, part)
             try:
-                return decode(key.decrypt(sealed[_HEAD:end], sealed[end:], self._bound(head, tag, name, part)))
+                if key.subject_tag is not None:
+                    return decode(key.decrypt(sealed[25:37], sealed[37:], bound))
+                return decode(self._cipher(key, sealed[25:37]).decrypt(sealed[37:49], sealed[49:], bound))
             except (InvalidTag, ValueError):
                 pass
         raise DecryptionFailed
 
-    def _bound(self, head: bytes, tag: bytes | None, name: bytes, part: bytes) -> bytes:
-        return b"".join((self._begin, head, block(tag or b""), len(name).to_bytes(4, "big"), name, part))
+    def _cipher(self, key: DataKey, half: bytes) -> AESGCM:
+        """XAES-256-GCM's cipher for nonces that begin with `half`."""
+        found = self._derived.get((key.id, half))
+        if found is None:
+            if len(self._derived) >= _DERIVED:
+                del self._derived[next(iter(self._derived))]
+            assert isinstance(key.cipher, XAESGCM)  # noqa: S101  (for the type checker: a dataset's key has no other)
+            found = self._derived[key.id, half] = key.cipher.derived(half)
+        return found
+
+    def _bound(self, head: bytes, key: DataKey, name: bytes, part: bytes) -> bytes:
+        tag = key.subject_tag or b""
+        lengths = len(tag).to_bytes(2, "big"), len(name).to_bytes(4, "big")
+        return b"".join((self._begin, head, lengths[0], tag, lengths[1], name, part))
 
 
 def key_id(sealed: bytes) -> bytes:
