@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from datavern.contracts.errors import ConfigurationError
 from datavern.manager import provider_class
+from datavern.testing.recycling import emptied, kept, spares
 
 if TYPE_CHECKING:
     from datavern.testing.postgresql import PostgreSQLServer
@@ -64,18 +65,39 @@ class create_test_database:  # noqa: N801  (used as a function is: `async with c
             from datavern.testing.postgresql import shared_server  # noqa: PLC0415  (only where it is needed)
 
             self._server = shared_server()
-        self._name = f"datavern_{secrets.token_hex(6)}"
-        # template0: nobody can be connected to it, so that many tests can copy it at once.
-        await self._run(f'CREATE DATABASE "{self._name}" TEMPLATE template0')
+        spare = spares(self._server)
+        if spare:
+            self._name = spare.pop()
+        else:
+            self._name = f"datavern_{secrets.token_hex(6)}"
+            # template0: nobody can be connected to it, so that many tests can copy it at once.
+            await self._run(f'CREATE DATABASE "{self._name}" TEMPLATE template0')
         return EmptyDatabase("postgresql", {"url": self._server.url_of(self._name)})
 
     async def __aexit__(self, *exc: object) -> None:
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
             self._folder = None
-        if self._name:
-            await self._run(f'DROP DATABASE IF EXISTS "{self._name}" WITH (FORCE)')
-            self._name = ""
+        name, self._name = self._name, ""
+        if name and not await self._recycled(name):
+            await self._run(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
+
+    async def _recycled(self, name: str) -> bool:
+        """Whether the database is empty again, and kept for the next test."""
+        import asyncpg  # noqa: PLC0415  (only where it is needed)
+
+        assert self._server is not None  # noqa: S101  (for the type checker: __aenter__ set it)
+        if spares(self._server) is None:
+            return False
+        try:
+            connection = await asyncpg.connect(self._server.url_of(name))
+            try:
+                empty = await emptied(connection)
+            finally:
+                await connection.close()
+        except asyncpg.PostgresError:  # the test left it in a state in which not even that works
+            return False
+        return empty and kept(self._server, name)
 
     async def _run(self, statement: str) -> None:
         import asyncpg  # noqa: PLC0415  (only where it is needed)

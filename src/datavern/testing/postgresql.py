@@ -183,6 +183,11 @@ class PostgreSQLServer:
         folder = self._folder
         return "" if folder is None else (folder / "data" / "server.log").read_text(errors="replace")
 
+    @property
+    def ephemeral_folder(self) -> Path | None:
+        """Where its data is, if that goes away with it; None: a server of somebody else's, or data that is kept."""
+        return self._folder if self._given is None and self._kept is None else None
+
     # ---- starting and stopping --------------------------------------------------------------------------------------
 
     def start(self) -> Self:
