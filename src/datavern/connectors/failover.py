@@ -19,6 +19,7 @@ from datavern.contracts.values import Health, Location, Parameters, Row
 
 if TYPE_CHECKING:
     from datavern.contracts.capabilities import Services, Session
+    from datavern.contracts.fused import Entry
 
 __all__ = ["FailoverGroup"]
 
@@ -97,6 +98,7 @@ class FailoverGroup:
             transactions=None if own.transactions is None else self,
             subjects=own.subjects,
             ledger=own.ledger,
+            guarded=own.guarded,
             reasons=own.reasons,
         )
 
@@ -205,9 +207,17 @@ class FailoverGroup:
 
     # ---- writing ----------------------------------------------------------------------------------------------------
 
-    async def execute(self, sql: str, parameters: Parameters = ()) -> int:
-        """Run a statement on the primary; how many rows it changed."""
-        return await needs(await self._writable(), "session").execute(sql, parameters)
+    async def execute(
+        self,
+        sql: str,
+        parameters: Parameters = (),
+        *,
+        audit: Entry | None = None,
+        idempotency_key: str | None = None,
+    ) -> int:
+        """Run a statement on the primary; how many rows it changed. See `datavern.contracts.capabilities.Session`."""
+        session = needs(await self._writable(), "session")
+        return await session.execute(sql, parameters, audit=audit, idempotency_key=idempotency_key)
 
     async def execute_many(self, sql: str, parameters: Sequence[Parameters]) -> int:
         """Run a statement on the primary once for each set of parameters, all or none; how many sets were run."""

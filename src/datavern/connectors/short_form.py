@@ -56,9 +56,9 @@ class ShortForm:
         """`FailoverGroup.query_value`."""
         return await self._group.query_value(sql, parameters)
 
-    async def execute(self, sql: str, parameters: Parameters = ()) -> int:
+    async def execute(self, sql: str, parameters: Parameters = (), **with_it: Any) -> int:
         """`FailoverGroup.execute`."""
-        return await self._group.execute(sql, parameters)
+        return await self._group.execute(sql, parameters, **with_it)
 
     async def execute_many(self, sql: str, parameters: Sequence[Parameters]) -> int:
         """`FailoverGroup.execute_many`."""

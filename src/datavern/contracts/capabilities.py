@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     import sqlalchemy as sa
     from sqlalchemy.engine import Dialect
 
+    from datavern.contracts.fused import Entry, Guarded
+
 __all__ = [
     "Capabilities",
     "Column",
@@ -70,8 +72,27 @@ class Session(Protocol):
         """The first column of the first row, or None."""
         ...
 
-    async def execute(self, sql: str, parameters: Parameters = ()) -> int:
-        """Run a statement; how many rows it inserted, updated or deleted (0 for anything else)."""
+    async def execute(
+        self,
+        sql: str,
+        parameters: Parameters = (),
+        *,
+        audit: Entry | None = None,
+        idempotency_key: str | None = None,
+    ) -> int:
+        """Run a statement; how many rows it inserted, updated or deleted (0 for anything else).
+
+        Args:
+            sql: one statement, or several where the engine takes them without parameters.
+            parameters: in the engine's own order or names.
+            audit: an entry of ``db.audit.entry(…)``, written with the change: both happen, or neither. One statement
+                where the engine can put both into one, else a transaction of two.
+            idempotency_key: names this change: a later call with the same key changes nothing, writes no entry and
+                gives the first call's count. Of several calls at once one makes the change.
+
+        Raises:
+            ConfigurationError: the audit entry is not one for this database, or the key may not be one.
+        """
         ...
 
     async def execute_many(self, sql: str, parameters: Sequence[Parameters]) -> int:
@@ -360,6 +381,7 @@ class Capabilities:
     subjects: Subjects | None = None
     ledger: Ledger | None = None
     point_reads: PointReads | None = None
+    guarded: Guarded | None = None
     reasons: Mapping[str, str] = field(default_factory=dict)
 
 

@@ -48,9 +48,7 @@ class Entry(Protocol):
 class Guarded(Protocol):
     """Inserts that stand under conditions, as one unit and in one go."""
 
-    async def insert(
-        self, store: str, row: Mapping[str, Any], *, guards: Sequence[Guard], audit: Entry | None = None
-    ) -> bool:
+    async def insert(self, store: str, row: Mapping[str, Any], *, guards: Sequence[Guard], audit: Entry) -> bool:
         """Insert a row and its audit entry, if every guard gives a row; all of it happens, or nothing.
 
         Not idempotent. May be cancelled: then either all of it happened, or nothing.

@@ -84,14 +84,12 @@ class RelationalSubjects:
         """
         if not rows:
             return
-        columns = tuple(rows[0])
-        key = ("insert", store, columns)
-        sql, order = self._texts.get(key) or self._insert_text(key, store, columns)
         session = transaction or self._provider
         if len(rows) == 1:
-            row = rows[0]
-            await session.execute(sql, [row[columns[i]] for i in order])
+            await session.execute(*self.insert_statement(store, rows[0]))
             return
+        columns = tuple(rows[0])
+        sql, order = self._insert_text(store, columns)
         wanted = set(columns)
         sets = []
         for row in rows:
@@ -178,13 +176,34 @@ class RelationalSubjects:
         place = None if schema is None else sa.quoted_name(schema, quote=True)
         return sa.table(sa.quoted_name(table, quote=True), *map(sa.column, names), schema=place)
 
-    def _insert_text(self, key: Hashable, store: str, columns: tuple[str, ...]) -> tuple[str, tuple[Any, ...]]:
+    def insert_statement(self, store: str, row: Mapping[str, Any]) -> tuple[str, list[Any]]:
+        """The insert of a row, and its parameters."""
+        columns = tuple(row)
+        sql, order = self._insert_text(store, columns)
+        return sql, [row[columns[i]] for i in order]
+
+    def _insert_text(self, store: str, columns: tuple[str, ...]) -> tuple[str, tuple[Any, ...]]:
+        key = ("insert", store, columns)
+        found = self._texts.get(key)
+        if found is not None:
+            return found
         import sqlalchemy as sa  # noqa: PLC0415
 
         table = self._table(store, columns)
         return self._keep(
             key, sa.insert(table).values({table.c[c]: sa.bindparam(f"p{i}") for i, c in enumerate(columns)})
         )
+
+    def insert_for_each(self, store: str, columns: Sequence[str], source: str) -> tuple[str, tuple[int, ...]]:
+        """The insert of a row, once for each row of a relation, and which column each parameter is the value of."""
+        import sqlalchemy as sa  # noqa: PLC0415
+
+        table = self._table(store, columns)
+        values: Any = [sa.bindparam(f"p{i}") for i in range(len(columns))]
+        names: Any = [table.c[c] for c in columns]
+        select = sa.select(*values).select_from(sa.table(source))
+        key = ("insert for each", store, tuple(columns), source)
+        return self._keep(key, sa.insert(table).from_select(names, select))
 
     def _select_text(self, key: tuple[Any, ...]) -> tuple[str, tuple[Any, ...]]:
         import sqlalchemy as sa  # noqa: PLC0415
@@ -335,19 +354,23 @@ class RelationalLedger:
 
     async def create_tables(self, metadata: sa.MetaData) -> list[str]:
         """Make the tables and indexes that are missing; what was run. Idempotent; safe in several processes at once."""
+        async with self._provider.transaction() as tx:
+            return await self.make_tables(tx, metadata)
+
+    async def make_tables(self, tx: Transaction, metadata: sa.MetaData) -> list[str]:
+        """The same in an open transaction: what was made is there for others when it commits."""
         from sqlalchemy.schema import CreateIndex, CreateTable  # noqa: PLC0415  (loaded with the first own table)
 
         made: list[str] = []
-        async with self._provider.transaction() as tx:
-            await self.exclude(tx)
-            there = await self.names(tx)
-            for table in metadata.sorted_tables:
-                steps: list[Any] = [] if table.name in there else [CreateTable(table)]
-                steps += [CreateIndex(i) for i in sorted(table.indexes, key=_name_of) if i.name not in there]
-                for step in steps:
-                    sql = str(step.compile(dialect=self.dialect)).strip()
-                    await tx.execute(sql)
-                    made.append(sql)
+        await self.exclude(tx)
+        there = await self.names(tx)
+        for table in metadata.sorted_tables:
+            steps: list[Any] = [] if table.name in there else [CreateTable(table)]
+            steps += [CreateIndex(i) for i in sorted(table.indexes, key=_name_of) if i.name not in there]
+            for step in steps:
+                sql = str(step.compile(dialect=self.dialect)).strip()
+                await tx.execute(sql)
+                made.append(sql)
         return made
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import datetime as dt
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self, TypeVar
@@ -23,8 +24,10 @@ from datavern.contracts.errors import (
 )
 from datavern.contracts.regions import locate
 from datavern.contracts.values import Health, Location, Parameters, PoolStats, Row
+from datavern.engines.idempotency import KEPT
 from datavern.engines.postgresql.connection import PostgreSQLConnector
 from datavern.engines.postgresql.errors import Fault, fault
+from datavern.engines.postgresql.fused import Fusing, PostgreSQLGuarded
 from datavern.engines.postgresql.ledger import PostgreSQLLedger
 from datavern.engines.postgresql.point_reads import PostgreSQLSource
 from datavern.engines.postgresql.settings import PostgreSQLSettings, merged
@@ -42,6 +45,7 @@ if TYPE_CHECKING:
     import asyncpg
 
     from datavern.contracts.capabilities import Services
+    from datavern.contracts.fused import Entry
 
 __all__ = ["PostgreSQLProvider"]
 
@@ -132,11 +136,15 @@ class PostgreSQLProvider:
         self._connecting = asyncio.Lock()
         self._pool: Any = _NotOpen(self.name)
         self._effects: dict[str, Effect] = {}
+        self._subjects = PostgreSQLSubjects(self)
+        self._ledger = PostgreSQLLedger(self)
+        self._fusing = Fusing(self)
         self._capabilities = Capabilities(
             session=self,
             transactions=self,
-            subjects=PostgreSQLSubjects(self),
-            ledger=PostgreSQLLedger(self),
+            subjects=self._subjects,
+            ledger=self._ledger,
+            guarded=PostgreSQLGuarded(self),
             point_reads=self,
         )
 
@@ -297,12 +305,25 @@ class PostgreSQLProvider:
         row: Any = await self.query_one(sql, parameters)
         return None if row is None else row[0]
 
-    async def execute(self, sql: str, parameters: Parameters = ()) -> int:
+    async def execute(
+        self,
+        sql: str,
+        parameters: Parameters = (),
+        *,
+        audit: Entry | None = None,
+        idempotency_key: str | None = None,
+    ) -> int:
         """Run a statement; how many rows it inserted, updated or deleted (0 for anything else).
 
         Without parameters the text may hold several statements: all or none of them take effect, and the count is the
         last one's.
+
+        With `audit` or `idempotency_key` (see `datavern.contracts.capabilities.Session`) one INSERT, UPDATE, DELETE,
+        MERGE or SELECT goes together with them as one statement; everything else is a transaction with them, so what
+        cannot run in one (VACUUM, CREATE INDEX CONCURRENTLY) is refused.
         """
+        if audit is not None or idempotency_key is not None:
+            return await self._fusing.execute(sql, parameters, audit, idempotency_key)
         does = self._effects.get(sql)
         if does is None or (type(parameters) is not list and type(parameters) is not tuple):
             does = self._checked(sql, parameters)
@@ -338,6 +359,14 @@ class PostgreSQLProvider:
                 pool.give(slot)
                 return len(parameters)
             await self._end(slot, sql, found)
+
+    async def purge_idempotency(self, older_than: dt.timedelta = KEPT) -> int:
+        """Forget the idempotency keys of changes that are older; how many. A change could be made again after that.
+
+        Raises:
+            ConfigurationError: no length of time.
+        """
+        return await self._fusing.purge(older_than)
 
     def stream(self, sql: str, parameters: Parameters = (), *, batch_size: int = 1000) -> RowStream:
         """Rows in constant memory, `batch_size` of them fetched at a time, in a transaction of their own."""

@@ -16,6 +16,7 @@ from datavern.engines.postgresql.statements import Effect
 if TYPE_CHECKING:
     import asyncpg
 
+    from datavern.contracts.fused import Entry
     from datavern.engines.postgresql.provider import PostgreSQLProvider
 
 __all__ = ["PostgreSQLTransaction", "RowStream", "affected", "begin_statement"]
@@ -188,8 +189,17 @@ class PostgreSQLTransaction:
             found = self._fault(error, effect, parameters)
         raise await self._explained(sql, found)
 
-    async def execute(self, sql: str, parameters: Parameters = ()) -> int:
-        """Run a statement; how many rows it changed."""
+    async def execute(
+        self,
+        sql: str,
+        parameters: Parameters = (),
+        *,
+        audit: Entry | None = None,
+        idempotency_key: str | None = None,
+    ) -> int:
+        """Run a statement; how many rows it changed. Its audit entry and its idempotency key are written after it."""
+        if audit is not None or idempotency_key is not None:
+            return await self._provider._fusing.inside(self, sql, parameters, audit, idempotency_key)  # noqa: SLF001
         connection, effect = self._prepared(sql, parameters)
         try:
             return affected(await connection.execute(sql, *parameters))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import datetime as dt
 import os
 import sqlite3
 import time
@@ -18,6 +19,8 @@ from datavern.contracts.errors import CapabilityMissing, ConfigurationError, Con
 from datavern.contracts.regions import locate
 from datavern.contracts.services import serve_alone
 from datavern.contracts.values import Compliance, Health, Location, Parameters, PoolStats
+from datavern.engines.idempotency import KEPT
+from datavern.engines.sqlite.fused import Fusing, SQLiteGuarded, run_fused
 from datavern.engines.sqlite.jobs import Job, Kind, Run, classify, run_function
 from datavern.engines.sqlite.lanes import Lanes
 from datavern.engines.sqlite.ledger import SQLiteLedger
@@ -29,6 +32,8 @@ from datavern.engines.sqlite.writer import Writer
 
 if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
+
+    from datavern.contracts.fused import Entry
 
 __all__ = ["SQLiteProvider"]
 
@@ -119,8 +124,14 @@ class SQLiteProvider(Statements):
         self._holders: set[SQLiteTransaction | Stream] = set()
         self._subjects = SQLiteSubjects(self)
         self._ledger = SQLiteLedger(self)
+        self._fusing = Fusing(self)
         self._capabilities = Capabilities(
-            session=self, transactions=self, subjects=self._subjects, ledger=self._ledger, point_reads=self
+            session=self,
+            transactions=self,
+            subjects=self._subjects,
+            ledger=self._ledger,
+            guarded=SQLiteGuarded(self),
+            point_reads=self,
         )
 
     @classmethod
@@ -285,6 +296,9 @@ class SQLiteProvider(Statements):
         lanes.writer.add(job)
         return job
 
+    def _submit_fused(self, sql: Any, parameters: Any, audit: Entry | None, key: str | None) -> Job:
+        return self._send(run_fused, self._fusing.fused(sql, audit, key), parameters)
+
     def _abandon(self, job: Job) -> None:
         lanes = self._lanes
         if lanes is not None:
@@ -299,6 +313,14 @@ class SQLiteProvider(Statements):
                 kinds.clear()
             kinds[sql] = found
         return found
+
+    async def purge_idempotency(self, older_than: dt.timedelta = KEPT) -> int:
+        """Forget the idempotency keys of changes that are older; how many. A change could be made again after that.
+
+        Raises:
+            ConfigurationError: no length of time.
+        """
+        return await self._fusing.purge(older_than)
 
     def stream(self, sql: str, parameters: Parameters = (), *, batch_size: int = 1000) -> Stream:
         """Rows in constant memory, from one snapshot; writes go on meanwhile, this task's own among them.

@@ -5,10 +5,13 @@ from __future__ import annotations
 import sqlite3
 from asyncio import CancelledError
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from datavern.contracts.values import Parameters
 from datavern.engines.sqlite.jobs import Job, Run, run_all, run_count, run_function, run_many, run_one, run_value
+
+if TYPE_CHECKING:
+    from datavern.contracts.fused import Entry
 
 __all__ = ["Statements"]
 
@@ -22,6 +25,9 @@ class Statements:
         raise NotImplementedError
 
     def _send(self, run: Run, sql: Any, parameters: Any) -> Job:
+        raise NotImplementedError
+
+    def _submit_fused(self, sql: Any, parameters: Any, audit: Entry | None, key: str | None) -> Job:
         raise NotImplementedError
 
     def _abandon(self, job: Job) -> None:
@@ -58,9 +64,23 @@ class Statements:
             self._abandon(job)
             raise
 
-    async def execute(self, sql: str, parameters: Parameters = ()) -> int:
-        """Run a statement; how many rows it inserted, updated or deleted (0 for anything else)."""
-        job = self._submit(run_count, sql, parameters)
+    async def execute(
+        self,
+        sql: str,
+        parameters: Parameters = (),
+        *,
+        audit: Entry | None = None,
+        idempotency_key: str | None = None,
+    ) -> int:
+        """Run a statement; how many rows it inserted, updated or deleted (0 for anything else).
+
+        With `audit` or `idempotency_key` (see `datavern.contracts.capabilities.Session`) it is one job of the writer
+        together with them.
+        """
+        if audit is None and idempotency_key is None:
+            job = self._submit(run_count, sql, parameters)
+        else:
+            job = self._submit_fused(sql, parameters, audit, idempotency_key)
         try:
             return await job.future  # type: ignore[no-any-return]  # what the job returns
         except CancelledError:

@@ -1,0 +1,319 @@
+"""A change with its audit entry, its idempotency key, its conditions: one round trip where that is certainly the same.
+
+Where it is not (several statements in one text, DDL, a table with rules), the change and what goes with it are the
+statements of one transaction. A change under an idempotency key is made first and asked about later: the key is written
+with it, so a second one fails at the key, or earlier at what the first has changed, is undone as a whole, and then
+finds the key of the first.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from datavern.contracts.errors import (
+    OutcomeUnknown,
+    ProviderError,
+    QueryRejected,
+    SerializationConflict,
+)
+from datavern.contracts.fused import Entry, Guard, checked_key, entry_statement
+from datavern.contracts.statements import Statement
+from datavern.contracts.values import Parameters, timestamp
+from datavern.engines import idempotency
+from datavern.engines.postgresql.errors import fault
+from datavern.engines.postgresql.splice import HELD, counted, held, is_readable, shape, tagged
+from datavern.engines.postgresql.statements import Effect
+from datavern.engines.postgresql.transaction import PostgreSQLTransaction, affected, begin_statement
+
+if TYPE_CHECKING:
+    import sqlalchemy as sa
+
+    from datavern.engines.postgresql.provider import PostgreSQLProvider
+
+__all__ = ["Fusing", "PostgreSQLGuarded"]
+
+_KNOWN: Final = 2048
+_LONGEST_KNOWN: Final = 16_384
+_MOST_PARAMETERS: Final = 32_767
+_COUNT: Final = f"SELECT pg_catalog.count(*) FROM {idempotency.CHANGE}"  # noqa: S608  (a name of our own)
+
+
+class _Plan(NamedTuple):
+    """How a text is sent together with what goes with it."""
+
+    text: str
+    origin: Callable[[int], int | None]
+    parameters: int
+    counts: bool
+
+
+class Fusing:
+    """What ``execute(…, audit=…, idempotency_key=…)`` does on a provider, and in a transaction of it."""
+
+    __slots__ = ("_plans", "_provider", "_ready", "_used")
+
+    def __init__(self, provider: PostgreSQLProvider) -> None:
+        self._provider = provider
+        self._plans: dict[tuple[str, str | None, bool], _Plan | None] = {}
+        self._ready = False
+        self._used = 0
+
+    # ---- a statement of its own -------------------------------------------------------------------------------------
+
+    async def execute(self, sql: str, parameters: Parameters, audit: Entry | None, key: str | None) -> int:
+        """Run a statement with what goes with it; how many rows it changed."""
+        provider = self._provider
+        entry = None if audit is None else entry_statement(audit, provider.face)
+        does = provider._effects.get(sql)  # noqa: SLF001  (two halves of one engine, here and below)
+        if does is None or (type(parameters) is not list and type(parameters) is not tuple):
+            does = provider._checked(sql, parameters)  # noqa: SLF001
+        if key is not None:
+            key = checked_key(key)
+            await self._prepare_keys()
+        written = None if key is None else (key, timestamp())
+        plan = self._plan(sql, None if entry is None else entry[0], keyed=key is not None)
+        if plan is not None:
+            given = [*parameters]
+            if len(given) != plan.parameters:
+                raise QueryRejected(
+                    f"{provider.name}: the statement takes {plan.parameters} parameters, {len(given)} were given",
+                    provider=provider.name,
+                )
+            values = [*given, *(written or ()), *(() if entry is None else entry[1])]
+            if len(values) <= _MOST_PARAMETERS:
+                failure: ProviderError
+                try:
+                    return await self._send(plan, sql, values, does, given)
+                except ProviderError as error:
+                    failure = error
+                if _is_unsupported(failure):
+                    self._plans[sql, None if entry is None else entry[0], key is not None] = None
+                elif key is None or failure.retry == "safe" or isinstance(failure, OutcomeUnknown):
+                    raise failure
+                else:
+                    made = await self._count_of(provider, key)
+                    if made is None:
+                        raise failure
+                    return made
+        begin = begin_statement(None if key is None else "read committed", read_only=False)
+        async with PostgreSQLTransaction(provider, begin, read_only=False) as tx:
+            return await self._steps(tx, sql, parameters, entry, written)
+
+    async def _send(self, plan: _Plan, sql: str, values: Sequence[Any], does: Effect, given: Sequence[Any]) -> int:
+        """One round trip. As the provider's own `execute`; positions are those of the caller's text."""
+        provider = self._provider
+        does = max(does, Effect.WRITES)
+        pool = provider._pool  # noqa: SLF001
+        while True:
+            slot = pool.take() or await pool.acquire()
+            try:
+                if plan.counts:
+                    count = await slot.connection.fetchval(plan.text, *values)
+                else:
+                    count = affected(await slot.connection.execute(plan.text, *values))
+            except Exception as error:  # noqa: BLE001  (translated, and raised by _end)
+                if does is Effect.TOUCHES:
+                    slot.touched = True
+                _place(error, plan.origin)
+                found = fault(error, name=provider.name, stage="statement", effect=does, parameters=given)
+            except BaseException:
+                pool.recover(slot)
+                raise
+            else:
+                if does is Effect.TOUCHES:
+                    provider._touched(slot)  # noqa: SLF001
+                pool.give(slot)
+                return int(count)
+            await provider._end(slot, sql, found)  # noqa: SLF001
+
+    def _plan(self, sql: str, entry: str | None, *, keyed: bool) -> _Plan | None:
+        known = (sql, entry, keyed)
+        try:
+            return self._plans[known]
+        except KeyError:
+            pass
+        plan = self._made(sql, entry, keyed=keyed)
+        if len(sql) <= _LONGEST_KNOWN:
+            if len(self._plans) >= _KNOWN:
+                self._plans.clear()
+            self._plans[known] = plan
+        return plan
+
+    def _made(self, sql: str, entry: str | None, *, keyed: bool) -> _Plan | None:
+        of = shape(sql)
+        if of is None or (keyed and not of.is_counted):
+            return None
+        if not of.is_counted:
+            assert entry is not None  # noqa: S101  (for the type checker: without key and entry nobody comes here)
+            spliced = tagged(sql, of, entry=entry)
+        elif keyed:
+            insert = idempotency.keys().insert_counted.compiled(self._dialect())
+            spliced = counted(sql, of, entry=entry, closing=insert.sql, closing_takes=len(insert.names))
+        else:
+            spliced = counted(sql, of, entry=entry, closing=_COUNT)
+        return _Plan(spliced.text, spliced.origin, of.highest, of.is_counted)
+
+    # ---- statements of a transaction --------------------------------------------------------------------------------
+
+    async def inside(
+        self, tx: PostgreSQLTransaction, sql: str, parameters: Parameters, audit: Entry | None, key: str | None
+    ) -> int:
+        """The same in an open transaction, statement by statement: how many rows the caller's own changed."""
+        entry = None if audit is None else entry_statement(audit, self._provider.face)
+        written = None
+        if key is not None:
+            written = (checked_key(key), timestamp())
+            if not self._ready:
+                made = await self._provider._ledger.make_tables(tx, idempotency.keys().metadata)  # noqa: SLF001
+                self._ready = not made  # what was made just now may be rolled back
+        return await self._steps(tx, sql, parameters, entry, written)
+
+    async def _steps(
+        self,
+        tx: PostgreSQLTransaction,
+        sql: str,
+        parameters: Parameters,
+        entry: tuple[str, list[Any]] | None,
+        written: tuple[str, str] | None,
+    ) -> int:
+        name = self._provider.name
+        dialect, keys = self._dialect(), None
+        if written is not None:
+            keys = idempotency.keys()
+            # Waits for whoever writes the same key at this moment.
+            if not await tx.execute(*_CLAIM.bind(dialect, key=written[0], at=written[1], changed=0)):
+                made = await self._count_of(tx, written[0])
+                if made is None:
+                    raise SerializationConflict(f"{name}: the idempotency key went just now", provider=name)
+                return made
+        count = await _alone(tx, sql, parameters)
+        if keys is not None and written is not None:
+            await tx.execute(*keys.count.bind(dialect, of_key=written[0], number=count))
+        if entry is not None:
+            await tx.execute(*entry)
+        return count
+
+    # ---- keys -------------------------------------------------------------------------------------------------------
+
+    async def _count_of(self, session: Any, key: str) -> int | None:
+        """What the change of that key has changed; None where it was not made."""
+        found = await session.query_value(*idempotency.keys().find.bind(self._dialect(), of_key=key))
+        return None if found is None else int(found)
+
+    async def _prepare_keys(self) -> None:
+        if not self._ready:
+            await self._provider._ledger.create_tables(idempotency.keys().metadata)  # noqa: SLF001
+            self._ready = True
+        if self._used % idempotency.EVERY == 0:
+            try:
+                await self._purge(idempotency.expired(idempotency.KEPT))
+            except ProviderError:
+                self._used -= 1  # not this call's business: the next one tries again
+        self._used += 1
+
+    async def purge(self, older_than: dt.timedelta) -> int:
+        """Delete the keys that are older; how many."""
+        before = idempotency.expired(older_than)
+        if not self._ready:
+            await self._provider._ledger.create_tables(idempotency.keys().metadata)  # noqa: SLF001
+            self._ready = True
+        gone = deleted = await self._purge(before)
+        while deleted == idempotency.MOST:
+            deleted = await self._purge(before)
+            gone += deleted
+        return gone
+
+    async def _purge(self, before: str) -> int:
+        purge = idempotency.keys().purge.bind(self._dialect(), before=before, most=idempotency.MOST)
+        return await self._provider.execute(*purge)
+
+    def _dialect(self) -> Any:
+        return self._provider._ledger.dialect  # noqa: SLF001
+
+
+class PostgreSQLGuarded:
+    """`Guarded` on PostgreSQL: guards, row and entry are one statement.
+
+    A guard with FOR SHARE waits for whoever changes its row, and is then asked again about the row as it stands
+    (PostgreSQL 18 documentation, 13.2.1): what it does not find any more is not there for the insert either. Its lock
+    holds until the statement has committed.
+    """
+
+    __slots__ = ("_provider", "_texts")
+
+    def __init__(self, provider: PostgreSQLProvider) -> None:
+        self._provider = provider
+        self._texts: dict[tuple[Any, ...], tuple[_Plan, tuple[int, ...]]] = {}
+
+    async def insert(self, store: str, row: Mapping[str, Any], *, guards: Sequence[Guard], audit: Entry) -> bool:
+        """See `datavern.contracts.fused.Guarded`."""
+        provider = self._provider
+        entry, written = entry_statement(audit, provider.face, source=HELD)
+        columns = tuple(row)
+        known = (store, columns, tuple(guard for guard, _ in guards), entry)
+        plan, order = self._texts.get(known) or self._text(known, [len(values) for _, values in guards])
+        values = [value for _, given in guards for value in given]
+        values += [row[columns[i]] for i in order]
+        values += written
+        try:
+            return await provider._fusing._send(plan, plan.text, values, Effect.WRITES, values) > 0  # noqa: SLF001
+        except QueryRejected as error:
+            if not _is_unsupported(error):
+                raise
+        return False
+
+    def _text(self, known: tuple[Any, ...], takes: Sequence[int]) -> tuple[_Plan, tuple[int, ...]]:
+        store, columns, guards, entry = known
+        insert, order = self._provider._subjects.insert_for_each(store, columns, HELD)  # noqa: SLF001
+        text = held(guards, insert, entry, taken=(*takes, len(order)))
+        if len(self._texts) >= _KNOWN:
+            self._texts.clear()
+        found = self._texts[known] = (_Plan(text, _nowhere, 0, counts=False), order)
+        return found
+
+
+async def _alone(tx: PostgreSQLTransaction, sql: str, parameters: Parameters) -> int:
+    """The caller's statement in the transaction, which is still open afterwards."""
+    if parameters or is_readable(sql):
+        return await tx.execute(sql, parameters)
+    # Nobody can tell the statements apart: then it has to be one, which only the extended protocol asks for.
+    connection, does = tx._prepared(sql, parameters)  # noqa: SLF001  (two halves of one engine, here and below)
+    try:
+        statement = await connection.prepare(sql)
+        await statement.fetch()
+    except Exception as error:  # noqa: BLE001  (translated, and raised outside this block)
+        raised = tx._fault(error, does).error  # noqa: SLF001
+    else:
+        if connection.is_in_transaction():
+            return affected(statement.get_statusmsg())
+        raised = QueryRejected(
+            f"{tx.provider.name}: the statement has ended the transaction", provider=tx.provider.name
+        )
+    raise raised
+
+
+def _place(error: Any, origin: Callable[[int], int | None]) -> None:
+    """The server counts characters in the spliced text; what the caller is told is a place in the caller's own."""
+    position = str(getattr(error, "position", None) or "")
+    if position.isdecimal():
+        error.position = origin(int(position))
+
+
+def _is_unsupported(error: ProviderError) -> bool:
+    """Refused for what it is, before anything was done: it may be said in another way (rules, foreign tables)."""
+    return isinstance(error, QueryRejected) and (error.code == "0A000" or (error.code or "").startswith("HV"))
+
+
+def _nowhere(position: int) -> None:  # noqa: ARG001  (nothing of the text is the caller's)
+    return None
+
+
+def _claim() -> sa.Executable:
+    from sqlalchemy.dialects.postgresql import insert  # noqa: PLC0415  (loaded when the first key is used)
+
+    return insert(idempotency.keys().table).on_conflict_do_nothing().inline()
+
+
+_CLAIM = Statement(_claim)

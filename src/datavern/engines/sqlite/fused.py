@@ -1,0 +1,188 @@
+"""A change with its audit entry, its idempotency key, its conditions: one job of the writer.
+
+The writer runs one job at a time and keeps or undoes each as a whole, with the others of its group or in a transaction,
+so a key that is not there when the job begins is not there when it is written: no second call can come between.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import sqlite3
+from collections.abc import Mapping, Sequence
+from functools import cache, partial
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from datavern.contracts.errors import QueryRejected
+from datavern.contracts.fused import Entry, Guard, checked_key, entry_statement
+from datavern.contracts.values import Parameters, timestamp
+from datavern.engines import idempotency
+from datavern.engines.sqlite.bind import bound
+from datavern.engines.sqlite.jobs import Kind, classify, run_count
+from datavern.engines.sqlite.subjects import dialect
+
+if TYPE_CHECKING:
+    from datavern.engines.sqlite.provider import SQLiteProvider
+
+__all__ = ["Fusing", "SQLiteGuarded", "run_fused", "run_fused_or_none"]
+
+_Statement = tuple[str, Sequence[Any]]
+
+
+class _Keyed(NamedTuple):
+    """An idempotency key, and when it was used."""
+
+    key: str
+    at: str
+
+
+class Fused(NamedTuple):
+    """A statement and what goes with it. It stands where a job has its statement."""
+
+    sql: str
+    entry: _Statement | None
+    keyed: _Keyed | None
+    purge_before: str | None
+
+
+class Fusing:
+    """What ``execute(…, audit=…, idempotency_key=…)`` is made of, on a provider and in its transactions."""
+
+    __slots__ = ("_provider", "_used")
+
+    def __init__(self, provider: SQLiteProvider) -> None:
+        self._provider = provider
+        self._used = 0
+
+    def fused(self, sql: Any, audit: Entry | None, key: str | None) -> Fused:
+        """A statement with what goes with it.
+
+        Raises:
+            ConfigurationError: the audit entry is not one for this database, or the key may not be one.
+            QueryRejected: the statement runs in no transaction, or would end one.
+        """
+        provider = self._provider
+        if classify(sql) is Kind.ALONE:
+            raise QueryRejected(
+                "PRAGMA and VACUUM run in no transaction, so they cannot be kept together with an audit entry or an "
+                "idempotency key",
+                provider=provider.name,
+            )
+        entry = None if audit is None else entry_statement(audit, provider.face)
+        keyed = before = None
+        if key is not None:
+            keyed = _Keyed(checked_key(key), timestamp())
+            _create()
+            if self._used % idempotency.EVERY == 0:
+                before = idempotency.expired(idempotency.KEPT)
+            self._used += 1
+        return Fused(sql, entry, keyed, before)
+
+    async def purge(self, older_than: dt.timedelta) -> int:
+        """Delete the keys that are older, a part at a time, so that nobody waits for long; how many."""
+        before = idempotency.expired(older_than)
+        _create()
+        gone = 0
+        while True:
+            deleted: int = await self._provider._run(partial(_purge, before))  # noqa: SLF001  (one engine)
+            gone += deleted
+            if deleted < idempotency.MOST:
+                return gone
+
+
+def run_fused(connection: sqlite3.Connection, what: Fused, parameters: Parameters) -> int:
+    """How many rows the caller's statement changed. What it has begun when it fails is the writer's to undo."""
+    keyed = what.keyed
+    if keyed is not None and (made := _made(connection, keyed)) is not None:
+        return made
+    count = run_count(connection, what.sql, parameters)
+    if keyed is not None:
+        insert = idempotency.keys().insert.bind(dialect(), key=keyed.key, at=keyed.at, changed=count)
+        connection.execute(*insert)
+        if what.purge_before is not None:
+            _purge(what.purge_before, connection)
+    if what.entry is not None:
+        connection.execute(*what.entry)
+    return count
+
+
+def run_fused_or_none(connection: sqlite3.Connection, what: Fused, parameters: Parameters) -> int:
+    """The same inside a transaction that goes on after a failure."""
+    connection.execute("SAVEPOINT datavern_fused")
+    try:
+        count = run_fused(connection, what, parameters)
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK TO datavern_fused")
+            connection.execute("RELEASE datavern_fused")
+        raise
+    connection.execute("RELEASE datavern_fused")
+    return count
+
+
+# ---- keys -----------------------------------------------------------------------------------------------------------
+
+
+@cache
+def _create() -> tuple[str, ...]:
+    """What makes the table of keys. Loads SQLAlchemy, so it is called before a job is on the writer's thread."""
+    from sqlalchemy.schema import CreateIndex, CreateTable  # noqa: PLC0415  (loaded when the first key is used)
+
+    table = idempotency.keys().table
+    steps: list[Any] = [CreateTable(table, if_not_exists=True)]
+    steps += [CreateIndex(index, if_not_exists=True) for index in table.indexes]
+    return tuple(str(step.compile(dialect=dialect())) for step in steps)
+
+
+def _made(connection: sqlite3.Connection, keyed: _Keyed) -> int | None:
+    """What the change of that key has changed; None where it was not made. Makes the table where it is missing."""
+    try:
+        row = connection.execute(*idempotency.keys().find.bind(dialect(), of_key=keyed.key)).fetchone()
+    except sqlite3.OperationalError:
+        if _is_there(connection):
+            raise
+        for step in _create():
+            connection.execute(step)
+        return None
+    return None if row is None else int(row[0])
+
+
+def _is_there(connection: sqlite3.Connection) -> bool:
+    found = connection.execute("SELECT count(*) FROM main.sqlite_master WHERE name = ?", [idempotency.TABLE])
+    return bool(found.fetchone()[0])
+
+
+def _purge(before: str, connection: sqlite3.Connection) -> int:
+    """Delete some keys that are older; how many."""
+    if not _is_there(connection):
+        return 0
+    purge = idempotency.keys().purge.bind(dialect(), before=before, most=idempotency.MOST)
+    return connection.execute(*purge).rowcount
+
+
+# ---- conditions -----------------------------------------------------------------------------------------------------
+
+
+class SQLiteGuarded:
+    """`Guarded` on SQLite: guards, row and entry are one job. No lock is needed: nobody else writes meanwhile."""
+
+    __slots__ = ("_provider",)
+
+    def __init__(self, provider: SQLiteProvider) -> None:
+        self._provider = provider
+
+    async def insert(self, store: str, row: Mapping[str, Any], *, guards: Sequence[Guard], audit: Entry) -> bool:
+        """See `datavern.contracts.fused.Guarded`."""
+        provider = self._provider
+        entry = entry_statement(audit, provider.face)
+        insert = provider._subjects.insert_statement(store, row)  # noqa: SLF001  (one engine)
+        done: bool = await provider._run(partial(_insert, guards, insert, entry))  # noqa: SLF001
+        return done
+
+
+def _insert(guards: Sequence[Guard], insert: _Statement, entry: _Statement, connection: sqlite3.Connection) -> bool:
+    for sql, values in guards:
+        if not connection.execute(sql, bound(values)).fetchall():
+            return False
+    connection.execute(insert[0], bound(insert[1]))
+    connection.execute(*entry)
+    return True
