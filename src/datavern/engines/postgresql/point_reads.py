@@ -8,6 +8,7 @@ key keeps its place: the statement has one row for each key, in their order, and
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Mapping, Sequence, Sized
 from typing import TYPE_CHECKING, Any
 
@@ -17,19 +18,20 @@ if TYPE_CHECKING:
     from datavern.connectors.coalescing import Blame
     from datavern.contracts.values import Row
     from datavern.engines.postgresql.provider import PostgreSQLProvider
+    from datavern.engines.postgresql.subjects import PostgreSQLSubjects
 
 __all__ = ["PostgreSQLSource"]
 
 # The first part is never run: it says of which type the keys are, and so the server tells it from the column each time
 # it prepares the statement. `(SELECT $1)` hides from the planner how many they are: it would plan anew each time.
 _MANY = """
-WITH datavern_typed AS (SELECT FROM {table} WHERE {key} = ANY ($1))
-SELECT datavern_found.*
-FROM pg_catalog.unnest((SELECT $1)) WITH ORDINALITY AS datavern_asked (datavern_key, datavern_place)
+WITH {own}_typed AS (SELECT FROM {table} WHERE {key} = ANY ($1))
+SELECT {own}_found.*
+FROM pg_catalog.unnest((SELECT $1)) WITH ORDINALITY AS {own}_asked ({own}_key, {own}_place)
 LEFT JOIN LATERAL (
-    SELECT {columns} FROM {table} WHERE {key} = datavern_asked.datavern_key LIMIT 1
-) AS datavern_found ON true
-ORDER BY datavern_asked.datavern_place
+    SELECT {columns} FROM {table} WHERE {key} = {own}_asked.{own}_key LIMIT 1
+) AS {own}_found ON true
+ORDER BY {own}_asked.{own}_place
 """
 _ONE = "SELECT {columns} FROM {table} WHERE {key} = $1"
 
@@ -46,19 +48,32 @@ class PostgreSQLSource:
 
     Args:
         provider: runs them, each in a transaction of its own.
-        table: quoted.
-        key: quoted.
-        columns: quoted and joined, or ``*``.
-        place: of the key among the columns, by number or by name.
+        table: ``schema.table`` or ``table``.
+        key: the column that is compared with the keys.
+        columns: which to read, `key` among them; all of them when None.
+        subjects: quotes the names.
     """
 
     __slots__ = ("_many", "_one", "_place", "_provider")
 
-    def __init__(self, provider: PostgreSQLProvider, *, table: str, key: str, columns: str, place: int | str) -> None:
+    def __init__(
+        self,
+        provider: PostgreSQLProvider,
+        table: str,
+        key: str,
+        columns: Sequence[str] | None,
+        *,
+        subjects: PostgreSQLSubjects,
+    ) -> None:
         self._provider = provider
-        self._one = _ONE.format(table=table, key=key, columns=columns)
-        self._many = _MANY.format(table=table, key=key, columns=columns)
-        self._place = place
+        names = {
+            "table": subjects.quoted_store(table),
+            "key": subjects.quoted(key),
+            "columns": "*" if columns is None else ", ".join(map(subjects.quoted, columns)),
+        }
+        self._one = _ONE.format_map(names)
+        self._many = _MANY.format_map({**names, "own": _own((table, key, *(columns or ())))})
+        self._place: int | str = key if columns is None else columns.index(key)
 
     async def one(self, key: Any) -> Row | None:
         """The row of a key, by the statement that is written in `PostgreSQLProvider.coalesced`."""
@@ -80,3 +95,9 @@ class PostgreSQLSource:
             return "nobody"
         group = (error.code or "")[:2]
         return "nobody" if group in _NOBODY else "merging" if group in _MERGING else "key"
+
+
+def _own(names: Iterable[str]) -> str:
+    """What names of ours begin with, so that none of them is one of those."""
+    said = "".join(names)
+    return next(own for n in itertools.count() if (own := f"datavern{n or ''}") not in said)
