@@ -17,11 +17,13 @@ from datavern.contracts.values import timestamp
 if TYPE_CHECKING:
     from sqlalchemy.engine import Dialect
 
+    from datavern.contracts.fused import Guard
     from datavern.crypto.tables import LifeStatements
 
 __all__ = ["KeyLife"]
 
 _ATTEMPTS = 5
+_REGISTERED = 10_000  # keys that are remembered to have a row
 
 
 class KeyLife:
@@ -31,10 +33,11 @@ class KeyLife:
         provider: the database.
     """
 
-    __slots__ = ("_dialect", "_provider", "_sql")
+    __slots__ = ("_dialect", "_provider", "_registered", "_sql")
 
     def __init__(self, provider: Provider) -> None:
         self._provider = provider
+        self._registered: dict[bytes, None] = {}
         self._sql: LifeStatements
         self._dialect: Dialect
 
@@ -68,6 +71,19 @@ class KeyLife:
                 return
             missing = await self._held(tx, missing)
 
+    def guard(self, key_id: bytes) -> Guard | None:
+        """`hold` as a condition of one statement: it gives a row where the key lives, and holds it until the commit.
+
+        Where an end of the key is under way it waits for that, and then finds nothing (on PostgreSQL: documentation,
+        13.2.1; with one writer at a time there is nothing to wait for).
+
+        Returns:
+            None: the key was not seen in this database yet; `hold` registers it.
+        """
+        if key_id not in self._registered:
+            return None
+        return self._sql.living.bind(self._dialect, id=key_id)
+
     async def end(self, tx: Session, key_ids: Sequence[bytes]) -> None:
         """Mark the keys dead, for ever, when the transaction commits. Waits for the writers that hold them. Idempotent.
 
@@ -96,6 +112,7 @@ class KeyLife:
                 if dead:
                     raise KeyErased("the subject was erased: nothing is written under the old key any more")
                 known.add(key_id)
+                self._register(key_id)
         return [key_id for key_id in wanted if key_id not in known]
 
     async def _insert(self, tx: Session, key_ids: Sequence[bytes], *, dead: int) -> bool:
@@ -107,4 +124,13 @@ class KeyLife:
                 await tx.execute_many(*self._sql.insert.bind_many(self._dialect, rows))
         except ConstraintViolated:
             return False
+        for key_id in key_ids:
+            self._register(key_id)
         return True
+
+    def _register(self, key_id: bytes) -> None:
+        """Remember that the key has a row here; if what made it is undone, a guard finds that out."""
+        if key_id not in self._registered:
+            if len(self._registered) >= _REGISTERED:
+                del self._registered[next(iter(self._registered))]
+            self._registered[key_id] = None

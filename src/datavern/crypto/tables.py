@@ -217,6 +217,13 @@ class LifeStatements:
                 sa.select(c.key_id, c.dead).where(c.key_id.in_(values)).order_by(c.key_id).with_for_update(read=True)
             )
         )
+        self.living = Statement(
+            lambda: (
+                sa.select(c.key_id)
+                .where(c.key_id == sa.bindparam("id"), c.dead == sa.literal_column("0"))
+                .with_for_update(read=True)
+            )
+        )
         self.insert = _rows(_life)
         self.end = Statement(
             lambda: (

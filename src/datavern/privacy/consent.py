@@ -22,6 +22,7 @@ from datavern.privacy.units import within
 if TYPE_CHECKING:
     from datavern.audit.log import AuditLog
     from datavern.contracts.capabilities import Provider, Session
+    from datavern.contracts.fused import Guard
     from datavern.crypto.keystore import KeyStore
 
 __all__ = ["Consent", "Consents"]
@@ -197,6 +198,24 @@ class Consents:
         if not covered.issuperset(purposes):
             raise ConsentRequired(_missing([p for p in purposes if p not in covered], covered))
         return ids
+
+    def guard(
+        self, subject: str, purposes: Collection[str], given: Any, *, provider: Provider
+    ) -> tuple[Guard, tuple[str, ...]] | None:
+        """`check` as a condition of the write's own statement, and the consents' ids.
+
+        Returns:
+            None: it takes more than one condition (several consents, several purposes), or the ledger is another
+            database than `provider`: `check` it is.
+        """
+        ids = _ids(given)
+        if len(ids) != 1 or len(purposes) > 1 or provider is not self._provider:
+            return None
+        values = {"consent": ids[0], "tag": self._keys.subject_tag(subject), "moment": timestamp()}
+        dialect = needs(self._provider, "ledger").dialect
+        for purpose in purposes:
+            return tables.CONSENT_HOLDS_FOR.bind(dialect, **values, for_purpose=purpose), ids
+        return tables.CONSENT_HOLDS.bind(dialect, **values), ids
 
     async def check_many(
         self, given: Sequence[tuple[str, Any]], purposes: Collection[str], *, transaction: Transaction | None = None

@@ -22,6 +22,7 @@ from datavern.privacy.units import within
 if TYPE_CHECKING:
     from datavern.audit.log import AuditLog
     from datavern.contracts.capabilities import Provider
+    from datavern.contracts.fused import Guard
     from datavern.crypto.keystore import KeyStore
     from datavern.crypto.life import KeyLife
     from datavern.privacy.consent import Consent, Consents
@@ -168,6 +169,10 @@ class PersonalStore:
         if dataset.needs_keys:
             stored[ROW_TAG] = tag
         details: dict[str, Any] = {"fields": list(row)}
+        if transaction is None and await self._inserted_at_once(
+            stored, subject=subject, key=key, handle=handle, consent=consent, details=details
+        ):
+            return
         async with within(self._provider, transaction) as tx:
             if subject is not None:
                 await self._life.hold(tx, (key.id,))
@@ -175,6 +180,39 @@ class PersonalStore:
                     details["consents"] = await self._consents.check(subject, self._purposes, consent, transaction=tx)
             await needs(self._provider, "subjects").insert(self._table, (stored,), transaction=tx)
             await self._log.append(tx, action="inserted", handle=handle, dataset=dataset.label, details=details)
+
+    async def _inserted_at_once(
+        self,
+        stored: Mapping[str, Any],
+        *,
+        subject: str | None,
+        key: DataKey,
+        handle: str | None,
+        consent: Any,
+        details: Mapping[str, Any],
+    ) -> bool:
+        """The whole insert in one go, with the life of the key and the consent as its conditions.
+
+        False where it cannot be said in one, or a condition does not hold: then nothing was written, and the
+        transaction of several statements does it, or says why not.
+        """
+        guarded = self._provider.capabilities.guarded
+        if guarded is None:
+            return False
+        guards: list[Guard] = []
+        if subject is not None:
+            living = self._life.guard(key.id)
+            if living is None:
+                return False
+            guards.append(living)
+            if consent is not None:
+                holding = self._consents.guard(subject, self._purposes, consent, provider=self._provider)
+                if holding is None:
+                    return False
+                guards.append(holding[0])
+                details = {**details, "consents": holding[1]}
+        entry = self._log.entry("inserted", handle=handle, dataset=self.dataset.label, details=details)
+        return await guarded.insert(self._table, stored, guards=guards, audit=entry)
 
     async def insert_many(
         self,

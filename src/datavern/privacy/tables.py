@@ -99,6 +99,16 @@ def _consent_by_id() -> Any:
     return table.select().where(table.c.id == _bind("id"))
 
 
+def _consent_holds(*, purpose: bool) -> Any:
+    table = _table(CONSENTS)
+    own = (table.c.id == _bind("consent")) & (table.c.subject_tag == _bind("tag")) & table.c.withdrawn_at.is_(None)
+    holds = own & (table.c.expires_at.is_(None) | (table.c.expires_at > _bind("moment")))
+    if purpose:
+        holds &= table.c.purpose == _bind("for_purpose")
+    # A withdrawal that is under way is waited for, and then seen.
+    return table.select().with_only_columns(table.c.id).where(holds).with_for_update(read=True)
+
+
 def _consent_withdraw() -> Any:
     table = _table(CONSENTS)
     living = (table.c.id == _bind("consent")) & table.c.withdrawn_at.is_(None)
@@ -150,6 +160,8 @@ def _step_done() -> Any:
 
 CONSENT_BY_ID = Statement(_consent_by_id)
 CONSENTS_OF = Statement(_consents_of)
+CONSENT_HOLDS = Statement(lambda: _consent_holds(purpose=False))
+CONSENT_HOLDS_FOR = Statement(lambda: _consent_holds(purpose=True))
 CONSENT_INSERT = Statement(lambda: _table(CONSENTS).insert())
 CONSENT_WITHDRAW = Statement(_consent_withdraw)
 CONSENTS_DELETE = Statement(_consents_delete)
