@@ -58,7 +58,10 @@ async def test_subscriptions_share_a_connection_and_end_one_by_one(redis):
 
 async def test_a_subscription_outlives_its_connection_and_says_what_it_missed(make, redis, proxy):
     async with make(name="listener", port=proxy.port) as listener:
-        async with listener.subscribe("news", patterns=["n*"], gaps=True) as messages, listener.subscribe("news") as plain:
+        async with (
+            listener.subscribe("news", patterns=["n*"], gaps=True) as messages,
+            listener.subscribe("news") as plain,
+        ):
             await redis.publish("news", "before")
             assert {(await anext(messages)).data, (await anext(messages)).data} == {"before"}
             assert (await anext(plain)).missed is False
@@ -104,7 +107,9 @@ async def test_more_messages_than_are_kept_are_missed_and_that_is_said(redis):
         assert [(await anext(all_of_them)).data for _ in range(25)] == list(range(25))
         first = await anext(messages)
         assert (first.data, first.missed) == (15, True)
-        assert [(m.data, m.missed) for m in [await anext(messages) for _ in range(9)]] == [(i, False) for i in range(16, 25)]
+        assert [(m.data, m.missed) for m in [await anext(messages) for _ in range(9)]] == [
+            (i, False) for i in range(16, 25)
+        ]
 
 
 async def test_a_cancelled_wait_loses_no_message(redis):

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 from redis.crc import key_slot as their_key_slot
 
-from datavern.contracts.errors import ConnectionFailed, OutcomeUnknown, QueryRejected
+from datavern.contracts.errors import ConnectionFailed, NoHealthyConnection, OutcomeUnknown, QueryRejected
 from datavern.engines.redis.cluster import key_slot
 from datavern.engines.redis.provider import RedisProvider
 from datavern.engines.redis.pubsub import Gap
@@ -15,7 +15,9 @@ from datavern.engines.redis.retention import RetentionCut
 from datavern.testing.valkey import ValkeyCluster
 
 
-@pytest.mark.parametrize("key", [b"", b"a", b"{}x", b"x{}y{z}", b"{user}:1", b"a{b{c}d}", b"}{", b"{a", "æ{ø}å".encode()])
+@pytest.mark.parametrize(
+    "key", [b"", b"a", b"{}x", b"x{}y{z}", b"{user}:1", b"a{b{c}d}", b"}{", b"{a", "æ{ø}å".encode()]
+)
 def test_slots_are_those_of_the_specification(key):
     assert key_slot(key) == their_key_slot(key)
 
@@ -84,7 +86,9 @@ async def test_any_node_will_do_to_begin_with(cluster, clustered):
     for node in cluster.nodes:
         async with RedisProvider(cluster=[("127.0.0.1", 1), node]) as redis:
             assert await redis.get("k") == 1
-    with pytest.raises(ConnectionFailed, match="no node of the cluster says how it looks.*nothing listens at 127.0.0.1:1"):
+    with pytest.raises(
+        ConnectionFailed, match="no node of the cluster says how it looks.*nothing listens at 127.0.0.1:1"
+    ):
         await RedisProvider(cluster=[("127.0.0.1", 1)]).connect()
 
 
@@ -122,6 +126,15 @@ async def test_a_slot_that_moves_is_followed(cluster, clustered):
     cluster.settle()
 
 
+async def test_a_cluster_is_not_a_server_and_a_server_no_cluster(server, cluster):
+    with pytest.raises(ConnectionFailed, match="not a cluster: leave cluster out"):
+        await RedisProvider(cluster=[("127.0.0.1", server.port)]).connect()
+    async with RedisProvider(port=cluster.nodes[0][1]) as redis:
+        with pytest.raises(NoHealthyConnection):
+            for i in range(10):
+                await redis.set(f"k{i}", 1)
+
+
 async def test_a_node_that_is_down_is_named_and_its_replica_takes_over():
     """Each acknowledged count is there after the failover or was lost with the primary's memory, and none is there twice."""
     with ValkeyCluster(node_timeout=1000) as cluster:
@@ -133,7 +146,9 @@ async def test_a_node_that_is_down_is_named_and_its_replica_takes_over():
                 await asyncio.to_thread(cluster.kill, 0)
                 with pytest.raises((ConnectionFailed, OutcomeUnknown)):
                     await redis.set(key, 2)
-                with pytest.raises(ConnectionFailed, match=rf"the node 127.0.0.1:{cluster.nodes[0][1]} of the cluster") as caught:
+                with pytest.raises(
+                    ConnectionFailed, match=rf"the node 127.0.0.1:{cluster.nodes[0][1]} of the cluster"
+                ) as caught:
                     while True:
                         await redis.set(key, 2)
                 assert caught.value.retry == "safe"

@@ -12,7 +12,6 @@ from datavern.contracts.errors import (
     ConfigurationError,
     ConnectionFailed,
     DatavernError,
-    NoHealthyConnection,
     OutcomeUnknown,
     PoolTimeout,
     QueryRejected,
@@ -353,7 +352,9 @@ class Owner:
         wire.abort()
 
 
-@pytest.mark.parametrize("noise", [b"HTTP/1.1 400 Bad Request\r\n\r\n", b"+OK\r\n+and more\r\n", b"$-5\r\n", b"*9999999999\r\n"])
+@pytest.mark.parametrize(
+    "noise", [b"HTTP/1.1 400 Bad Request\r\n\r\n", b"+OK\r\n+and more\r\n", b"$-5\r\n", b"*9999999999\r\n"]
+)
 async def test_what_is_not_the_protocol_ends_the_connection(noise):
     async def answer(reader, writer):
         await reader.read(100)
@@ -420,12 +421,3 @@ async def test_any_command(redis):
 
 async def test_a_packed_command_is_what_the_protocol_says():
     assert pack((b"SET", "æ", 1)) == b"*3\r\n$3\r\nSET\r\n$2\r\n\xc3\xa6\r\n$1\r\n1\r\n"
-
-
-async def test_a_cluster_is_not_a_server_and_a_server_no_cluster(server, cluster):
-    with pytest.raises(ConnectionFailed, match="not a cluster: leave cluster out"):
-        await RedisProvider(cluster=[("127.0.0.1", server.port)]).connect()
-    async with RedisProvider(port=cluster.nodes[0][1]) as redis:
-        with pytest.raises(NoHealthyConnection):
-            for i in range(10):
-                await redis.set(f"k{i}", 1)

@@ -162,7 +162,9 @@ async def test_fields_of_an_entry_do_not_change_places(sealed):
 async def test_a_provider_without_keys_says_so(make, redis):
     async with make(encryption=True) as alone:
         for call in (alone.set("k", 1), alone.publish("c", 1), alone.xadd("s", {"f": 1})):
-            with pytest.raises(ConfigurationError, match="needs keys: put the provider in a DatabaseManager, or give it"):
+            with pytest.raises(
+                ConfigurationError, match="needs keys: put the provider in a DatabaseManager, or give it"
+            ):
                 await call
         assert await alone.exists("k", "s") == 0
     with pytest.raises(ConfigurationError, match="encryption=True"):

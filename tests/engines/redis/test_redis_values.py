@@ -81,7 +81,18 @@ async def test_ten_megabytes(redis, sealed, value):
 
 
 @pytest.mark.parametrize(
-    "value", [None, pytest.param(object(), id="object"), {1: 2}, (1, 2), {"a": {1, 2}}, "\ud800", {"a": "\ud800"}, [float("nan")]], ids=repr
+    "value",
+    [
+        None,
+        pytest.param(object(), id="object"),
+        {1: 2},
+        (1, 2),
+        {"a": {1, 2}},
+        "\ud800",
+        {"a": "\ud800"},
+        [float("nan")],
+    ],
+    ids=repr,
 )
 async def test_what_would_not_come_back_is_refused(redis, sealed, value):
     for provider in (redis, sealed):
@@ -219,7 +230,8 @@ async def test_keys_without_an_expiry_are_found(make):
 
 
 @pytest.mark.parametrize(
-    ("text", "seconds"), [("30d", 2_592_000), ("1d12h", 129_600), ("90min", 5400), ("2w", 1_209_600), (60, 60), ("1s", 1)]
+    ("text", "seconds"),
+    [("30d", 2_592_000), ("1d12h", 129_600), ("90min", 5400), ("2w", 1_209_600), (60, 60), ("1s", 1)],
 )
 async def test_a_retention_is_a_length_of_time(make, text, seconds):
     assert make(retention=text).settings.retention == seconds

@@ -85,7 +85,7 @@ class Connector:
                 answers = wire.ask(*commands)
                 wire.hello = (await asyncio.gather(*answers))[0]
         except (OSError, ProviderError, ssl.SSLError) as error:  # TimeoutError is an OSError
-            failure = connecting(error, provider=name, where=shown_address(address))
+            failure = connecting(error, provider=name, where=shown_address(address), tls=self._tls is not None)
         except BaseException:
             if wire is not None:
                 wire.abort()

@@ -164,12 +164,13 @@ _SIGN_IN = {
 }
 
 
-def connecting(error: BaseException, *, provider: str, where: str) -> ProviderError:
+def connecting(error: BaseException, *, provider: str, where: str, tls: bool) -> ProviderError:
     """What to make of an error while a connection was made: says what to do about it.
 
     Args:
         error: of the operating system, of TLS, or the server's answer to the handshake.
         where: host and port.
+        tls: whether TLS was tried.
     """
     if isinstance(error, ConnectionFailed) and error.code is None:
         return ConnectionFailed(f"{provider}: the server at {where} closed the connection at once", provider=provider)
@@ -184,6 +185,8 @@ def connecting(error: BaseException, *, provider: str, where: str) -> ProviderEr
         raised.__cause__ = error.__cause__
         return raised
     message, final = _network(error, where)
+    if tls and isinstance(error, TimeoutError):
+        message += "; does it speak TLS?"
     raised = ConnectionFailed(f"{provider}: {message}", provider=provider, retry="never" if final else "safe")
     raised.__cause__ = DriverError.of(error)
     return raised

@@ -214,14 +214,17 @@ class Line:
             self._wire, self._flying = wire, wire.flying
         self._flush()
 
-    async def ready(self) -> Wire:
+    async def ready(self, timeout: float) -> Wire:  # noqa: ASYNC109  (a deadline as any command's, without a task)
         """Connect when there is no connection, and wait for it.
+
+        Args:
+            timeout: seconds; more than making a connection may take, so that it can say itself why it failed.
 
         Raises:
             ConnectionFailed: there is none; says what to do about it.
         """
         if self._wire is None or not self._wire.usable:
-            await self.send(pack((b"PING",)), True)
+            await self.send(pack((b"PING",)), True, timeout=timeout)
         if self._wire is None:
             raise unsent(self.name, "the connection broke at once")
         return self._wire

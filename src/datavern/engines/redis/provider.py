@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from datavern.config import TLS, Secret, checked
 from datavern.contracts import services
-from datavern.contracts.capabilities import Capabilities
+from datavern.contracts.capabilities import Capabilities, Provider
 from datavern.contracts.errors import ConfigurationError, ConnectionFailed, DatavernError
 from datavern.contracts.regions import locate
 from datavern.contracts.values import Health, Location, PoolStats
@@ -117,6 +117,7 @@ class RedisProvider(Streams):
                 f"{path}.tls: compliance nsm refuses an unencrypted or unverified connection beyond this machine "
                 "(NSM 2.7.4): use TLS(verify='full')"
             )
+        self.face: Provider = self
         self._sealed = settings.encryption
         self._lives = Lives(settings.name, settings.retention)
         self._steps = Steps(self._vault if settings.encryption else None, self._lives, settings.name)

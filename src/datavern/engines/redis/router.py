@@ -85,7 +85,7 @@ class Single:
 
     async def open(self) -> None:
         """Connect."""
-        await self._line.ready()
+        await self._line.ready(self._settings.connect_timeout + self._settings.timeout)
 
     async def close(self) -> None:
         """Let go of it."""
