@@ -167,7 +167,7 @@ class Pool(Roster[C], Generic[C]):
     def recover(self, slot: Slot[C]) -> None:
         """A connection comes back in a state that nobody knows: it is reset in the background, or thrown away."""
         slot.since = 0.0
-        if slot.generation != self.generation or self.closed:
+        if slot.generation != self.generation or self.closed or not self._connector.healthy(slot.connection):
             self.discard(slot)
             return
         self.restoring.add(slot)

@@ -8,7 +8,7 @@ import datetime as dt
 import ipaddress
 import ssl
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -143,15 +143,15 @@ class TCPProxy:
 
     def freeze(self) -> None:
         """Pass nothing on any more, in either direction; connections stay open, and new ones are taken and starved."""
-        self._call(self._freeze())
+        self._call(self._freeze)
 
     def thaw(self) -> None:
         """Pass on again, what was held back first."""
-        self._call(self._thaw())
+        self._call(self._thaw)
 
     def cut(self) -> None:
         """Break every connection that is open now, as a network does: without a goodbye."""
-        self._call(self._cut())
+        self._call(self._cut)
 
     def refuse(self, *, refusing: bool = True) -> None:
         """Break new connections as they come (or stop doing so)."""
@@ -163,9 +163,9 @@ class TCPProxy:
     def __exit__(self, *exc: object) -> None:
         self.stop()
 
-    def _call(self, work: Any) -> None:
-        assert self._loop is not None  # noqa: S101  (for the type checker: a stopped proxy has nothing to freeze)
-        asyncio.run_coroutine_threadsafe(work, self._loop).result()
+    def _call(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        if self._loop is not None:  # a stopped proxy has nothing to freeze
+            asyncio.run_coroutine_threadsafe(work(), self._loop).result()
 
     def _run(self, loop: asyncio.AbstractEventLoop, ready: threading.Event) -> None:
         asyncio.set_event_loop(loop)

@@ -29,6 +29,7 @@ from datavern.engines.postgresql.connection import PostgreSQLConnector
 from datavern.engines.postgresql.errors import Fault, fault
 from datavern.engines.postgresql.fused import Fusing, PostgreSQLGuarded
 from datavern.engines.postgresql.ledger import PostgreSQLLedger
+from datavern.engines.postgresql.many import many
 from datavern.engines.postgresql.point_reads import PostgreSQLSource
 from datavern.engines.postgresql.settings import PostgreSQLSettings, merged
 from datavern.engines.postgresql.statements import Effect, effect, ends_transaction
@@ -38,7 +39,6 @@ from datavern.engines.postgresql.transaction import (
     RowStream,
     affected,
     begin_statement,
-    many,
 )
 
 if TYPE_CHECKING:
@@ -466,8 +466,7 @@ class PostgreSQLProvider:
             )
         if control := ends_transaction(sql):
             raise QueryRejected(
-                f"{self.name}: {control} would begin or end a transaction behind Datavern's back: use transaction() and "
-                "savepoint()",
+                f"{self.name}: {control} would begin or end a transaction below us: use transaction() and savepoint()",
                 provider=self.name,
             )
         does = effect(sql)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Self
 
@@ -11,6 +10,7 @@ from datavern.contracts.capabilities import Isolation, Provider
 from datavern.contracts.errors import ConfigurationError, ConnectionFailed, QueryRejected
 from datavern.contracts.values import Parameters, Row
 from datavern.engines.postgresql.errors import Fault, fault
+from datavern.engines.postgresql.many import many
 from datavern.engines.postgresql.statements import Effect
 
 if TYPE_CHECKING:
@@ -254,15 +254,6 @@ class PostgreSQLTransaction:
         if found.parameter is None or slot is None:
             return found.error
         return await self._provider._explained(slot.connection, sql, found)  # noqa: SLF001  (two halves of one engine)
-
-
-async def many(connection: asyncpg.Connection, sql: str, parameters: Sequence[Parameters]) -> None:
-    """``executemany`` of asyncpg, which swallows a cancellation that arrives while it waits to write: raised here."""
-    task = asyncio.current_task()
-    before = task.cancelling() if task is not None else 0
-    await connection.executemany(sql, parameters)
-    if task is not None and task.cancelling() > before:
-        raise asyncio.CancelledError
 
 
 class Savepoint:
