@@ -42,6 +42,7 @@ class Lanes:
         self.readers: list[Reader] = []
         self.shared: list[Reader] = []
         self.waiters: deque[asyncio.Future[Reader]] = deque()
+        self.closing = False
         self.leases = 0
         self.timeouts = 0
         self.created = 0
@@ -109,6 +110,7 @@ class Lanes:
         One reader always stays with the common queue.
 
         Raises:
+            ConnectionFailed: the provider was closed meanwhile.
             PoolTimeout: none came free in time.
         """
         self.leases += 1
@@ -123,6 +125,8 @@ class Lanes:
             reader.opened.result()
         if reader is None:
             reader = await self._await_reader()
+        if self.closing:
+            raise self.refuse()
         reader.source = jobs
         return reader
 

@@ -220,6 +220,7 @@ class SQLiteProvider(Statements):
         lanes, self._lanes = self._lanes, None
         if lanes is None:
             return
+        lanes.closing = True
         for holder in self._holders:
             holder.shut()
         self._holders.clear()

@@ -49,14 +49,15 @@ class Reader(Lane):
                 last = self._let_go(last)
                 self._owned(job)
                 continue
+            self.current = job  # before the next line: whoever cancels now finds it here, or is seen there
             if job.future.done():
-                continue  # cancelled while it was queued
+                self.current = None
+                continue
             if job.number > last:
                 last = self._let_go(last)
                 if source:
                     last = self._begin()
             self.count += 1
-            self.current = job
             try:
                 done.append((job.future, job.run(connection, job.sql, job.parameters), None))
             except BaseException as error:  # noqa: BLE001  (whatever it is, it belongs to the job's caller)

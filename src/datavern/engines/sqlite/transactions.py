@@ -341,10 +341,10 @@ class Stream(_Rows):
         self._open = False
         self._batch = iter(())
         self._provider._holders.discard(self)  # noqa: SLF001
-        if self._reader is None or self._shut:
-            return
         if self._following is not None:
             self._cancel(self._following)
+        if self._reader is None or self._shut:
+            return
         forget(self._send(_finish, "rollback"))
 
     def shut(self) -> None:

@@ -138,11 +138,12 @@ class Writer(Lane):
 
     def _alone(self, job: Job) -> None:
         """A job outside any transaction: a read of a database without readers, PRAGMA, VACUUM."""
+        if job.kind is Kind.READ:
+            self.current = job  # before the next line: whoever cancels now finds it here, or is seen there
         if job.future.done():
+            self.current = None
             return
         self.count += 1
-        if job.kind is Kind.READ:
-            self.current = job
         try:
             self.lanes.done.append((job.future, job.run(self.connection, job.sql, job.parameters), None))
         except BaseException as error:  # noqa: BLE001  (whatever it is, it belongs to the job's caller)
