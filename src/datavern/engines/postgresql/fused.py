@@ -38,6 +38,7 @@ _KNOWN: Final = 2048
 _LONGEST_KNOWN: Final = 16_384
 _MOST_PARAMETERS: Final = 32_767
 _COUNT: Final = f"SELECT pg_catalog.count(*) FROM {idempotency.CHANGE}"  # noqa: S608  (a name of our own)
+_IS_THERE: Final = f"SELECT pg_catalog.to_regclass('{idempotency.TABLE}') IS NOT NULL"
 
 
 class _Plan(NamedTuple):
@@ -166,8 +167,7 @@ class Fusing:
         if key is not None:
             written = (checked_key(key), timestamp())
             if not self._ready:
-                made = await self._provider._ledger.make_tables(tx, idempotency.keys().metadata)  # noqa: SLF001
-                self._ready = not made  # what was made just now may be rolled back
+                await self._prepare_keys_inside(tx)
         return await self._steps(tx, sql, parameters, entry, written)
 
     async def _steps(
@@ -212,6 +212,14 @@ class Fusing:
             except ProviderError:
                 self._used -= 1  # not this call's business: the next one tries again
         self._used += 1
+
+    async def _prepare_keys_inside(self, tx: PostgreSQLTransaction) -> None:
+        """Make the table in the caller's transaction, where it is not there: it may be rolled back with it."""
+        if not await tx.query_value(_IS_THERE):
+            await self._provider._ledger.make_tables(tx, idempotency.keys().metadata)  # noqa: SLF001
+            tx._made_keys = True  # noqa: SLF001
+        elif not tx._made_keys:  # noqa: SLF001
+            self._ready = True
 
     async def purge(self, older_than: dt.timedelta) -> int:
         """Delete the keys that are older; how many."""

@@ -55,7 +55,7 @@ def affected(status: str) -> int:
 class PostgreSQLTransaction:
     """An open transaction: see `datavern.contracts.capabilities.Transaction`. Made by ``provider.transaction()``."""
 
-    __slots__ = ("_begin", "_broken", "_provider", "_read_only", "_savepoints", "_slot", "_wrote")
+    __slots__ = ("_begin", "_broken", "_made_keys", "_provider", "_read_only", "_savepoints", "_slot", "_wrote")
 
     def __init__(self, provider: PostgreSQLProvider, begin: str, *, read_only: bool) -> None:
         self._provider = provider
@@ -64,6 +64,7 @@ class PostgreSQLTransaction:
         self._slot: Slot[asyncpg.Connection] | None = None
         self._broken: str | None = None
         self._wrote = False
+        self._made_keys = False
         self._savepoints = 0
 
     @property
