@@ -1,0 +1,294 @@
+"""PostgreSQL while people give up, servers restart and networks freeze: nothing lost, nothing left behind, no lie.
+
+`make faults` runs the long form.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import asyncpg
+import pytest
+
+from datavern import ConnectionFailed, OutcomeUnknown, Pool, PoolTimeout, PostgreSQLProvider, ProviderError
+from datavern.connectors import pool as pool_module
+from datavern.testing import EmptyDatabase, create_test_database
+from datavern.testing.postgresql import PostgreSQLServer
+from datavern.testing.proxy import TCPProxy
+
+SESSION = """
+SELECT (SELECT count(*) FROM pg_settings WHERE source = 'session' AND name <> 'jit')
+     + (SELECT count(*) FROM pg_listening_channels())
+     + (SELECT count(*) FROM pg_prepared_statements WHERE from_sql)
+     + (SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid())
+     + (SELECT count(*) FROM pg_class WHERE relpersistence = 't' AND relkind = 'r' AND pg_table_is_visible(oid))
+     + (SELECT count(*) FROM pg_cursors WHERE is_holdable)
+"""
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(20):
+        while not condition():  # noqa: ASYNC110  (what is waited for has no event)
+            await asyncio.sleep(0.01)
+
+
+@pytest.fixture
+async def through_proxy(
+    postgresql_database: EmptyDatabase, postgresql_server: PostgreSQLServer
+) -> AsyncIterator[tuple[TCPProxy, Any]]:
+    """A proxy, and what makes providers that go through it."""
+    with TCPProxy(postgresql_server.host, postgresql_server.port) as proxy:
+        url = postgresql_database.settings["url"].replace(f":{postgresql_server.port}/", f":{proxy.port}/")
+        yield proxy, lambda **settings: PostgreSQLProvider.from_url(url, **settings)
+
+
+# ---- cancellations --------------------------------------------------------------------------------------------------
+
+
+async def _work(pg: Any, dice: random.Random, key: int) -> int:
+    """One of the things that people do; gives the key back as the server echoed it."""
+    match dice.randrange(9):
+        case 0 | 1:
+            return int(await pg.query_value("SELECT $1::int FROM pg_sleep($2)", [key, dice.random() * 0.004]))
+        case 2:
+            row = await pg.query_one("SELECT $1::int AS key, repeat('x', 20000) AS ballast", [key])
+            return int(row["key"])
+        case 3:
+            await pg.execute("INSERT INTO done VALUES ($1)", [key])
+        case 4:
+            async with pg.transaction() as tx:
+                await tx.execute("INSERT INTO done VALUES ($1)", [key])
+                async with tx.savepoint():
+                    await tx.execute("INSERT INTO done VALUES (-1)")
+                await tx.execute("DELETE FROM done WHERE key = -1")
+                return int(await tx.query_value("SELECT $1::int", [key]))
+        case 5:
+            async with pg.stream("SELECT $1::int FROM generate_series(1, 300)", [key], batch_size=50) as rows:
+                async for row in rows:
+                    if dice.random() < 0.01:
+                        return int(row[0])
+        case 6:
+            await pg.execute("SET work_mem = '7MB'; SELECT pg_advisory_lock(1)")
+        case 7:
+            async with pg.transaction() as tx:
+                await tx.execute("CREATE TEMP TABLE mine (a int)")
+                await tx.execute("SELECT set_config('datavern.secret', 'oslo', false), pg_sleep(0.001)")
+        case _:
+            await pg.execute_many("INSERT INTO done VALUES ($1)", [[key], [key]])
+    return key
+
+
+async def test_random_cancellations(postgresql_database: EmptyDatabase, faults_long: bool) -> None:
+    """None is swallowed, no answer reaches another caller, and every connection is there and clean afterwards."""
+    times = 40_000 if faults_long else 4_000
+    dice = random.Random(20261123)
+    cancelled = finished = 0
+    async with postgresql_database.provider(pool=Pool(min=1, max=6)) as pg:
+        await pg.execute("CREATE TABLE done (key int)")
+
+        async def one(key: int) -> None:
+            nonlocal cancelled, finished
+            task = asyncio.ensure_future(_work(pg, dice, key))
+            chance = dice.random()
+            if chance < 0.3:
+                for _ in range(dice.randrange(12)):  # in one of the first turns: while it acquires, or as it is served
+                    await asyncio.sleep(0)
+            else:
+                await asyncio.sleep(dice.random() * 0.008)
+            asked = task.cancel()
+            try:
+                assert await task == key, "an answer that was another's"
+            except asyncio.CancelledError:
+                assert asked
+                cancelled += 1
+            else:
+                assert not asked, "a cancellation was swallowed"
+                finished += 1
+
+        async def many(first: int, step: int) -> None:
+            for key in range(first, times, step):
+                await one(key)
+
+        await asyncio.gather(*(many(k, 20) for k in range(20)))
+        assert cancelled + finished == times
+        assert cancelled > times / 10, "the test does not test"
+        assert finished > times / 100, "the test does not test"
+        await until(lambda: pg.stats().idle == pg.stats().size)
+        assert (pg.stats().in_use, pg.stats().waiting) == (0, 0)
+        # All six at once: no capacity is lost, and each is as new.
+        met = asyncio.Barrier(6)
+
+        async def look(nonce: int) -> int:
+            async with pg.transaction() as tx:
+                await met.wait()
+                assert await tx.query_value("SELECT $1::int", [nonce]) == nonce
+                assert await tx.query_value("SELECT current_setting('datavern.secret', true)") in {None, ""}
+                return int(await tx.query_value(SESSION))
+
+        async with asyncio.timeout(20):
+            assert await asyncio.gather(*(look(n) for n in range(6))) == [0] * 6
+        assert await pg.query_value("SELECT count(*) FROM done WHERE key = -1") == 0
+    idle = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'datavern' AND datname = current_database()"
+    admin = await asyncpg.connect(postgresql_database.settings["url"])
+    async with asyncio.timeout(20):
+        while await admin.fetchval(idle):  # noqa: ASYNC110  (the server has no event)
+            await asyncio.sleep(0.01)
+    await admin.close()
+
+
+# ---- a server that restarts -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("immediate", [False, True])
+async def test_a_server_that_restarts(immediate: bool) -> None:
+    """Every call before, during and after ends: done, or with an error that says what may be retried. And no lie."""
+    with PostgreSQLServer(durable=True) as server:
+        async with create_test_database("postgresql", server=server) as database:
+            await _restarts(server, database, immediate=immediate)
+
+
+async def _restarts(server: PostgreSQLServer, database: EmptyDatabase, *, immediate: bool) -> None:
+    async with database.provider(pool=Pool(min=2, max=6)) as pg:
+        await pg.execute("CREATE TABLE done (key int PRIMARY KEY)")
+        told: dict[int, str] = {}
+        over = False
+
+        async def write(first: int) -> None:
+            key = first
+            while not over:
+                try:
+                    await pg.execute("INSERT INTO done VALUES ($1)", [key])
+                    told[key] = "done"
+                except OutcomeUnknown:
+                    told[key] = "unknown"
+                except ConnectionFailed as error:
+                    told[key] = "not done" if error.retry == "safe" else f"cannot tell: {error.retry}"
+                    await asyncio.sleep(0.01)
+                key += 10
+
+        async def transfer(first: int) -> None:
+            key = first
+            while not over:
+                try:
+
+                    async def work(tx: Any, key: int = key) -> None:
+                        await tx.execute("INSERT INTO done VALUES ($1)", [key])
+
+                    await pg.run_in_transaction(work, attempts=2)
+                    told[key] = "done"
+                except OutcomeUnknown:
+                    told[key] = "unknown"
+                except ProviderError as error:
+                    told[key] = "not done" if error.retry != "never" else "cannot tell"
+                    await asyncio.sleep(0.01)
+                key += 10
+
+        tasks = [asyncio.ensure_future(write(k)) for k in range(5)]
+        tasks += [asyncio.ensure_future(transfer(k)) for k in range(5, 10)]
+        for _ in range(2):
+            await asyncio.sleep(0.2)
+            await asyncio.to_thread(server.halt, immediate=immediate)
+            await asyncio.sleep(0.2)
+            await asyncio.to_thread(server.start)
+        await asyncio.sleep(0.3)
+        over = True
+        async with asyncio.timeout(20):
+            await asyncio.gather(*tasks)
+        there = {row[0] for row in await pg.query("SELECT key FROM done")}
+        assert not {k for k, what in told.items() if what == "done"} - there, "acknowledged, and lost"
+        assert not {k for k, what in told.items() if what == "not done"} & there, "denied, and done"
+        assert {"done", "not done"} <= set(told.values()) <= {"done", "not done", "unknown"}
+        await until(lambda: pg.stats().idle == pg.stats().size)
+
+
+# ---- a network that freezes -----------------------------------------------------------------------------------------
+
+
+async def test_a_frozen_socket(through_proxy: tuple[TCPProxy, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each call ends at its own deadline, the pool comes back by itself, and close returns."""
+    monkeypatch.setattr(pool_module, "RESTORE_DEADLINE", 0.2)
+    monkeypatch.setattr(pool_module, "PROBE_DEADLINE", 0.2)
+    proxy, provider = through_proxy
+    async with provider(pool=Pool(min=2, max=4, acquire=1.0), connect_timeout=0.3) as pg:
+        await until(lambda: pg.stats().idle == 2)
+        proxy.freeze()
+
+        async def call(n: int) -> None:
+            async with asyncio.timeout(0.1):
+                match n % 4:
+                    case 0:
+                        await pg.query("SELECT 1")
+                    case 1:
+                        await pg.execute("SELECT set_config('a.b', 'c', false)")
+                    case 2:
+                        async with pg.transaction() as tx:
+                            await tx.query("SELECT 1")
+                    case _:
+                        async with pg.stream("SELECT 1") as rows:
+                            async for _ in rows:
+                                pass
+
+        async with asyncio.timeout(20):
+            results = await asyncio.gather(*(call(n) for n in range(20)), return_exceptions=True)
+        assert all(isinstance(r, TimeoutError) for r in results), results
+        await until(lambda: pg.stats().size == 0)  # given up, without waiting for a goodbye
+        with pytest.raises(ConnectionFailed, match="did not answer in time"):
+            await pg.query("SELECT 1")
+        proxy.thaw()
+        await until(lambda: pg.stats().idle >= 2)
+        assert await pg.query_value("SELECT 1") == 1
+        proxy.freeze()
+        holding = pg.transaction()
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.1):
+                await holding.__aenter__()
+        async with asyncio.timeout(20):
+            await pg.close()
+
+
+async def test_a_socket_that_freezes_while_idle(
+    through_proxy: tuple[TCPProxy, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Half-open connections look well: the probe finds out, and takes the others that are as old with it."""
+    monkeypatch.setattr(pool_module, "PROBE_DEADLINE", 0.2)
+    proxy, provider = through_proxy
+    async with provider(pool=Pool(min=3, max=3, validate_after=0.0)) as pg:
+        await until(lambda: pg.stats().idle == 3)
+        proxy.freeze()
+        call = asyncio.ensure_future(pg.query_value("SELECT 1"))
+        await until(lambda: pg.stats().discarded == 3)
+        proxy.thaw()
+        async with asyncio.timeout(20):
+            assert await call == 1
+
+
+async def test_a_network_that_cuts_and_cuts(through_proxy: tuple[TCPProxy, Any], faults_long: bool) -> None:
+    """Reads end with an answer or a `safe` error, whatever the moment; afterwards everything works."""
+    proxy, provider = through_proxy
+    dice = random.Random(4)
+    ended: list[str] = []
+    over = False
+    async with provider(pool=Pool(max=5)) as pg:
+
+        async def read(key: int) -> None:
+            while not over:
+                try:
+                    assert await pg.query_value("SELECT $1::int FROM generate_series(1, 50) LIMIT 1", [key]) == key
+                    ended.append("read")
+                except (ConnectionFailed, PoolTimeout) as error:
+                    ended.append(f"failed, {error.retry}")
+                    await asyncio.sleep(0.001)
+
+        tasks = [asyncio.ensure_future(read(k)) for k in range(10)]
+        for _ in range(200 if faults_long else 20):
+            await asyncio.sleep(dice.random() * 0.05)
+            await asyncio.to_thread(proxy.cut)
+        over = True
+        async with asyncio.timeout(20):
+            await asyncio.gather(*tasks)
+        assert set(ended) == {"read", "failed, safe"}
+        assert await pg.query_value("SELECT 1") == 1
+        await until(lambda: pg.stats().idle == pg.stats().size)
