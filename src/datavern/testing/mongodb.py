@@ -21,6 +21,7 @@ import sys
 import tempfile
 import time
 import weakref
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Self
 from urllib.parse import quote
@@ -78,8 +79,8 @@ class MongoDBServer:
             server.uri("app")
 
     Args:
-        tls: speak TLS only, with a certificate for ``localhost`` and ``127.0.0.1`` from an authority made for the
-            purpose (`ca_file`).
+        tls: speak TLS only, with a certificate from an authority made for the purpose (`ca_file`).
+        names: what the certificate is for.
         client_certificates: with `tls`: turn away clients that show no certificate of that authority.
         auth: ask for a user and password (`username`, `password`).
         durable: flush each commit to the disk, so that `halt(immediate=True)` loses nothing that was acknowledged.
@@ -100,12 +101,14 @@ class MongoDBServer:
         self,
         *,
         tls: bool = False,
+        names: Iterable[str] = ("localhost", "127.0.0.1"),
         client_certificates: bool = False,
         auth: bool = False,
         durable: bool = False,
         replica_set: bool = True,
     ) -> None:
         self._tls = tls
+        self._names = tuple(names)
         self._client_certificates = client_certificates
         self._auth = auth
         self._durable = durable
@@ -157,7 +160,7 @@ class MongoDBServer:
             self._folder = Path(tempfile.mkdtemp(prefix="datavern-mongodb-"))
             (self._folder / "secantusd.toml").touch()  # so that no other configuration file is looked for
             if self._tls:
-                self.certificates = Certificates.make(self._folder / "tls", ["localhost", "127.0.0.1"])
+                self.certificates = Certificates.make(self._folder / "tls", self._names)
             if self._auth:
                 self._add_user()
         self._launch(auth=self._auth)

@@ -168,7 +168,7 @@ class Collections:
         error: BaseException | None = None
         try:
             if options is None:
-                await provider.database.create_collection(name, **asked)
+                await provider.database.create_collection(name, check_exists=False, **asked)
                 ran.append(f"create {name}" + (" with a $jsonSchema" if wanted else ""))
             elif wanted and (wanted != before or (schema is not None and not _same_level(options, level))):
                 others = {k: v for k, v in (options.get("validator") or {}).items() if k != "$jsonSchema"}

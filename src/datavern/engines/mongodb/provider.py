@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 from weakref import WeakKeyDictionary
 
@@ -20,6 +21,7 @@ from datavern.contracts.values import Classification, Compliance, Health, Locati
 from datavern.engines.mongodb import topology
 from datavern.engines.mongodb.client import client_options, database_name, encrypted, make_client
 from datavern.engines.mongodb.collections import Collections, Index
+from datavern.engines.mongodb.diagnosis import explain_no_server
 from datavern.engines.mongodb.documents import Documents
 from datavern.engines.mongodb.files import Files
 from datavern.engines.mongodb.keys import Keys, check_residency
@@ -268,7 +270,7 @@ class MongoDBProvider:
                 raise
             if failed is not None:
                 options = client_options(settings, self._uri)
-                ours = await topology.explain_no_server(failed, settings, self._uri, options)
+                ours = await explain_no_server(failed, settings, self._uri, options)
                 await _shut(client)
                 raise ours
             self._client = client
@@ -515,8 +517,8 @@ def _replicated(values: dict[str, Any], path: str) -> dict[str, Any]:
         given = given or Replication()
         if getattr(given, short) not in (None, value):
             raise ConfigurationError(f"{path}.{short}: replication says another: leave one of them out")
-        fields = {name: getattr(given, name) for name in Replication.__dataclass_fields__}
-        values["replication"] = {**fields, short: value}
+        said = {one.name: getattr(given, one.name) for one in fields(Replication)}
+        values["replication"] = {**said, short: value}
     return values
 
 
@@ -527,3 +529,5 @@ async def _shut(client: AsyncMongoClient[dict[str, Any]]) -> None:
             await client.close()
     except PyMongoError:
         await client.close()  # the goodbye was not heard; what is left is this side
+    for _ in range(3):  # a connection that was being made is cancelled, and ends a few turns of the loop later
+        await asyncio.sleep(0)

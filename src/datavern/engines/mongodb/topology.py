@@ -9,13 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import pymongo
 from pymongo import AsyncMongoClient, ReadPreference
-from pymongo.errors import PyMongoError, ServerSelectionTimeoutError
+from pymongo.errors import PyMongoError
 
 from datavern.contracts.errors import (
     CapabilityMissing,
     ConfigurationError,
-    ConnectionFailed,
-    DriverError,
     ProviderError,
     QueryRejected,
     ResidencyViolation,
@@ -26,14 +24,13 @@ from datavern.engines.mongodb.errors import translate
 
 if TYPE_CHECKING:
     from datavern.contracts.values import PoolStats
-    from datavern.engines.mongodb.settings import URI, MongoDBSettings, Replication, Sharding
+    from datavern.engines.mongodb.settings import MongoDBSettings, Replication, Sharding
 
-__all__ = ["check_server", "explain_no_server", "health", "is_mongos", "region_of", "shard_collection"]
+__all__ = ["check_server", "health", "is_mongos", "region_of", "shard_collection"]
 
 Client = AsyncMongoClient[dict[str, Any]]
 
 _ATLAS = {"AZURE": "azure", "AWS": "aws", "GCP": "gcp"}
-_PROBE = 2.0  # seconds for a question whose answer only makes a message better
 _ANY = ReadPreference.PRIMARY_PREFERRED  # a set without a primary answers too
 
 
@@ -187,86 +184,6 @@ async def shard_collection(
     else:
         return [f"shardCollection {namespace} by {dict(key)}" + (" unique" if unique else "")]
     raise error
-
-
-async def explain_no_server(
-    error: PyMongoError, settings: MongoDBSettings, uri: URI, options: Mapping[str, Any]
-) -> BaseException:
-    """Why no server could be had, as well as it can be told: the hosts are asked once more, each by itself.
-
-    Args:
-        error: what PyMongo said.
-        settings: the provider's.
-        uri: its URI.
-        options: the client's options.
-    """
-    ours = translate(error, provider=settings.name)
-    if not isinstance(error, ServerSelectionTimeoutError):
-        return ours
-    wanted = settings.replication.replica_set or uri.options.get("replicaset")
-    hosts = ", ".join(f"{host}:{port}" if port else host for host, port in uri.hosts)
-    found = None if uri.srv else await _ask(uri, options)
-    if wanted is not None and found is not None and found.get("setName") != wanted:
-        actual = found.get("setName")
-        is_in = f"is in the replica set {actual}" if actual else "is in no replica set"
-        failed: BaseException = ConfigurationError(
-            f"databases.{settings.name}: the replica set is called {wanted} here, and the server "
-            f"{found.get('me') or hosts} {is_in}"
-        )
-    elif found is not None:
-        failed = ConnectionFailed(
-            f"{settings.name}: {hosts} answers, and has no member that takes this: no primary, or none that fits the "
-            "read preference",
-            provider=settings.name,
-        )
-    else:
-        hint = _handshake(error)
-        failed = ConnectionFailed(
-            f"{settings.name}: no server answered at {hosts} in {settings.connect_timeout:g} s{hint}",
-            provider=settings.name,
-        )
-    failed.__cause__ = ours.__cause__ if isinstance(ours, ProviderError) else DriverError.of(error)
-    return failed
-
-
-def _handshake(error: PyMongoError) -> str:  # noqa: PLR0911  (one return for each cause)
-    """What PyMongo's report of a failed connection comes down to, in fixed words."""
-    text = str(error)
-    if "CERTIFICATE_VERIFY_FAILED" in text or "certificate verify failed" in text:
-        if "match" in text or "IP address mismatch" in text or "Hostname mismatch" in text:
-            return ": the certificate is for another name"
-        return ": the certificate is not from an authority that is trusted here (tls.ca_file)"
-    if "SSL handshake failed" in text or "WRONG_VERSION_NUMBER" in text:
-        return ": the TLS handshake failed: does the server speak TLS?"
-    if "Connection refused" in text:
-        return ": nothing listens there"
-    if "Name or service not known" in text or "getaddrinfo" in text or "nodename nor servname" in text:
-        return ": the host's name is not known"
-    if "connection closed" in text:
-        return ": the server closed the connection; does it ask for TLS?"
-    return ""
-
-
-async def _ask(uri: URI, options: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Hello of the first host that answers, asked without a replica set in mind."""
-    kept = {name: value for name, value in options.items() if name.startswith("tls")}
-    kept |= {name: value for name, value in uri.options.items() if name.startswith("tls") and name not in kept}
-    for host, port in uri.hosts:
-        probe: Client = AsyncMongoClient(
-            host,
-            port or 27017,
-            directConnection=True,
-            serverSelectionTimeoutMS=round(_PROBE * 1000),
-            connectTimeoutMS=round(_PROBE * 1000),
-            **kept,
-        )
-        try:
-            return dict(await probe.admin.command("hello"))
-        except PyMongoError:
-            continue
-        finally:
-            await probe.close()
-    return None
 
 
 async def health(client: Client, provider: str, pool: PoolStats, *, within: float) -> Health:
