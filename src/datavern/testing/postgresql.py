@@ -12,6 +12,7 @@ import contextlib
 import importlib.util
 import os
 import secrets
+import select
 import shutil
 import socket
 import subprocess
@@ -46,17 +47,17 @@ uid, gid, folder, command = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], sys
 who = {} if uid < 0 else {"user": uid, "group": gid, "extra_groups": []}
 with open(os.path.join(command[2], "server.log"), "ab") as log:
     server = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, **who)
-sys.stdout.write("started %d\\n" % server.pid)
-sys.stdout.flush()
-sys.stdout.close()
-os.close(1)
 order = b""
 while True:
-    ready, _, _ = select.select([0], [], [], 1.0)
-    if ready:
+    if select.select([0], [], [], 1.0)[0]:
         order = os.read(0, 1)
         break
     if server.poll() is not None:
+        try:
+            os.write(1, b"ended")
+        except OSError:
+            pass
+        order = os.read(0, 1)
         break
 if server.poll() is None:
     server.send_signal(signal.SIGQUIT if order == b"q" else signal.SIGINT)
@@ -201,10 +202,10 @@ class PostgreSQLServer:
                 self.port = _free_port()
             if self._launch():
                 break
-        else:
             end = self.log[-1500:]
-            self.stop()
-            raise ConfigurationError(f"PostgreSQL did not start; the end of its log:\n{end}")
+            if "Address already in use" not in end or attempt == 4:  # noqa: PLR2004  (the port was taken meanwhile)
+                self.stop()
+                raise ConfigurationError(f"PostgreSQL did not start; the end of its log:\n{end}")
         if self._tls and self._proxy is None:
             self._certificates = Certificates.make(self._folder_made() / "tls", ["localhost", "127.0.0.1"])
             self._proxy = TCPProxy("127.0.0.1", self.port, certificates=self._certificates).start()
@@ -370,7 +371,9 @@ def _finish(watchdog: subprocess.Popen[bytes], order: bytes) -> None:
 
 
 def _lost(watchdog: subprocess.Popen[bytes]) -> bool:
-    return watchdog.poll() is not None
+    """Whether the server ended by itself: its watchdog says so, or is gone, too."""
+    assert watchdog.stdout is not None  # noqa: S101  (for the type checker: it was made with pipes)
+    return bool(select.select([watchdog.stdout], [], [], 0)[0])
 
 
 def _accepts(pid_file: Path) -> bool:

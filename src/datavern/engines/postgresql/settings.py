@@ -23,7 +23,7 @@ class PostgreSQLSettings(ProviderSettings):
         username: the operating system's user when None.
         password: a `Secret`; what it was made from is asked anew for each connection.
         tls: None means full verification, and no TLS where the host is this machine
-            (`docs/decisions/0010-local-tls.md`).
+            (`docs/decisions/0004-local-tls.md`).
         pool: how many connections.
         connect_timeout: seconds that making one connection may take, TLS and sign-in included.
         statement_cache: prepared statements that each connection keeps; 0 where a pooler between does not allow them.
