@@ -1,7 +1,7 @@
 """Redis: get and set of 1 KiB values, sealed, against redis.asyncio with hiredis, which stores them in the clear.
 
 Client and server have a core each. Of ours there are two: sealed under the subject's key (AES-256-GCM), and under the
-dataset's (XAES-256-GCM, whose key derivation costs about 10 µs); the promises are made for both.
+dataset's (XAES-256-GCM); the promises are made for both.
 """
 
 from __future__ import annotations
@@ -102,8 +102,11 @@ async def _figures(server: ValkeyServer) -> list[Figure]:
                     PEER: fan(theirs, tasks),
                 }
                 times = await interleave(variants, n, rounds=15)
-                for mine in (subject[1], dataset[1]):
-                    found.append(_figure(f"{name}, {tasks} tasks, sealed {mine}", mine, times, tasks))
+                many = "task" if tasks == 1 else "tasks"
+                found += [
+                    _figure(f"{name}, {tasks} {many}, sealed {mine}", mine, times, tasks)
+                    for mine in (subject[1], dataset[1])
+                ]
     await peer.aclose()
     return found
 

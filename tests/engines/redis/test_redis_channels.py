@@ -19,7 +19,7 @@ def proxy(server):
         yield proxy
 
 
-async def test_messages_come_as_they_were_published(redis):
+async def test_messages_come_as_they_were_published(redis, until):
     async with redis.subscribe("news", "æøå") as messages:
         assert await redis.publish("news", {"type": "alert"}) == 1
         await redis.publish("æøå", b"\x00\xff")
@@ -28,8 +28,11 @@ async def test_messages_come_as_they_were_published(redis):
         assert await anext(messages) == Message("news", {"type": "alert"})
         assert await anext(messages) == Message("æøå", b"\x00\xff")
         assert await anext(messages) == Message("news", "last")
-    while await redis.publish("news", "nobody"):  # the server learns that we left when it reads that we did
-        await asyncio.sleep(0)
+
+    async def nobody_listens():  # the server learns that we left when it reads that we did
+        return await redis.publish("news", "nobody") == 0
+
+    await until(nobody_listens)
 
 
 async def test_patterns(redis):
@@ -41,13 +44,16 @@ async def test_patterns(redis):
         assert await anext(messages) == Message("exact", 3)
 
 
-async def test_subscriptions_share_a_connection_and_end_one_by_one(redis):
+async def test_subscriptions_share_a_connection_and_end_one_by_one(redis, until):
     async with redis.subscribe("a", "b") as first:
         async with redis.subscribe("b", "c") as second:
             await redis.publish("b", 1)
             assert (await anext(first)).data == (await anext(second)).data == 1
-        while await redis.publish("c", 2):
-            await asyncio.sleep(0)
+
+        async def nobody_listens():
+            return await redis.publish("c", 2) == 0
+
+        await until(nobody_listens)
         assert await redis.publish("b", 3) == 1
         assert (await anext(first)).data == 3
         async with redis.subscribe("b", "c") as third:
@@ -78,16 +84,15 @@ async def test_a_subscription_outlives_its_connection_and_says_what_it_missed(ma
             assert (await anext(plain)).missed is False
 
 
-async def test_a_frozen_connection_for_channels_is_found_without_a_message(make, redis, proxy):
-    async with make(name="listener", port=proxy.port, keepalive=0.05, timeout=0.2, connect_timeout=0.5) as listener:
-        async with listener.subscribe("news", gaps=True) as messages:
-            proxy.freeze()
-            while listener._hub._wire is not None:
-                await asyncio.sleep(0.01)
-            proxy.thaw()
-            assert isinstance(await anext(messages), Gap)
-            await redis.publish("news", "after")
-            assert (await anext(messages)).data == "after"
+async def test_a_frozen_connection_for_channels_is_found_without_a_message(make, redis, proxy, until):
+    impatient = make(name="listener", port=proxy.port, keepalive=0.05, timeout=0.2, connect_timeout=0.5)
+    async with impatient as listener, listener.subscribe("news", gaps=True) as messages:
+        proxy.freeze()
+        await until(lambda: listener._hub._wire is None)
+        proxy.thaw()
+        assert isinstance(await anext(messages), Gap)
+        await redis.publish("news", "after")
+        assert (await anext(messages)).data == "after"
 
 
 async def test_a_subscription_outlives_the_server():

@@ -56,15 +56,18 @@ async def test_waiting_for_an_entry_holds_nobody_up(redis):
     assert sum(map(len, redis._spare.values())) == 3  # kept for the next who wait
 
 
-async def test_a_cancelled_wait_leaves_nothing_behind(redis):
+async def test_a_cancelled_wait_leaves_nothing_behind(redis, until):
     for _ in range(5):
         wait = asyncio.create_task(redis.xread({"s": "$"}, wait=30))
         await asyncio.sleep(0.01)
         wait.cancel()
         await asyncio.wait([wait])
         assert wait.cancelled()
-    while b"blocked_clients:0" not in await redis.execute("INFO", "clients", read=True):
-        await asyncio.sleep(0.01)
+
+    async def nobody_waits():
+        return b"blocked_clients:0" in await redis.execute("INFO", "clients", read=True)
+
+    await until(nobody_waits)
     assert not any(redis._spare.values())
 
 

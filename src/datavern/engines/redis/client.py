@@ -5,13 +5,13 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
-from redis import CredentialProvider
 from redis.asyncio import Redis, RedisCluster
 from redis.asyncio.cluster import ClusterNode
 from redis.asyncio.sentinel import Sentinel as SentinelClient
 
 from datavern.config import Secret
 from datavern.engines.redis.settings import RedisSettings
+from redis import CredentialProvider
 
 __all__ = ["make"]
 
@@ -29,8 +29,8 @@ class _Credentials(CredentialProvider):
         return (password,) if self._username is None else (self._username, password)
 
 
-def make(settings: RedisSettings) -> Any:
-    """A client; it connects when it is first used."""
+def make(settings: RedisSettings) -> tuple[Any, ...]:
+    """A client, which connects when it is first used; and after it the clients that it uses and does not close."""
     tls = settings.effective_tls
     common: dict[str, Any] = {
         "socket_timeout": settings.timeout,
@@ -50,13 +50,13 @@ def make(settings: RedisSettings) -> Any:
         }
     if settings.cluster:
         nodes = [ClusterNode(host, port) for host, port in settings.cluster]
-        return RedisCluster(startup_nodes=nodes, **common)
+        return (RedisCluster(startup_nodes=nodes, **common),)
     common["db"] = settings.database
     if settings.sentinel is None:
-        return Redis(host=settings.host, port=settings.port, **common)
+        return (Redis(host=settings.host, port=settings.port, **common),)
     sentinel = settings.sentinel
     own: dict[str, Any] = {"socket_timeout": settings.timeout, "socket_connect_timeout": settings.connect_timeout}
     if sentinel.password is not None:
         own |= {"username": sentinel.username, "password": sentinel.password.reveal()}
     sentinels = SentinelClient(list(sentinel.nodes), sentinel_kwargs=own, **common)  # type: ignore[no-untyped-call]  # redis-py's own
-    return sentinels.master_for(sentinel.service)
+    return (sentinels.master_for(sentinel.service), *sentinels.sentinels)

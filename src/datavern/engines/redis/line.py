@@ -28,6 +28,7 @@ __all__ = ["Line"]
 
 _CHUNK = 262_144
 """Bytes handed to the socket at once: what is still here is known not to be sent."""
+_NEVER = float("inf")
 _CLOSE_DEADLINE = 2.0
 """Seconds that `close` waits for answers that are due."""
 
@@ -71,6 +72,7 @@ class Line:
         self._task: asyncio.Task[None] | None = None
         self._failures = 0
         self._timer: asyncio.TimerHandle | None = None
+        self._due = _NEVER
         self._tending: asyncio.TimerHandle | None = loop.call_later(keepalive, self._tend)
         self.sent = self.made = self.gone = self.expired = self.full = 0
 
@@ -98,9 +100,8 @@ class Line:
         future = self._future()
         deadline = self._now() + (self._timeout if timeout is None else timeout)
         queue.append((future, packed, read, deadline, skip))
-        if timeout is not None and self._timer is not None and self._timer.when() > deadline:
-            self._timer.cancel()
-            self._timer = self._loop.call_at(deadline, self._expire)
+        if deadline < self._due:  # nothing waits, or only what may wait for longer
+            self._set_timer(deadline)
         if not self._scheduled:
             if self._alone and not self._flying:
                 # The last turn brought one command, and nothing is under way: waiting for others would only cost time.
@@ -126,8 +127,6 @@ class Line:
                 written += len(parts)
         self._alone = written <= 1
         self.sent += written
-        if self._timer is None and (wire.flying or queue):
-            self._watch()
 
     def _chunk(self, flying: deque[Entry | None]) -> list[bytes]:
         """The next commands to be written, now under way."""
@@ -147,18 +146,24 @@ class Line:
         return parts
 
     # ---- deadlines --------------------------------------------------------------------------------------------------
-    # Deadlines rise along the queue, so one timer for the oldest is enough for all of them.
+    # Deadlines mostly rise along the queue, so one timer, for the oldest, is enough for all of them.
 
     def _watch(self) -> None:
         """Set the timer to the oldest deadline."""
         due = [at for wire in (self._wire, *self._retired) if wire is not None and (at := wire.deadline()) is not None]
         if self._queue:
             due.append(self._queue[0][3])
-        if due and self._timer is None:
-            self._timer = self._loop.call_at(min(due), self._expire)
+        if due and min(due) < self._due:
+            self._set_timer(min(due))
+
+    def _set_timer(self, deadline: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._due = deadline
+        self._timer = self._loop.call_at(deadline, self._expire)
 
     def _expire(self) -> None:
-        self._timer = None
+        self._timer, self._due = None, _NEVER
         now, queue = self._now(), self._queue
         while queue and (queue[0][3] <= now or queue[0][0].done()):
             future = queue.popleft()[0]

@@ -126,7 +126,7 @@ class RedisProvider(Streams):
         self._connecting = asyncio.Lock()
         self._router: Router = _NotOpen(settings.name)
         self._hub: Hub | None = None
-        self._client: Any = None
+        self._clients: tuple[Any, ...] = ()
         self._spare: dict[Any, list[Line]] = {}
         self._open = False
 
@@ -202,11 +202,11 @@ class RedisProvider(Streams):
         """
         if not self._open:
             raise unsent(self.name, "the provider is not open")
-        if self._client is None:
+        if not self._clients:
             from datavern.engines.redis.client import make  # noqa: PLC0415  (loads redis-py)
 
-            self._client = make(self.settings)
-        return self._client
+            self._clients = make(self.settings)
+        return self._clients[0]
 
     def stats(self) -> PoolStats:
         """The connections that carry commands, at this moment."""
@@ -257,7 +257,7 @@ class RedisProvider(Streams):
         self._open = False
         router, self._router = self._router, _NotOpen(self.name)
         hub, self._hub = self._hub, None
-        client, self._client = self._client, None
+        clients, self._clients = self._clients, ()
         spare, self._spare = self._spare, {}
         self._kept = None
         if hub is not None:
@@ -268,7 +268,7 @@ class RedisProvider(Streams):
         try:
             await router.close()
         finally:
-            if client is not None:
+            for client in clients:
                 await client.aclose()
 
     async def __aenter__(self) -> Self:
