@@ -119,7 +119,7 @@ class PostgreSQLTransaction:
 
     async def _commit(self, slot: Slot[asyncpg.Connection]) -> None:
         pool = self._provider._pool  # noqa: SLF001  (two halves of one engine)
-        if not slot.connection.is_in_transaction() and not slot.connection.is_closed():
+        if not slot.connection.is_closed() and not slot.connection.is_in_transaction():  # a closed one has no state
             slot.touched = True
             pool.give(slot)
             raise QueryRejected(
