@@ -9,7 +9,6 @@ import traceback
 import uuid
 
 import pytest
-from test_errors import PLANTED, nothing_planted
 
 from datavern import (
     ConfigurationError,
@@ -20,6 +19,7 @@ from datavern import (
     SerializationConflict,
     actor,
 )
+from datavern.testing.contract.errors import PLANTED, nothing_planted
 
 INSERT = "INSERT INTO cases (id, state) VALUES ($1, $2)"
 CLOSE = "UPDATE cases SET state = 'closed', changes = changes + 1 WHERE id = $1"

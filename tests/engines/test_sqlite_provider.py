@@ -371,20 +371,6 @@ async def test_the_file_has_an_identity_that_stays(tmp_path):
     assert len(set(names)) == 1
 
 
-async def test_own_tables_are_made_once_by_many(tmp_path):
-    import sqlalchemy as sa
-
-    metadata = sa.MetaData()
-    sa.Table("datavern_b", metadata, sa.Column("a", sa.Text, sa.ForeignKey("datavern_a.id")))
-    sa.Table("datavern_a", metadata, sa.Column("id", sa.Text, primary_key=True), sa.Index("datavern_a_i", "id"))
-    path = tmp_path / "a.db"
-    async with SQLiteProvider(path, location="norway") as one, SQLiteProvider(path, location="norway") as other:
-        made = await asyncio.gather(*(needs(p, "ledger").create_tables(metadata) for p in (one, other, one, other)))
-        assert sorted(len(m) for m in made) == [0, 0, 0, 3]
-        async with one.transaction() as tx:
-            assert await needs(one, "ledger").lock("seal", transaction=tx)
-
-
 # ---- in memory ------------------------------------------------------------------------------------------------------
 
 
