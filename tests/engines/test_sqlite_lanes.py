@@ -10,7 +10,7 @@ import threading
 import pytest
 
 from datavern import SQLiteProvider
-from datavern.contracts.errors import DatavernError, PoolTimeout, QueryRejected
+from datavern.contracts.errors import ConnectionFailed, DatavernError, OutcomeUnknown, PoolTimeout, QueryRejected
 
 ENDLESS = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n"
 SELECT = "SELECT v FROM t WHERE n = ?"
@@ -263,3 +263,43 @@ async def test_a_loop_that_ends_without_closing_stops_the_threads(tmp_path):
     for reader in started[0]._lanes.readers:
         reader.stop()
         await asyncio.to_thread(reader.join, 10)
+
+
+async def test_a_fault_of_a_lane_leaves_nobody_waiting(db, monkeypatch):
+    def fault(*_):
+        raise ZeroDivisionError
+
+    for reader in db._lanes.readers:
+        monkeypatch.setattr(reader, "failure", fault)
+    with pytest.raises(OutcomeUnknown, match="ZeroDivisionError"):
+        await db.query("SELECT * FROM nowhere")
+    assert await db.query_value(SELECT, [5]) == "v5"  # another reader has taken over
+    monkeypatch.setattr(db._lanes.writer, "failure", fault)
+    results = await asyncio.gather(
+        *(db.execute(f"INSERT INTO {table} (n) VALUES (?)", [n]) for n, table in ((7000, "t"), (7001, "nowhere"))),
+        return_exceptions=True,
+    )
+    assert {type(r) for r in results} == {OutcomeUnknown}
+    with pytest.raises(ConnectionFailed):
+        await db.execute("INSERT INTO t (n) VALUES (7002)")
+    assert (await db.health()).status != "healthy"
+    await db.close()
+    async with db:
+        assert await db.execute("INSERT INTO t (n) VALUES (7002)") == 1
+        assert await db.query_value("SELECT count(*) FROM t WHERE n >= 7000") == 1
+
+
+async def test_a_cancelled_close_still_ends_everything(tmp_path):
+    db = SQLiteProvider(tmp_path / "t.db", location="norway")
+    await db.connect()
+    lanes = db._lanes
+    await db.execute("CREATE TABLE t (n INTEGER PRIMARY KEY)")
+    write = asyncio.create_task(db.execute("INSERT INTO t VALUES (1)"))
+    closing = asyncio.create_task(db.close())
+    await asyncio.sleep(0)
+    closing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await closing
+    assert await write == 1
+    await lanes.writer.closed
+    lanes.writer.join()

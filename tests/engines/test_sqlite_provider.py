@@ -406,6 +406,15 @@ async def test_reading_only_holds_in_memory_too(memory):
     assert await memory.execute("DELETE FROM t") == 100
 
 
+async def test_a_stream_from_memory_does_not_write(memory):
+    with pytest.raises(QueryRejected, match="read-only"):
+        async with memory.stream("DELETE FROM t RETURNING n") as rows:
+            async for _ in rows:
+                pass
+    assert await memory.query_value("SELECT count(*) FROM t") == 100
+    assert await memory.execute("DELETE FROM t") == 100
+
+
 async def test_a_deadline_ends_a_long_query_in_memory(memory):
     endless = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n"
     for _ in range(3):

@@ -1,9 +1,8 @@
-"""What relational engines share: rows addressed by column values, and Datavern's own tables.
+"""What relational engines share: rows addressed by the values of their columns.
 
 Statements are SQLAlchemy Core constructs, compiled once for each shape of a call (operation, store, columns, which of
 them are NULL or lists) and kept as text; SQLAlchemy is loaded with the first of them. What differs between engines is
-in their own `subjects.py` and `ledger.py`: the live schema, the words for types, how two processes keep out of each
-other's way.
+in their own `subjects.py`: the live schema, the words for types, how two processes keep out of each other's way.
 """
 
 from __future__ import annotations
@@ -17,12 +16,10 @@ from datavern.contracts.capabilities import Column, Shape, ShapeColumn, Store
 from datavern.contracts.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    import sqlalchemy as sa
     from sqlalchemy.engine import Dialect
 
-    from datavern.contracts.capabilities import Provider, Session, Transaction
 
-__all__ = ["RelationalLedger", "RelationalSubjects", "split_name"]
+__all__ = ["RelationalSubjects", "split_name"]
 
 _LONGEST_NAME = 63  # bytes of an identifier in PostgreSQL; SQLite has no bound
 _TEXTS = 2048  # compiled statements kept for each provider
@@ -330,50 +327,6 @@ class RelationalSubjects:
         return f"CREATE {unique}INDEX {self.quoted(name)} ON {self.quoted_store(store)} ({self.quoted(column)})"
 
 
-class RelationalLedger:
-    """The `Ledger` of an engine that speaks SQL."""
-
-    stamp_type: str
-    stamp_default: str
-    settled: str
-
-    def __init__(self, provider: Provider) -> None:
-        self._provider: Any = provider
-
-    @property
-    def dialect(self) -> Dialect:
-        """The dialect that statements compile for."""
-        raise NotImplementedError
-
-    async def names(self, tx: Session) -> set[str]:
-        """The tables and indexes that are there, by name."""
-        raise NotImplementedError
-
-    async def exclude(self, tx: Transaction) -> None:
-        """Keep other processes from making tables until the transaction ends."""
-
-    async def create_tables(self, metadata: sa.MetaData) -> list[str]:
-        """Make the tables and indexes that are missing; what was run. Idempotent; safe in several processes at once."""
-        async with self._provider.transaction() as tx:
-            return await self.make_tables(tx, metadata)
-
-    async def make_tables(self, tx: Transaction, metadata: sa.MetaData) -> list[str]:
-        """The same in an open transaction: what was made is there for others when it commits."""
-        from sqlalchemy.schema import CreateIndex, CreateTable  # noqa: PLC0415  (loaded with the first own table)
-
-        made: list[str] = []
-        await self.exclude(tx)
-        there = await self.names(tx)
-        for table in metadata.sorted_tables:
-            steps: list[Any] = [] if table.name in there else [CreateTable(table)]
-            steps += [CreateIndex(i) for i in sorted(table.indexes, key=_name_of) if i.name not in there]
-            for step in steps:
-                sql = str(step.compile(dialect=self.dialect)).strip()
-                await tx.execute(sql)
-                made.append(sql)
-        return made
-
-
 class _Constant:
     """A value that the statement itself holds, among the positions of those that a call brings."""
 
@@ -461,7 +414,3 @@ def _index_name(table: str, column: str, ending: str) -> str:
     digest = hashlib.sha256(name.encode()).hexdigest()[:12]
     head = name.encode()[: _LONGEST_NAME - 13 - len(ending)].decode(errors="ignore")
     return f"{head}_{digest}_{ending}"[:_LONGEST_NAME]
-
-
-def _name_of(index: Any) -> str:
-    return str(index.name)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 from typing import TYPE_CHECKING
 
+from datavern.engines.own_tables import RelationalLedger
 from datavern.engines.postgresql.subjects import EXCLUDE, dialect
-from datavern.engines.relational import RelationalLedger
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Dialect

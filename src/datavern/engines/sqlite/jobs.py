@@ -21,6 +21,7 @@ __all__ = [
     "Owner",
     "Run",
     "classify",
+    "forget",
     "run_all",
     "run_count",
     "run_function",
@@ -184,6 +185,18 @@ def run_nothing(connection: sqlite3.Connection, sql: Any, parameters: Any) -> No
 
 
 _LEADING = re.compile(r"(?:\s+|;|--[^\n]*(?:\n|\Z)|/\*.*?(?:\*/|\Z))*([A-Za-z]*)", re.DOTALL)
+
+
+def forget(future: Future[Any]) -> None:
+    """Nobody looks at what becomes of it; asyncio need not report it."""
+    future.add_done_callback(_look_away)
+
+
+def _look_away(future: Future[Any]) -> None:
+    if not future.cancelled():
+        future.exception()
+
+
 _CHANGES = re.compile(r"\s*(?:INSERT|UPDATE|DELETE|REPLACE)\b", re.IGNORECASE)
 _CONTROL = {
     "BEGIN": "transaction()",

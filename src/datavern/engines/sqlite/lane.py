@@ -82,19 +82,28 @@ class Lane(threading.Thread):
             )
             self.ended = True
             self.post(_settle, self.opened, failed)
+            self.post(_settle, self.closed, None)
             return
         self.post(_settle, self.opened, None)
+        fault: BaseException | None = None
         try:
             self.serve()
-        finally:
-            self.flush()
-            with self._guard:
-                self.ended = True
-            self.connection.close()
-            self.post(_settle, self.closed, None)
+        except BaseException as error:  # noqa: BLE001  (a fault of ours: nobody may wait for ever because of it)
+            fault = error
+        self.flush()
+        with self._guard:
+            self.ended = True
+        self.connection.close()
+        if fault is not None:
+            self.post(lanes.bury, self, type(fault).__name__)
+        self.post(_settle, self.closed, None)
 
     def serve(self) -> None:
         """Run jobs until stopped."""
+        raise NotImplementedError
+
+    def unanswered(self) -> list[Job]:
+        """What this lane was given and has not answered; asked when it has ended by a fault."""
         raise NotImplementedError
 
     def wait(self, queue: deque[Job]) -> None:

@@ -12,11 +12,12 @@ import asyncio
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
-from datavern.contracts.errors import ConnectionFailed, PoolTimeout
+from datavern.contracts.errors import ConnectionFailed, OutcomeUnknown, PoolTimeout
 from datavern.engines.sqlite.jobs import Job, Kind, OwnedJob
 from datavern.engines.sqlite.reader import Reader
 
 if TYPE_CHECKING:
+    from datavern.engines.sqlite.lane import Lane
     from datavern.engines.sqlite.settings import SQLiteSettings
     from datavern.engines.sqlite.writer import Writer
 
@@ -209,6 +210,25 @@ class Lanes:
         """Interrupt the job until it has ended: an interruption that comes before its first step is not noticed."""
         if any(lane.interrupt(job) for lane in (*self.readers, self.writer)):
             self.loop.call_later(_NAG, self._nag, job)
+
+    def bury(self, lane: Lane, fault: str) -> None:
+        """A lane has ended by a fault of ours: whoever waits for it is told, and reads go on elsewhere."""
+        self.deliver()
+        for job in lane.unanswered():
+            if not job.future.done():
+                job.future.set_exception(
+                    OutcomeUnknown(
+                        f"{self.name}: a lane ended by a fault ({fault}), and it is not known whether this was done: "
+                        "close the provider and open it again",
+                        provider=self.name,
+                    )
+                )
+        if isinstance(lane, Reader):
+            self.readers.remove(lane)
+            if lane in self.shared:
+                self.shared.remove(lane)
+            if not self.shared and not self.closing:
+                self.shared.append(self.start_reader(self.reads))
 
     def refuse(self) -> ConnectionFailed:
         """What a call gets once the provider is closed."""

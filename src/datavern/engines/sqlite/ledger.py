@@ -6,7 +6,7 @@ import secrets
 import sqlite3
 from typing import TYPE_CHECKING, Any
 
-from datavern.engines.relational import RelationalLedger
+from datavern.engines.own_tables import RelationalLedger
 from datavern.engines.sqlite.subjects import dialect
 
 if TYPE_CHECKING:

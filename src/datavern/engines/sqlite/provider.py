@@ -6,7 +6,6 @@ import asyncio
 import datetime as dt
 import os
 import sqlite3
-import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
@@ -15,19 +14,21 @@ from datavern.config import checked
 from datavern.connectors.coalescing import KeyedRead, check_read
 from datavern.connectors.retry import run_in_transaction
 from datavern.contracts.capabilities import Capabilities, Isolation, Provider, Services
-from datavern.contracts.errors import CapabilityMissing, ConfigurationError, ConnectionFailed, DatavernError
+from datavern.contracts.errors import CapabilityMissing, ConfigurationError, ConnectionFailed
 from datavern.contracts.regions import locate
 from datavern.contracts.services import serve_alone
 from datavern.contracts.values import Compliance, Health, Location, Parameters, PoolStats
 from datavern.engines.idempotency import KEPT
 from datavern.engines.sqlite.fused import Fusing, SQLiteGuarded, run_fused
-from datavern.engines.sqlite.jobs import Job, Kind, Run, classify, run_function
+from datavern.engines.sqlite.health import probe, stats
+from datavern.engines.sqlite.jobs import Job, Kind, Run, classify, forget, run_function
 from datavern.engines.sqlite.lanes import Lanes
 from datavern.engines.sqlite.ledger import SQLiteLedger
 from datavern.engines.sqlite.session import Statements
 from datavern.engines.sqlite.settings import MEMORY, SQLiteSettings
+from datavern.engines.sqlite.streams import Stream
 from datavern.engines.sqlite.subjects import SQLiteSubjects
-from datavern.engines.sqlite.transactions import SQLiteTransaction, Stream
+from datavern.engines.sqlite.transactions import SQLiteTransaction
 from datavern.engines.sqlite.writer import Writer
 
 if TYPE_CHECKING:
@@ -207,7 +208,7 @@ class SQLiteProvider(Statements):
         except BaseException:
             for lane in (writer, *lanes.readers):
                 lane.stop()
-                forget_future(lane.opened)
+                forget(lane.opened)
             raise
         return lanes
 
@@ -235,12 +236,14 @@ class SQLiteProvider(Statements):
         for reader in lanes.readers:
             reader.stop()
             reader.interrupt(None)
-        await self._ended([reader.closed for reader in lanes.readers], lanes.readers)
-        if not lanes.settings.in_memory:
-            last = Job(lanes.loop.create_future(), run_function, _last_checkpoint, (), Kind.ALONE)
-            last.future.add_done_callback(_look_away)
-            lanes.writer.queue.append(last)
-        lanes.writer.stop()
+        try:
+            await self._ended([reader.closed for reader in lanes.readers], lanes.readers)
+        finally:  # whoever cancels this leaves the writer to end by itself
+            if not lanes.settings.in_memory:
+                last = Job(lanes.loop.create_future(), run_function, _last_checkpoint, (), Kind.ALONE)
+                forget(last.future)
+                lanes.writer.queue.append(last)
+            lanes.writer.stop()
         await self._ended([lanes.writer.closed], [lanes.writer])
 
     async def _ended(self, closed: list[asyncio.Future[None]], lanes: list[Any]) -> None:
@@ -417,56 +420,11 @@ class SQLiteProvider(Statements):
 
     async def health(self) -> Health:
         """Ask the database how it is: a read through a reader, the files' sizes, the lanes. Never raises."""
-        lanes = self._lanes
-        if lanes is None:
-            return Health("unhealthy", detail="not open")
-        start = time.perf_counter()
-        detail = ""
-        try:
-            async with asyncio.timeout(_PATIENCE):
-                await self.query_one("SELECT count(*) FROM sqlite_master")
-        except TimeoutError:
-            return Health("degraded", "primary", detail=f"no answer within {_PATIENCE} s", pool=self.stats())
-        except DatavernError as error:
-            detail = str(error)
-        latency = time.perf_counter() - start
-        facts: dict[str, Any] = {"path": lanes.path}
-        if not self.settings.in_memory:
-            for key, suffix in (("size", ""), ("log_size", "-wal")):
-                try:
-                    facts[key] = os.stat(lanes.path + suffix).st_size  # noqa: PTH116  (a stat of a local file)
-                except OSError:
-                    facts[key] = 0
-                    if not suffix:
-                        detail = detail or "the file was removed or moved while it is open"
-        return Health(
-            "unhealthy" if detail else "healthy",
-            "primary",
-            latency,
-            version=sqlite3.sqlite_version,
-            detail=detail,
-            pool=self.stats(),
-            facts=facts,
-        )
+        return await probe(self, self._lanes)
 
     def stats(self) -> PoolStats:
         """The lanes as a pool: how many there are, and what waits."""
-        lanes = self._lanes
-        if lanes is None:
-            return PoolStats()
-        every = [lanes.writer, *lanes.readers]
-        held = len(lanes.readers) - len(lanes.shared) + (lanes.writer.owner is not None)
-        idle = sum(lane.sleeping for lane in every)
-        return PoolStats(
-            size=len(every),
-            idle=min(idle, len(every) - held),
-            in_use=held,
-            waiting=len(lanes.waiters) + len(lanes.writer.queue) + len(lanes.reads),
-            connecting=sum(not lane.opened.done() for lane in every),
-            acquired=lanes.leases,
-            created=lanes.created + 1,
-            timeouts=lanes.timeouts,
-        )
+        return stats(self._lanes)
 
     # ---- what belongs to the features -------------------------------------------------------------------------------
 
@@ -499,13 +457,3 @@ def _last_checkpoint(connection: sqlite3.Connection) -> None:
     """Cut the log, unless another process reads from it: closing does not wait for that."""
     connection.execute("PRAGMA busy_timeout = 0")
     connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-
-
-def forget_future(future: asyncio.Future[Any]) -> None:
-    """Nobody looks at what becomes of it; asyncio need not report it."""
-    future.add_done_callback(_look_away)
-
-
-def _look_away(future: asyncio.Future[Any]) -> None:
-    if not future.cancelled():
-        future.exception()

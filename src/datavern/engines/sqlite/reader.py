@@ -83,6 +83,11 @@ class Reader(Lane):
             self.end(job)
             self.post(self.lanes.give_back, self)
 
+    def unanswered(self) -> list[Job]:
+        """What runs, and what its holder has queued."""
+        held = [] if self.source is self.lanes.reads else list(self.source)
+        return held if self.current is None else [self.current, *held]
+
     def has_work(self, queue: deque[Job]) -> bool:
         """Whether there is something to do now: in another queue, when the reader was lent out or given back."""
         return bool(queue) or self.source is not queue

@@ -1,18 +1,17 @@
-"""Transactions and streams: they hold a lane until they end."""
+"""Transactions: they hold a lane until they end."""
 
 from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator, Iterator
 from typing import TYPE_CHECKING, Any, Literal, Self
 
-from datavern.contracts.errors import ConnectionFailed, ProviderError, QueryRejected
+from datavern.contracts.errors import ProviderError, QueryRejected
 from datavern.contracts.values import Parameters
-from datavern.engines.sqlite.bind import bound
 from datavern.engines.sqlite.fused import run_fused_or_none
-from datavern.engines.sqlite.jobs import Job, OwnedJob, Owner, Run, run_many, run_many_or_none, run_nothing
+from datavern.engines.sqlite.jobs import Job, OwnedJob, Owner, Run, forget, run_many, run_many_or_none, run_nothing
 from datavern.engines.sqlite.session import Statements
+from datavern.engines.sqlite.streams import TransactionStream
 
 if TYPE_CHECKING:
     from datavern.contracts.capabilities import Provider
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
     from datavern.engines.sqlite.provider import SQLiteProvider
     from datavern.engines.sqlite.reader import Reader
 
-__all__ = ["SQLiteTransaction", "Stream"]
+__all__ = ["SQLiteTransaction"]
 
 
 class SQLiteTransaction(Statements):
@@ -100,7 +99,7 @@ class SQLiteTransaction(Statements):
                 raise
             return
         unfit = self._unfit() if kind is None else None
-        forget(self._end("rollback"))  # nobody waits for it: whoever comes next on the lane comes after it
+        forget(self._end("rollback").future)  # nobody waits for it: whoever comes next on the lane comes after it
         if unfit is not None:
             raise unfit
 
@@ -240,170 +239,6 @@ class Savepoint:
         tx = self._tx
         if tx._broken is not None and tx._broken >= depth:  # noqa: SLF001
             tx._broken = None  # noqa: SLF001
-
-
-class _Rows:
-    """Rows as they are fetched: an asynchronous iterator."""
-
-    __slots__ = ("_batch", "_batch_size", "_cursor", "_following", "_job", "_open", "_parameters", "_shut", "sql")
-
-    def __init__(self, sql: str, parameters: Parameters, batch_size: int) -> None:
-        if not batch_size >= 1:
-            raise QueryRejected(f"batch_size is {batch_size}: expected at least 1")
-        self.sql = sql
-        self._parameters = parameters
-        self._batch_size = batch_size
-        self._cursor: list[sqlite3.Cursor] = []  # set and used on the lane alone
-        self._batch: Iterator[sqlite3.Row] = iter(())
-        self._job: Job | None = None
-        self._following: Job | None = None
-        self._open = False
-        self._shut = False
-
-    def __aiter__(self) -> AsyncIterator[sqlite3.Row]:
-        return self
-
-    async def __anext__(self) -> sqlite3.Row:
-        for row in self._batch:
-            return row
-        if self._shut:
-            raise ConnectionFailed("the provider was closed while the stream was open")
-        if not self._open:
-            raise QueryRejected("the stream is not open: its rows are read inside its block")
-        job, self._following = self._following, None
-        if job is None:
-            raise StopAsyncIteration
-        self._job = job
-        try:
-            rows = await job.future
-        except asyncio.CancelledError:
-            self._cancel(job)
-            raise
-        self._job = None
-        if len(rows) == self._batch_size:
-            self._following = self._send(_fetch)  # fetched while the caller works on this batch
-        self._batch = iter(rows)
-        for row in self._batch:
-            return row
-        raise StopAsyncIteration
-
-    def _send(self, run: Run) -> Job:
-        raise NotImplementedError
-
-    def _cancel(self, job: Job) -> None:
-        raise NotImplementedError
-
-
-def _begin(connection: sqlite3.Connection, rows: _Rows, parameters: Parameters) -> list[sqlite3.Row]:
-    cursor = connection.execute(rows.sql, bound(parameters))
-    rows._cursor.append(cursor)  # noqa: SLF001
-    return cursor.fetchmany(rows._batch_size)  # noqa: SLF001
-
-
-def _fetch(connection: sqlite3.Connection, rows: _Rows, parameters: Parameters) -> list[sqlite3.Row]:  # noqa: ARG001  (every job is called alike)
-    return rows._cursor[0].fetchmany(rows._batch_size)  # noqa: SLF001
-
-
-def _finish(connection: sqlite3.Connection, rows: _Rows, parameters: Parameters) -> None:  # noqa: ARG001  (every job is called alike)
-    for cursor in rows._cursor:  # noqa: SLF001
-        cursor.close()
-    rows._cursor.clear()  # noqa: SLF001
-
-
-class Stream(_Rows):
-    """Rows of a statement outside a transaction. Holds a reader, and one snapshot, until its block ends."""
-
-    __slots__ = ("_lanes", "_owner", "_provider", "_reader")
-
-    def __init__(self, provider: SQLiteProvider, sql: str, parameters: Parameters, batch_size: int) -> None:
-        super().__init__(sql, parameters, batch_size)
-        self._provider = provider
-        self._owner: Owner | None = None
-        self._reader: Reader | None = None
-
-    async def __aenter__(self) -> Self:
-        lanes = self._lanes = self._provider._ready()  # noqa: SLF001
-        self._provider._kind(self.sql)  # noqa: SLF001
-        self._owner = Owner(asyncio.current_task())
-        if lanes.settings.in_memory:
-            # One connection for everything: the rows are copied at once, so that whoever reads them may also write.
-            rows = await self._provider.query(self.sql, self._parameters)
-            self._batch = iter(rows)
-            self._open = True
-            return self
-        self._reader = await lanes.lease(self._owner.jobs)
-        self._open = True
-        self._provider._holders.add(self)  # noqa: SLF001
-        self._following = self._send(_begin)
-        return self
-
-    async def __aexit__(self, *exc: object) -> None:
-        self._open = False
-        self._batch = iter(())
-        self._provider._holders.discard(self)  # noqa: SLF001
-        if self._following is not None:
-            self._cancel(self._following)
-        if self._reader is None or self._shut:
-            return
-        forget(self._send(_finish, "rollback"))
-
-    def shut(self) -> None:
-        """The provider closes."""
-        self._open = False
-        self._shut = True
-
-    def _send(self, run: Run, ends: Literal["rollback"] | None = None) -> Job:
-        assert self._reader is not None  # noqa: S101  (for the type checker: it was entered)
-        assert self._owner is not None  # noqa: S101
-        job = OwnedJob(self._lanes.loop.create_future(), run, self, self._parameters, owner=self._owner, ends=ends)
-        self._owner.jobs.append(job)
-        self._reader.wake()
-        return job
-
-    def _cancel(self, job: Job) -> None:
-        job.future.cancel()
-        self._lanes.abandon(job)
-
-
-class TransactionStream(_Rows):
-    """Rows of a statement inside a transaction."""
-
-    __slots__ = ("_tx",)
-
-    def __init__(self, tx: SQLiteTransaction, sql: str, parameters: Parameters, batch_size: int) -> None:
-        super().__init__(sql, parameters, batch_size)
-        self._tx = tx
-
-    async def __aenter__(self) -> Self:
-        self._tx._provider._kind(self.sql)  # noqa: SLF001
-        self._open = True
-        self._following = self._send(_begin)
-        return self
-
-    async def __aexit__(self, *exc: object) -> None:
-        self._open = False
-        self._batch = iter(())
-        tx = self._tx
-        if self._following is not None:
-            forget(self._following)
-        if tx._open and tx._unfit() is None:  # noqa: SLF001
-            forget(self._send(_finish))
-
-    def _send(self, run: Run) -> Job:
-        return self._tx._send(run, self, self._parameters)  # noqa: SLF001
-
-    def _cancel(self, job: Job) -> None:
-        self._tx._abandon(job)  # noqa: SLF001
-
-
-def forget(job: Job) -> None:
-    """Nobody looks at what becomes of the job; asyncio need not report it."""
-    job.future.add_done_callback(_look_away)
-
-
-def _look_away(future: asyncio.Future[Any]) -> None:
-    if not future.cancelled():
-        future.exception()
 
 
 def _write_again(connection: sqlite3.Connection, sql: Any, parameters: Any) -> None:  # noqa: ARG001  (every job is called alike)

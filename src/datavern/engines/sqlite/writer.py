@@ -41,6 +41,7 @@ class Writer(Lane):
         self.owner: Owner | None = None
         self.commits = 0
         self._held: Job | None = None
+        self._taken: list[Job] = []  # what the group that runs is made of
         self._keeping = False  # whether the group that runs has something to keep
         self._looking = False
 
@@ -50,8 +51,11 @@ class Writer(Lane):
         """Queue an operation, or the first one of a transaction.
 
         Raises:
+            ConnectionFailed: the writer has ended.
             QueryRejected: this very task holds the writer: it would wait for itself.
         """
+        if self.ended:
+            raise self.lanes.refuse()
         owner = self.owner
         if owner is not None:
             if owner.task is asyncio.current_task():
@@ -127,6 +131,12 @@ class Writer(Lane):
             else:
                 self._alone(job)
 
+    def unanswered(self) -> list[Job]:
+        """The group that runs, what runs otherwise, and everything that is queued."""
+        owned = [] if self.owner is None else list(self.owner.jobs)
+        single = [job for job in (self.current, self._held) if job is not None]
+        return [*self._taken, *single, *owned, *self.queue]
+
     def _owned(self, job: OwnedJob) -> None:
         self.owner = job.owner
         if job.ends is None:
@@ -158,12 +168,14 @@ class Writer(Lane):
         """Commit the job, and those that wait behind it, together."""
         connection, done = self.connection, self.lanes.done
         waiting = len(self.queue)
+        self._taken = taken = [job]
         try:
             connection.execute("BEGIN IMMEDIATE")
         except sqlite3.Error as error:
             # Another process has the file. Those behind have waited as long as this one, or nearly so.
             done.append((job.future, None, self.failure(error, job)))
             self._fail_waiting(waiting, error)
+            self._taken = []
             self.flush()
             return
         group: list[_Outcome] = []
@@ -180,8 +192,11 @@ class Writer(Lane):
                     self._one_by_one(group[:-1])
                     break
             following = self._next(len(group), until)
+            if following is not None:
+                taken.append(following)
         else:
             self._commit(group)
+        self._taken = []
         self.flush()
 
     def _in_savepoint(self, job: Job) -> _Outcome | None:
