@@ -303,7 +303,7 @@ class PostgreSQLProvider:
     async def query_value(self, sql: str, parameters: Parameters = ()) -> Any:
         """The first column of the first row, or None."""
         row: Any = await self.query_one(sql, parameters)
-        return None if row is None else row[0]
+        return row[0] if row else None
 
     async def execute(
         self,
@@ -344,7 +344,8 @@ class PostgreSQLProvider:
     async def execute_many(self, sql: str, parameters: Sequence[Parameters]) -> int:
         """Run a statement once for each set of parameters, all or none of them; how many sets were run."""
         does = self._effects.get(sql)
-        if does is None:
+        if does is None or not isinstance(parameters, list):
+            self._check_parameters(parameters)
             does = self._checked(sql, ())
         pool = self._pool
         while True:
