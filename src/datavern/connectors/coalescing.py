@@ -21,7 +21,7 @@ import copy
 from asyncio import AbstractEventLoop, CancelledError, Future, Task, get_running_loop
 from collections.abc import Sequence
 from contextvars import Context
-from typing import Any, Literal, Protocol
+from typing import Any, Final, Literal, Protocol
 
 from datavern.config import Pool
 from datavern.contracts.capabilities import Session
@@ -37,7 +37,10 @@ _REFUSALS = 3
 """So often in a row only the text for many keys is refused, until it is not tried any more. Not once: the schema may
 have changed in between."""
 
-_Asked = tuple[Any, "Future[Row | None]", float]
+_ALONE: Final = object()
+"""The answer to somebody who is alone in a batch: to run the statement oneself."""
+
+_Asked = tuple[Any, "Future[Any]", float]
 """A key, who waits for its row, and since when."""
 
 
@@ -69,6 +72,7 @@ class CoalescedRead:
     """
 
     __slots__ = (
+        "_alone",
         "_at_once",
         "_context",
         "_due",
@@ -99,6 +103,7 @@ class CoalescedRead:
         self._context = Context()
         self._waiting: list[_Asked] = []
         self._running: dict[Task[None], list[_Asked]] = {}
+        self._alone = 0
         self._due = False
         self._timed = False
         self._since = 0.0
@@ -114,17 +119,18 @@ class CoalescedRead:
         loop = get_running_loop()
         if loop is not self._loop:
             self._enter(loop)
-        future: Future[Row | None] = loop.create_future()
+        future: Future[Any] = loop.create_future()
         if not self._due:
             self._due = True
             self._since = loop.time()
             loop.call_soon(self._turn, context=self._context)
         self._waiting.append((key, future, self._since))
         try:
-            return await future
+            row = await future
         except CancelledError:
-            self._left()
+            self._left(future)
             raise
+        return row if row is not _ALONE else await self._run_alone(key)
 
     def _enter(self, loop: AbstractEventLoop) -> None:
         """Begin on this loop. What waited on another went with it."""
@@ -133,6 +139,7 @@ class CoalescedRead:
         self._context = Context()
         self._waiting = []
         self._running = {}
+        self._alone = 0
         self._due = False
         self._timed = False
 
@@ -154,11 +161,14 @@ class CoalescedRead:
     def _send(self) -> None:
         """Send what waits, as far as there is room."""
         loop, running = self._loop, self._running
-        while self._waiting and len(running) < self._at_once:
+        while self._waiting and len(running) + self._alone < self._at_once:
             batch = [asked for asked in self._waiting[: self._size] if not asked[1].done()]
             del self._waiting[: self._size]
-            if batch:
-                self.keys += len(batch)
+            self.keys += len(batch)
+            if len(batch) == 1:
+                self._alone += 1
+                batch[0][1].set_result(_ALONE)
+            elif batch:
                 task = loop.create_task(self._run(batch), context=Context())
                 running[task] = batch
                 task.add_done_callback(self._ended, context=self._context)
@@ -169,8 +179,11 @@ class CoalescedRead:
             future.cancel()  # only where the task itself was cancelled from outside: else each has its answer
         self._send()
 
-    def _left(self) -> None:
+    def _left(self, future: Future[Any]) -> None:
         """A caller was cancelled: what nobody waits for any more is cancelled too."""
+        if not future.cancelled() and future.exception() is None and future.result() is _ALONE:
+            self._alone -= 1  # its turn had come
+            self._send()
         for task, batch in self._running.items():
             if batch and all(future.done() for _, future, _ in batch):
                 batch.clear()  # once is enough
@@ -198,6 +211,17 @@ class CoalescedRead:
                 future.set_exception(PoolTimeout(f"{self._name}: {why}", provider=self._name))
 
     # ---- a batch ----------------------------------------------------------------------------------------------------
+
+    async def _run_alone(self, key: Any) -> Row | None:
+        """A batch of one: its caller runs it, since a task for it would cost a third of the statement."""
+        loop = self._loop
+        self.statements += 1
+        try:
+            return await self._source.one(key)
+        finally:
+            if loop is self._loop:
+                self._alone -= 1
+                self._send()
 
     async def _run(self, batch: list[_Asked]) -> None:
         try:

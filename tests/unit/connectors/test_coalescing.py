@@ -165,7 +165,29 @@ async def test_no_caller_speaks_for_the_others():
 
     await asyncio.gather(ask("a", 1), ask("b", 2))
     await ask("c", 3)
-    assert shelf.who == ["nobody", "nobody"]
+    assert shelf.who == ["nobody", "c"]  # who is alone speaks for itself
+
+
+@pytest.mark.parametrize("leaves", [False, True])
+async def test_whoever_makes_room_for_the_next_does_not_speak_for_them(leaves: bool):
+    shelf = Shelf()
+    read = reading(shelf, max=1)
+    shelf.hold()
+
+    async def ask(who: str, key: int) -> Any:
+        WHO.set(who)
+        return await read(key)
+
+    alone = asyncio.ensure_future(ask("a", 1))
+    await turns()
+    waiting = [asyncio.ensure_future(read(key)) for key in (2, 3)]
+    await turns()
+    if leaves:
+        alone.cancel()
+    shelf.free.set()
+    assert await asyncio.gather(*waiting) == ["row 2", "row 3"]
+    assert shelf.who == ["a", "nobody"]
+    assert alone.cancelled() is leaves
 
 
 def test_it_goes_on_in_another_loop_after_one_that_was_cut_off():
@@ -225,7 +247,8 @@ async def test_what_is_nobodys_fault_is_told_to_everybody_and_not_tried_again():
     assert await read(1) == "row 1"
 
 
-async def test_the_server_going_away_between_the_halves_ends_the_search():
+@pytest.mark.parametrize("others", [7, 1])
+async def test_the_server_going_away_between_the_halves_ends_the_search(others: int):
     shelf = Shelf()
     read = reading(shelf)
     many = shelf.many
@@ -237,7 +260,7 @@ async def test_the_server_going_away_between_the_halves_ends_the_search():
             shelf.failure = ConnectionFailed("gone")
 
     shelf.many = once  # type: ignore[method-assign]
-    found = await asyncio.gather(*(read(key) for key in [-1, *range(7)]), return_exceptions=True)
+    found = await asyncio.gather(*(read(key) for key in [-1, *range(others)]), return_exceptions=True)
     assert {type(error) for error in found} == {ConnectionFailed}
     assert len(shelf.sent) == 2
 
@@ -342,6 +365,39 @@ async def test_who_leaves_before_the_statement_is_sent_is_not_in_it():
     assert (read.keys, read.statements) == (1, 1)
 
 
+@pytest.mark.parametrize("after", range(6))
+async def test_one_who_is_alone_may_leave_at_any_moment_and_the_next_has_the_place(after: int):
+    shelf = Shelf()
+    read = reading(shelf, max=1)
+    shelf.hold()
+    alone = asyncio.ensure_future(read(1))
+    await turns(after)
+    waiting = [asyncio.ensure_future(read(key)) for key in (2, 3)] if after > 2 else []
+    await turns(1)
+    alone.cancel()
+    shelf.free.set()
+    with pytest.raises(asyncio.CancelledError):
+        await alone
+    waiting += [asyncio.ensure_future(read(key)) for key in (4, 5)]
+    assert await asyncio.gather(*waiting) == [f"row {key}" for key in ((2, 3, 4, 5) if after > 2 else (4, 5))]
+    assert shelf.most_at_once == 1
+
+
+async def test_one_who_is_alone_and_refused_gives_its_place_to_the_next():
+    shelf = Shelf()
+    read = reading(shelf, max=1)
+    shelf.hold()
+    alone = asyncio.ensure_future(read(-1))
+    await turns()
+    waiting = [asyncio.ensure_future(read(key)) for key in (2, 3)]
+    await turns()
+    assert shelf.sent == [[-1]]
+    shelf.free.set()
+    with pytest.raises(QueryRejected):
+        await alone
+    assert await asyncio.gather(*waiting) == ["row 2", "row 3"]
+
+
 async def test_who_has_left_is_not_asked_for_again_in_the_halves():
     shelf = Shelf()
     read = reading(shelf)
@@ -413,6 +469,22 @@ async def test_who_waits_too_long_is_told_and_the_rest_go_on():
     shelf.free.set()
     assert await asyncio.gather(under_way, *again) == ["row 0", "row 5", "row 6"]
     assert shelf.sent == [[0], [5, 6]]
+
+
+async def test_who_came_later_is_told_later_though_nobody_comes_any_more():
+    shelf = Shelf()
+    read = reading(shelf, max=2, acquire=0.05)
+    shelf.hold()
+    under_way = asyncio.ensure_future(read(0))
+    await turns()
+    asked = [asyncio.ensure_future(read(1))]
+    await asyncio.sleep(0.03)
+    asked.append(asyncio.ensure_future(read(2)))
+    async with asyncio.timeout(10):
+        found = await asyncio.gather(*asked, return_exceptions=True)
+    assert [type(error) for error in found] == [PoolTimeout] * 2
+    shelf.free.set()
+    assert await under_way == "row 0"
 
 
 async def test_the_line_has_an_end_and_who_has_left_it_does_not_count():

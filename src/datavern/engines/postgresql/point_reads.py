@@ -9,7 +9,7 @@ key keeps its place: the statement has one row for each key, in their order, and
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Mapping, Sequence, Sized
+from collections.abc import Iterable, Sequence, Sized
 from typing import TYPE_CHECKING, Any
 
 from datavern.contracts.errors import QueryRejected
@@ -39,8 +39,8 @@ _NOBODY = frozenset({"08", "25", "40", "53", "54", "55", "57", "58"})
 """Classes of errors that no value brings about: connection, transaction, resources, locks, an operator, the system."""
 _MERGING = frozenset({"0A", "42"})
 """Classes of errors that speak of the text: not supported, no such operator for these types, no such column."""
-_FLAT = (str, bytes, bytearray, memoryview, Mapping, tuple)
-"""What can be iterated, and is one element of an array to the driver all the same."""
+_FLAT = (str, bytes, bytearray, memoryview)
+"""What can be iterated, and is one value all the same."""
 
 
 class PostgreSQLSource:
@@ -83,11 +83,15 @@ class PostgreSQLSource:
         """The rows of the keys in their order, None for a key that has none."""
         for kind in set(map(type, keys)):
             if not issubclass(kind, _FLAT) and issubclass(kind, Iterable) and issubclass(kind, Sized):
-                raise QueryRejected(f"{self._provider.name}: a key that the driver would take for an array of keys")
+                # The driver takes a list for several keys, and `unnest` makes several columns of a composite value.
+                raise QueryRejected(f"{self._provider.name}: a key of several parts is not sent among others")
         rows = await self._provider.query(self._many, (keys,))
         place = self._place
-        # No key is NULL in a row that was found by being equal to it.
-        return [None if row[place] is None else row for row in rows]
+        try:
+            # No key is NULL in a row that was found by being equal to it.
+            return [None if row[place] is None else row for row in rows]
+        except KeyError:  # a column of the system's, which is not among "all columns"
+            raise QueryRejected(f"{self._provider.name}: the rows do not say whose they are", code="42703") from None
 
     def blame(self, error: Exception) -> Blame:
         """Whom the error speaks of: the driver's refusals have no SQLSTATE, and are about a key."""
