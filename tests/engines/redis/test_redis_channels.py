@@ -63,25 +63,25 @@ async def test_subscriptions_share_a_connection_and_end_one_by_one(redis, until)
 
 
 async def test_a_subscription_outlives_its_connection_and_says_what_it_missed(make, redis, proxy):
-    async with make(name="listener", port=proxy.port) as listener:
-        async with (
-            listener.subscribe("news", patterns=["n*"], gaps=True) as messages,
-            listener.subscribe("news") as plain,
-        ):
-            await redis.publish("news", "before")
-            assert {(await anext(messages)).data, (await anext(messages)).data} == {"before"}
-            assert (await anext(plain)).missed is False
-            proxy.cut()
-            gap = await anext(messages)
-            assert isinstance(gap, Gap)
-            assert "broke" in gap.reason
-            await redis.publish("news", "after")
-            after = await anext(messages)
-            assert (after.data, after.missed) == ("after", True)
-            assert (await anext(messages)).missed is False
-            assert (await anext(plain)).missed is True
-            await redis.publish("news", "later")
-            assert (await anext(plain)).missed is False
+    async with (
+        make(name="listener", port=proxy.port) as listener,
+        listener.subscribe("news", patterns=["n*"], gaps=True) as messages,
+        listener.subscribe("news") as plain,
+    ):
+        await redis.publish("news", "before")
+        assert {(await anext(messages)).data, (await anext(messages)).data} == {"before"}
+        assert (await anext(plain)).missed is False
+        proxy.cut()
+        gap = await anext(messages)
+        assert isinstance(gap, Gap)
+        assert "broke" in gap.reason
+        await redis.publish("news", "after")
+        after = await anext(messages)
+        assert (after.data, after.missed) == ("after", True)
+        assert (await anext(messages)).missed is False
+        assert (await anext(plain)).missed is True
+        await redis.publish("news", "later")
+        assert (await anext(plain)).missed is False
 
 
 async def test_a_frozen_connection_for_channels_is_found_without_a_message(make, redis, proxy, until):

@@ -324,7 +324,7 @@ async def test_health(redis):
 
 
 async def test_the_health_of_a_replica_and_of_a_server_that_is_gone(until):
-    with ValkeyServer() as primary:
+    with ValkeyServer(settings={"repl-diskless-sync-delay": "0"}) as primary:
         follow = {"replicaof": f"127.0.0.1 {primary.port}", "repl-diskless-sync-delay": "0"}
         with ValkeyServer(settings=follow) as replica:
             async with RedisProvider(port=replica.port, timeout=1.0) as redis:
@@ -430,6 +430,7 @@ async def test_a_server_that_loads_its_data(tmp_path):
         ("NOREPLICAS Not enough good replicas to write.", QueryRejected, "NOREPLICAS", "never"),
         ("ERR secret", QueryRejected, "ERR", "never"),
         ("secret", QueryRejected, "ERR", "never"),
+        ("SECRET secret", QueryRejected, "ERR", "never"),
         ("", QueryRejected, "ERR", "never"),
     ],
 )
@@ -437,8 +438,8 @@ def test_each_code_has_its_place_in_the_tree(text, kind, code, retry):
     error = rejected(text, "cache", ValueError("secret"))
     assert isinstance(error, kind)
     assert (error.code, error.retry, error.provider) == (code, retry, "cache")
-    assert "secret" not in str(error)
-    assert "secret" not in str(error.__cause__)
+    assert "secret" not in str(error).lower()
+    assert "secret" not in str(error.__cause__).lower()
 
 
 async def test_the_driver_is_loaded_when_it_is_needed():

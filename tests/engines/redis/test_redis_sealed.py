@@ -6,7 +6,9 @@ import time
 
 import pytest
 
+from datavern import DatabaseManager, SubjectRequest
 from datavern.contracts.errors import ConfigurationError, DecryptionFailed, KeyErased
+from datavern.crypto.keyring import Keyring
 from datavern.crypto.sealed import DataKey
 from datavern.crypto.sealed_values import ValueSealer, key_id, sealed_at
 from datavern.engines.redis.provider import RedisProvider
@@ -200,3 +202,24 @@ def test_the_format_is_what_the_page_says(tag):
 
 def test_the_store_is_called_after_the_provider():
     assert RedisProvider(name="cache").dataset == "datavern.redis.cache"
+
+
+# ---- in a manager ----------------------------------------------------------------------------------------------------
+
+
+async def test_a_manager_gives_its_keys_and_an_erasure_takes_them(make, tmp_path, sqlite_database):
+    url = f"file:{tmp_path / 'ring'}"
+    await (await Keyring.create(url)).close()
+    databases = {"main": sqlite_database.provider(location="norway"), "cache": make(encryption=True, retention="30d")}
+    async with DatabaseManager(databases, keyring=url, ledger="main") as db:
+        await db["cache"].set("user:session:u1", {"user": "u1"}, ex=3600, subject="u1")
+        await db["cache"].set("user:session:u2", {"user": "u2"}, ex=3600, subject="u2")
+        assert await db["cache"].get("user:session:u1") == {"user": "u1"}
+        assert (await db.health())["cache"].status == "healthy"
+        await db.subject_requests.process(SubjectRequest("erasure", subject="u1"))
+        with pytest.raises(KeyErased):
+            await db["cache"].get("user:session:u1")
+        assert await db["cache"].get("user:session:u2") == {"user": "u2"}
+    async with make(encryption=True, keyring=url) as alone:
+        with pytest.raises(ConfigurationError, match="relational database"):
+            await alone.set("k", 1)

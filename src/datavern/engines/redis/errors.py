@@ -7,7 +7,6 @@ only the code travels on, and words of ours.
 from __future__ import annotations
 
 import copy
-import re
 
 from datavern.contracts.errors import (
     ConnectionFailed,
@@ -21,8 +20,6 @@ from datavern.contracts.errors import (
 )
 
 __all__ = ["RETIRING", "Redirect", "code_of", "connecting", "full", "rejected", "twin_of", "unanswered", "unsent"]
-
-_SHAPED_LIKE_A_CODE = re.compile(r"[A-Z][A-Z0-9_]{1,30}\Z")
 
 _REJECTED = {
     "WRONGTYPE": "the key holds another kind of value than this command is for",
@@ -77,10 +74,14 @@ RETIRING = frozenset({"READONLY", "NOAUTH", "MASTERDOWN"})
 """After one of these the server is not what it was when the connection was made: the connection is retired."""
 
 
+_OTHERS = "MOVED ASK WRONGPASS NOTBUSY UNKILLABLE INPROG NOGOODREPLICA NOGOODSLAVE NOQUORUM IOERR STALE"
+_CODES = frozenset([*_REJECTED, *_UNREADY, *_UNHEALTHY, *_OTHERS.split()])
+
+
 def code_of(text: str) -> str:
-    """The code that an error of the server begins with; ERR where it has none."""
+    """The code that an error of the server begins with; ERR where it is none that is known: a script says anything."""
     word = text.split(" ", 1)[0]
-    return word if _SHAPED_LIKE_A_CODE.match(word) else "ERR"
+    return word if word in _CODES else "ERR"
 
 
 class Redirect(NoHealthyConnection):

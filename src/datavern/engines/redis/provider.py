@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 from datavern.config import TLS, Secret, checked
 from datavern.contracts import services
 from datavern.contracts.capabilities import Capabilities, Provider
-from datavern.contracts.errors import ConfigurationError, ConnectionFailed, DatavernError
+from datavern.contracts.errors import CapabilityMissing, ConfigurationError, ConnectionFailed, DatavernError
 from datavern.contracts.regions import locate
 from datavern.contracts.values import Health, Location, PoolStats
 from datavern.engines.redis.cluster import Cluster
@@ -287,11 +287,23 @@ class RedisProvider(Streams):
         if self._kept is None:
             from datavern.engines.redis.vault import Vault  # noqa: PLC0415  (loads cryptography)
 
-            found = self._services
-            if found is None:
-                found = self._services = await services.serve_alone(self, self.settings.keyring, "encryption=True")
+            found = self._services or await self._served_alone()
             self._kept = Vault(found.keys, self.dataset, self._lives.cap)
         return self._kept
+
+    async def _served_alone(self) -> Services:
+        problem = ""
+        try:
+            self._services = await services.serve_alone(self, self.settings.keyring, "encryption=True")
+        except CapabilityMissing:
+            problem = (
+                f"{self.name}: encryption=True keeps its keys in the tables of a relational database: put the provider "
+                "in a DatabaseManager with one, which is its ledger"
+            )
+        if problem:
+            raise ConfigurationError(problem)
+        assert self._services is not None  # noqa: S101  (for the type checker: it was set, or an error was raised)
+        return self._services
 
     # ---- health -----------------------------------------------------------------------------------------------------
 
