@@ -121,14 +121,18 @@ class Pool(Roster[C], Generic[C]):
 
     # ---- borrowing --------------------------------------------------------------------------------------------------
 
-    async def acquire(self) -> Slot[C]:
+    async def acquire(self, within: float | None = None) -> Slot[C]:
         """A connection, where `take` had none: the next one that is free.
+
+        Args:
+            within: seconds to wait, instead of the setting.
 
         Raises:
             PoolTimeout: none came within the deadline, or too many wait already.
             ConnectionFailed: the pool is closed, or there is no connection and none can be made.
         """
-        deadline = monotonic() + self.settings.acquire
+        patience = self.settings.acquire if within is None else within
+        deadline = monotonic() + patience
         while True:
             slot = self._next()
             if slot is not None:
@@ -136,7 +140,7 @@ class Pool(Roster[C], Generic[C]):
                     continue
                 self.acquired += 1
             else:
-                slot = await self._wait(deadline)
+                slot = await self._wait(deadline, patience)
                 if slot.generation != self.generation:  # retired between being handed over and now
                     self.discard(slot)
                     continue
@@ -216,7 +220,7 @@ class Pool(Roster[C], Generic[C]):
             return False
         return True
 
-    async def _wait(self, deadline: float) -> Slot[C]:
+    async def _wait(self, deadline: float, patience: float) -> Slot[C]:
         if self.closed:
             raise ConnectionFailed(f"{self._name}: the provider is closed", provider=self._name)
         waiter: Waiter[C] = self._loop.create_future()
@@ -226,7 +230,7 @@ class Pool(Roster[C], Generic[C]):
                 provider=self._name,
             )
         self._staff()
-        timer = self._loop.call_at(deadline, self._expire, waiter)
+        timer = self._loop.call_at(deadline, self._expire, waiter, patience)
         try:
             return await waiter
         except asyncio.CancelledError:
@@ -238,13 +242,13 @@ class Pool(Roster[C], Generic[C]):
         finally:
             timer.cancel()
 
-    def _expire(self, waiter: Waiter[C]) -> None:
+    def _expire(self, waiter: Waiter[C], patience: float) -> None:
         if waiter.done():
             return
         self.leave(waiter)
         self.timeouts += 1
         message = (
-            f"{self._name}: no connection came free within {self.settings.acquire:g} s (pool.acquire): "
+            f"{self._name}: no connection came free within {patience:g} s (pool.acquire): "
             f"{len(self.open)} of {self.settings.max} open, {self.connecting} connecting"
         )
         if self._last_failure is not None:

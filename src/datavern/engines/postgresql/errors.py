@@ -115,6 +115,8 @@ _CONSTRAINTS = {
 }
 _ENDS = frozenset({"57P01", "57P02", "57P03", "57P04", "57P05", "25P03"})
 """The server ends the session, or takes none: the message comes with a closed connection."""
+_GONE = _ENDS - {"57P05", "25P03"}
+"""Not this session alone (which idled for too long): the server or the database goes, or asks everybody to."""
 
 _ARGUMENT_COUNT = re.compile(r"the server expects (\d+) arguments? for this query, (\d+) w")
 _ARGUMENT = re.compile(r"\$(\d+)(?: in element #(\d+))?")
@@ -178,7 +180,7 @@ def _caused(
 def _unanswered(error: BaseException, name: str, stage: Stage, effect: Effect) -> Fault:
     """The connection broke while an answer was awaited."""
     code = _code(error) or _code(error.__cause__)
-    fate: Literal["discard", "renew"] = "renew" if code in _ENDS else "discard"
+    fate: Literal["discard", "renew"] = "renew" if code in _GONE else "discard"
     raised: ProviderError
     if stage == "transaction":
         raised = ConnectionFailed(

@@ -20,6 +20,7 @@ from datavern.contracts.errors import (
     ConfigurationError,
     ConnectionFailed,
     DatavernError,
+    PoolTimeout,
     QueryRejected,
 )
 from datavern.contracts.regions import locate
@@ -208,12 +209,12 @@ class PostgreSQLProvider:
             ConfigurationError: a certificate file or the password's source is not there.
         """
         async with self._connecting:
-            if not isinstance(self._pool, _NotOpen):
+            if not self._pool.closed:
                 return
             pool = ConnectionPool(PostgreSQLConnector(self.settings), self.settings.pool, name=self.name)
             pool.start()
             try:
-                pool.give(await pool.acquire())
+                pool.give(await pool.acquire(within=self.settings.connect_timeout + 1.0))
             except BaseException:
                 await pool.close()
                 raise
@@ -221,8 +222,12 @@ class PostgreSQLProvider:
 
     async def close(self) -> None:
         """Close every connection. Idempotent; never waits for a server that does not answer."""
-        pool, self._pool = self._pool, _NotOpen(self.name)
-        await pool.close()
+        pool = self._pool  # it stays in place until it is closed: borrowers give back to it meanwhile
+        try:
+            await pool.close()
+        finally:
+            if self._pool is pool:
+                self._pool = _NotOpen(self.name)
 
     async def __aenter__(self) -> Self:
         await self.connect()
@@ -245,10 +250,8 @@ class PostgreSQLProvider:
                 start = time.perf_counter()
                 row = await self.query_one(_HEALTH)
                 latency = time.perf_counter() - start
-        except DatavernError as error:
-            return Health("unhealthy", detail=str(error), pool=self._pool.stats())
-        except TimeoutError:
-            return Health("unhealthy", detail=f"no answer within {_HEALTH_DEADLINE:g} s", pool=self._pool.stats())
+        except (DatavernError, TimeoutError) as error:
+            return self._unwell(error)
         assert row is not None  # noqa: S101  (for the type checker: a SELECT without FROM has one row)
         return Health(
             "healthy",
@@ -258,6 +261,13 @@ class PostgreSQLProvider:
             pool=self._pool.stats(),
             facts={"in_recovery": row["in_recovery"], "encrypted": self.encrypted},
         )
+
+    def _unwell(self, error: Exception) -> Health:
+        stats, most = self.stats(), self.settings.pool.max
+        if isinstance(error, TimeoutError | PoolTimeout) and stats.in_use >= most:
+            return Health("degraded", detail=f"all {most} connections are in use (pool.max)", pool=stats)
+        detail = str(error) if isinstance(error, DatavernError) else f"no answer within {_HEALTH_DEADLINE:g} s"
+        return Health("unhealthy", detail=detail, pool=stats)
 
     # ---- statements -------------------------------------------------------------------------------------------------
     # Each takes a connection and gives it back inline: no task, no shield, no context manager (a microsecond each).
@@ -552,6 +562,8 @@ class PostgreSQLProvider:
 
 class _NotOpen:
     """In the place of the pool while there is none."""
+
+    closed = True
 
     def __init__(self, name: str) -> None:
         self._name = name
