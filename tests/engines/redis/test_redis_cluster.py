@@ -177,9 +177,12 @@ async def test_a_node_that_is_down_is_named_and_its_replica_takes_over(until):
 
 
 async def test_a_cluster_that_is_down_says_so():
-    with ValkeyCluster(node_timeout=500) as cluster:
-        async with RedisProvider(name="cache", cluster=cluster.nodes, timeout=1.0) as redis:
+    with ValkeyCluster(node_timeout=500, password="the cluster's") as cluster:
+        with pytest.raises(ConnectionFailed, match="asks for a password"):
+            await RedisProvider(cluster=cluster.nodes).connect()
+        async with RedisProvider(cluster=cluster.nodes, timeout=1.0, password="the cluster's") as redis:
             await redis.set("k", "secret")
+            assert await redis.client.get("k") == b'"secret"'
             for number in (0, 1, 3, 4):
                 cluster.kill(number)
             while True:

@@ -169,8 +169,14 @@ async def test_a_provider_without_keys_says_so(make, redis):
             ):
                 await call
         assert await alone.exists("k", "s") == 0
-    with pytest.raises(ConfigurationError, match="encryption=True"):
-        await redis.set("k", 1, subject="u1")
+    await redis.set("clear", 1)
+    for call in (
+        redis.set("k", 1, subject="u1"),
+        redis.get("clear", subject="u1"),
+        redis.publish("c", 1, subject="u1"),
+    ):
+        with pytest.raises(ConfigurationError, match="encryption=True"):
+            await call
 
 
 async def test_a_personal_number_is_no_subject(sealed):

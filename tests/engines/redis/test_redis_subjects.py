@@ -60,6 +60,7 @@ async def test_the_rows_of_a_pattern(provider):
         {"key": "user:session:u1", "subject": "u1", "value": {"of": "u1"}, "ttl": None}
     ]
     assert await subjects.select(SESSION, {"subject": "none"}) == []
+    assert await subjects.select(SESSION, {"subject": "none"}, columns=["key"]) == []
     assert [r["subject"] for r in await subjects.select(SESSION, {}, order_by=["key"])] == ["u1", "u12", "u2"]
     assert await subjects.select(SESSION, {"subject": ("u1", "u2")}, columns=["key"], order_by=["key"]) == [
         {"key": "user:session:u1"}, {"key": "user:session:u2"},

@@ -244,6 +244,19 @@ async def test_what_is_no_length_of_time_is_refused(make, text):
         make(retention=text)
 
 
+async def test_a_count_without_its_expiry_is_an_error(make, server):
+    server.command("ACL", "SETUSER", "counter", "on", ">pw", "~*", "&*", "+@all", "-pexpire")
+    async with make(username="counter", password="pw", retention="1h") as redis:
+        with pytest.raises(QueryRejected) as caught:
+            await redis.incr("hits")
+        assert caught.value.code == "NOPERM"
+        async with redis.pipeline(transaction=True) as pipe:
+            with pytest.raises(QueryRejected):
+                await pipe.incr("hits").execute()
+        assert await redis.exists("hits") == 0
+    server.command("ACL", "DELUSER", "counter")
+
+
 # ---- pipelines -------------------------------------------------------------------------------------------------------
 
 

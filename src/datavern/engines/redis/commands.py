@@ -80,7 +80,7 @@ class Commands:
         if raw is None:
             return None
         if not self._sealed:
-            return from_clear(raw)
+            return from_clear(raw) if subject is None else await self._steps.opened("value", name, raw, subject)
         return await (self._kept or await self._vault()).open("value", name, raw, subject)
 
     async def set(
@@ -242,9 +242,11 @@ class Commands:
         if len(parts) == 1:
             reply = await self._router.call(pack(parts[0]), step.key, step.read)
         else:
-            reply = (await self._transact(parts, step.key))[0]
-            if isinstance(reply, hiredis.ReplyError):
-                raise rejected(str(reply), self.name, reply)
+            replies = await self._transact(parts, step.key)
+            for each in replies:  # what belongs together failed together: a count without its expiry is no success
+                if isinstance(each, hiredis.ReplyError):
+                    raise rejected(str(each), self.name, each)
+            reply = replies[0]
         return reply if step.finish is None else await step.finish(reply)
 
     async def _transact(self, parts: Iterable[tuple[Any, ...]], key: bytes) -> list[Any]:

@@ -33,7 +33,7 @@ _REJECTED = {
     "NOGROUP": "no such stream or consumer group",
     "BUSYKEY": "the key exists already",
     "NOSCRIPT": "the server does not know the script: load it first",
-    "NOPROTO": "the server does not speak RESP3: Redis 6 or later is needed",
+    "NOPROTO": "the server does not speak RESP3: Redis 7 or later is needed",
     "UNBLOCKED": "the server ended the wait",
     "DENIED": "the server refuses connections from here (protected mode): set a password there",
 }
@@ -161,7 +161,7 @@ _SIGN_IN = {
     "NOAUTH": "asks for a password: set password (and username, where it has ACL users)",
     "NOPERM": "does not let this user do what signing in takes (HELLO, CLIENT, SELECT): see its ACL",
     "DENIED": "refuses connections from other machines (protected mode): set a password there",
-    "NOPROTO": "does not speak RESP3: Redis 6 or later is needed",
+    "NOPROTO": "does not speak RESP3: Redis 7 or later is needed",
 }
 
 

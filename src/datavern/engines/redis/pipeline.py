@@ -126,8 +126,9 @@ class Pipeline:
         results: list[Any] = []
         at = 0
         for step in steps:
-            reply = replies[at]
+            mine = replies[at : at + len(step.parts)]
             at += len(step.parts)
+            reply = next((each for each in mine if isinstance(each, hiredis.ReplyError)), mine[0])
             if isinstance(reply, hiredis.ReplyError):
                 results.append(rejected(str(reply), commands.name, reply))
             elif step.finish is None:

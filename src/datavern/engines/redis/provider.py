@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
@@ -15,6 +14,7 @@ from datavern.contracts.regions import locate
 from datavern.contracts.values import Health, Location, PoolStats
 from datavern.engines.redis.cluster import Cluster
 from datavern.engines.redis.errors import unsent
+from datavern.engines.redis.health import probe
 from datavern.engines.redis.line import Line
 from datavern.engines.redis.pubsub import Hub, Subscription, names_of
 from datavern.engines.redis.retention import Lives, Seconds
@@ -23,7 +23,6 @@ from datavern.engines.redis.settings import RedisSettings, Sentinel, normalised,
 from datavern.engines.redis.steps import Steps
 from datavern.engines.redis.streams import Streams
 from datavern.engines.redis.subjects import RedisSubjects
-from datavern.engines.redis.wire import pack
 
 if TYPE_CHECKING:
     from datavern.contracts.capabilities import Services
@@ -313,57 +312,11 @@ class RedisProvider(Streams):
             return Health("unhealthy", detail="not open")
         try:
             async with asyncio.timeout(_HEALTH_DEADLINE):
-                return await (self._cluster_health() if self._router.clustered else self._server_health())
+                return await probe(self._router, pool=self.stats, encrypted=self.encrypted)
         except DatavernError as error:
             return Health("unhealthy", detail=str(error), pool=self.stats())
         except TimeoutError:
             return Health("unhealthy", detail=f"no answer within {_HEALTH_DEADLINE:g} s", pool=self.stats())
-
-    async def _server_health(self) -> Health:
-        await self._router.call(pack((b"PING",)), b"", True)  # connected and warm: the next answer's time is its own
-        start = time.perf_counter()
-        role, *rest = await self._router.call(pack((b"ROLE",)), b"", True)
-        latency = time.perf_counter() - start
-        line = next(iter(self._router.lines))
-        hello = line.wire.hello if line.wire is not None else {}
-        primary = role == b"master"
-        behind = not primary and rest[2] != b"connected"
-        return Health(
-            "degraded" if behind else "healthy",
-            role="primary" if primary else "secondary",
-            latency=latency,
-            version=_version(hello),
-            detail="the replica is not connected to its primary" if behind else "",
-            pool=self.stats(),
-            facts={"encrypted": self.encrypted, "replicas": len(rest[1]) if primary else 0, "mode": "standalone"},
-        )
-
-    async def _cluster_health(self) -> Health:
-        router = self._router
-        assert isinstance(router, Cluster)  # noqa: S101  (for the type checker: it is clustered)
-        nodes = await router.primaries()
-        start = time.perf_counter()
-        answers = await asyncio.gather(
-            *(router.ask(node, b"CLUSTER", b"INFO") for node in nodes), return_exceptions=True
-        )
-        latency = time.perf_counter() - start
-        silent = [node for node, answer in zip(nodes, answers, strict=True) if isinstance(answer, BaseException)]
-        down = [n for n, a in zip(nodes, answers, strict=True) if isinstance(a, bytes) and b"cluster_state:ok" not in a]
-        status = "healthy" if not silent and not down else "degraded" if len(silent) < len(nodes) else "unhealthy"
-        detail = "; ".join(
-            [f"{host}:{port} does not answer" for host, port in silent]
-            + [f"{host}:{port} says that the cluster is down" for host, port in down]
-        )
-        hello = next((line.wire.hello for line in router.lines if line.wire is not None), {})
-        return Health(
-            status,  # type: ignore[arg-type]  # one of the three
-            role="primary",
-            latency=latency,
-            version=_version(hello),
-            detail=detail,
-            pool=self.stats(),
-            facts={"encrypted": self.encrypted, "mode": "cluster", "primaries": len(nodes)},
-        )
 
     # ---- channels ---------------------------------------------------------------------------------------------------
 
@@ -422,9 +375,3 @@ def _location(settings: RedisSettings, path: str) -> Location:
             raise ConfigurationError(f"{path}.location: contradicts region, which lies in {found}: leave location out")
         return found
     return settings.location or Location.GLOBAL
-
-
-def _version(hello: Mapping[Any, Any]) -> str:
-    server, version = hello.get(b"server", b""), hello.get(b"version", b"")
-    name = {b"valkey": "Valkey", b"redis": "Redis"}.get(server, bytes(server).decode(errors="replace"))
-    return f"{name} {bytes(version).decode(errors='replace')}".strip()

@@ -62,10 +62,7 @@ class Steps:
     async def stored(self, role: Role, name: bytes, value: Any, subject: object, part: bytes = b"") -> bytes:
         """A value as the server holds it."""
         if self._vault is None:
-            if subject is not None:
-                raise ConfigurationError(
-                    f"{self._name}: subject= seals under the subject's key: make the provider with encryption=True"
-                )
+            self._nobodys(subject)
             return to_clear(value)
         check(value)
         vault = await self._vault()
@@ -76,8 +73,15 @@ class Steps:
         if raw is None:
             return None
         if self._vault is None:
+            self._nobodys(subject)
             return from_clear(raw)
         return await (await self._vault()).open(role, name, raw, subject, part)
+
+    def _nobodys(self, subject: object) -> None:
+        if subject is not None:
+            raise ConfigurationError(
+                f"{self._name}: subject= seals under the subject's key: make the provider with encryption=True"
+            )
 
     async def get(self, key: Key, *, subject: object = None) -> Step:
         """GET."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from datavern.contracts.capabilities import Column, Shape, Store
 from datavern.contracts.errors import CapabilityMissing, ConfigurationError
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from datavern.engines.redis.provider import RedisProvider
 
 __all__ = ["KeyPattern", "RedisSubjects"]
+
+_Values = Literal["all", "there", "names"]
+"""Rows with their values; without, of keys that are there; or names alone, of keys that may be there."""
 
 _PLACE = "{subject}"
 _COLUMNS = ("key", "subject", "value", "ttl")
@@ -170,7 +173,8 @@ class RedisSubjects:
             raise CapabilityMissing("locks", self._provider.name, "Redis has no locks on keys")
         self._known(dict.fromkeys((*(columns or ()), *order_by)), set(_COLUMNS))
         rows: list[dict[str, Any]] = []
-        async for row in self._rows(store, where, values=columns is None or bool({"value", "ttl"} & set(columns))):
+        wanted = set(_COLUMNS if columns is None else (*columns, *order_by))
+        async for row in self._rows(store, where, values="all" if wanted & {"value", "ttl"} else "there"):
             rows.append(row)
             if not order_by and limit is not None and len(rows) >= limit:
                 break
@@ -194,7 +198,7 @@ class RedisSubjects:
         self._bounded(where)
         count = 0
         provider = self._provider
-        async for row in self._rows(store, where, values=False):
+        async for row in self._rows(store, where, values="names"):
             key = name_of(row["key"])
             left = await provider._router.call(pack((b"PTTL", key)), key, True)  # noqa: SLF001  (a part of it)
             if left == -2:  # noqa: PLR2004  (PTTL: it is gone)
@@ -210,7 +214,7 @@ class RedisSubjects:
         self._bounded(where)
         count = 0
         batch: list[str | bytes] = []
-        async for row in self._rows(store, where, values=False):
+        async for row in self._rows(store, where, values="names"):
             batch.append(row["key"])
             if len(batch) >= _BATCH:
                 count += await self._provider.delete(*batch)
@@ -220,7 +224,7 @@ class RedisSubjects:
     # ---- how --------------------------------------------------------------------------------------------------------
 
     async def _rows(
-        self, store: str, where: Mapping[str, Any], *, values: bool = True, batch_size: int = _BATCH
+        self, store: str, where: Mapping[str, Any], *, values: _Values = "all", batch_size: int = _BATCH
     ) -> AsyncIterator[dict[str, Any]]:
         self._known(where, {"key", "subject"})
         pattern = KeyPattern.parse(store)
@@ -242,7 +246,7 @@ class RedisSubjects:
             yield row
 
     async def _of_subject(
-        self, pattern: KeyPattern, subject: str, keys: set[bytes] | None, *, values: bool
+        self, pattern: KeyPattern, subject: str, keys: set[bytes] | None, *, values: _Values
     ) -> AsyncIterator[dict[str, Any]]:
         if pattern.exact:
             key = pattern.key(subject)
@@ -257,7 +261,7 @@ class RedisSubjects:
                 yield row
 
     async def _of_everybody(
-        self, pattern: KeyPattern, *, values: bool, batch_size: int
+        self, pattern: KeyPattern, *, values: _Values, batch_size: int
     ) -> AsyncIterator[dict[str, Any]]:
         glob, expression = pattern.everybody()
         async for batch in self._scan(glob, batch_size):
@@ -272,15 +276,19 @@ class RedisSubjects:
             seen.update(new)
             yield new
 
-    async def _read(self, keys: list[tuple[bytes, str]], *, values: bool) -> AsyncIterator[dict[str, Any]]:
+    async def _read(self, keys: list[tuple[bytes, str]], *, values: _Values) -> AsyncIterator[dict[str, Any]]:
         """The rows of these keys; of those that are still there."""
         if not keys:
             return
-        if not values:
-            for key, subject in keys:
-                yield {"key": shown(key), "subject": subject}
-            return
         pipe = self._provider.pipeline()
+        if values != "all":
+            for key, _ in keys:
+                pipe.exists(key)
+            there = await pipe.execute() if values == "there" else [1] * len(keys)
+            for (key, subject), found in zip(keys, there, strict=True):
+                if found:
+                    yield {"key": shown(key), "subject": subject}
+            return
         for key, _ in keys:
             pipe.get(key).ttl(key)
         replies = await pipe.execute()
