@@ -10,7 +10,7 @@ from cryptography.exceptions import InvalidTag
 from datavern.contracts.errors import ConfigurationError, DecryptionFailed
 from datavern.crypto.sealed import KEY_ID, DataKey, block, text_block
 
-__all__ = ["DocumentSealer", "Labels"]
+__all__ = ["DocumentSealer", "Labels", "label_bytes", "label_prefix"]
 
 _HEAD: Final = 1 + KEY_ID
 _NO_FIELD: Final = b"\x00\x00"  # text("") where a sealed field has its name: no field has an empty one
@@ -18,8 +18,22 @@ _FORMS: Final = {True: b"\x06", False: b"\x05"}  # by whether the key is a datas
 _urandom = os.urandom
 
 
+def label_prefix(classification: str, location: str) -> bytes:
+    """What the labels of all documents of that classification in that location begin with."""
+    return text_block(classification) + text_block(location)
+
+
+def label_bytes(
+    prefix: bytes, created_at: int, created_by: str | None, subject_tag: bytes | None, identity: bytes
+) -> bytes:
+    """Labels in the one way of writing them that is authenticated; the arguments are those of `Labels`."""
+    by = b"\x00" if created_by is None else b"\x01" + text_block(created_by)
+    tag = b"\x00\x00" if subject_tag is None else block(subject_tag)
+    return prefix + created_at.to_bytes(8, "big", signed=True) + by + tag + identity
+
+
 class Labels:
-    """What stands in the clear beside a sealed body, in the one way of writing it that is authenticated.
+    """What stands in the clear beside a sealed body.
 
     Args:
         classification: the classification's name.
@@ -28,6 +42,9 @@ class Labels:
         created_by: who wrote it, or None when nobody said.
         subject_tag: how the key store names the subject, or None for data about nobody.
         identity: what identifies the document in its store, in the store's own encoding.
+
+    Attributes:
+        bytes: all of them, as `label_bytes` writes them.
     """
 
     __slots__ = ("bytes", "subject_tag")
@@ -43,17 +60,8 @@ class Labels:
         identity: bytes,
     ) -> None:
         self.subject_tag = subject_tag
-        by = b"\x00" if created_by is None else b"\x01" + text_block(created_by)
-        self.bytes = b"".join(
-            (
-                text_block(classification),
-                text_block(location),
-                created_at.to_bytes(8, "big", signed=True),
-                by,
-                block(subject_tag or b""),
-                identity,
-            )
-        )
+        prefix = label_prefix(classification, location)
+        self.bytes = label_bytes(prefix, created_at, created_by, subject_tag, identity)
 
 
 class DocumentSealer:
@@ -69,22 +77,22 @@ class DocumentSealer:
         self.dataset = dataset
         self._begin = text_block(dataset) + _NO_FIELD
 
-    def seal(self, key: DataKey, labels: Labels, body: bytes) -> bytes:
+    def seal(self, key: DataKey, labels: bytes, body: bytes) -> bytes:
         """The sealed body.
 
         Args:
             key: of the document's subject in this dataset, or the dataset's own.
-            labels: what is bound to it.
+            labels: what is bound to it, as `label_bytes` writes it, with the key's own subject tag.
             body: the document in its store's own encoding.
 
         Raises:
-            ConfigurationError: the key is of another dataset, or of another subject than the labels name.
+            ConfigurationError: the key is of another dataset.
         """
-        if key.dataset != self.dataset or key.subject_tag != labels.subject_tag:
-            raise ConfigurationError(f"{self.dataset}: sealing a document needs its subject's key of this dataset")
+        if key.dataset != self.dataset:
+            raise ConfigurationError(f"{self.dataset}: sealing a document needs a key of this dataset")
         head = _FORMS[key.subject_tag is None] + key.id
         nonce = _urandom(key.nonce_size)
-        return head + nonce + key.encrypt(nonce, body, self._begin + head + labels.bytes)
+        return head + nonce + key.encrypt(nonce, body, self._begin + head + labels)
 
     @staticmethod
     def key_id(sealed: bytes) -> bytes:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import datetime as dt
-import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from time import time_ns
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from bson import Binary, ObjectId, decode, encode
 from bson.datetime_ms import DatetimeMS
@@ -14,7 +14,7 @@ from bson.datetime_ms import DatetimeMS
 from datavern.contracts.errors import ConfigurationError, DecryptionFailed, KeyErased
 from datavern.contracts.subjects import canonical_subject
 from datavern.contracts.values import Classification, current_actor
-from datavern.crypto.documents import DocumentSealer, Labels
+from datavern.crypto.documents import DocumentSealer, Labels, label_bytes, label_prefix
 from datavern.engines.mongodb.errors import DRIVER_ERRORS, translate
 from datavern.engines.mongodb.keys import DOCUMENT_TAG, SEALED, check_residency, graded, still_alive
 
@@ -54,6 +54,8 @@ def milliseconds(value: Any) -> int:
 
 def identity_of(id_: Any, options: Any) -> bytes:
     """What identifies a document, as sealing binds it (crypto/FORMAT.md, 10)."""
+    if type(id_) is ObjectId:  # nearly every id: its BSON is written out, for the encoder's call costs more
+        return b"\x14\x00\x00\x00\x07\x00" + id_.binary + b"\x00"
     return encode({"": id_}, codec_options=options)
 
 
@@ -85,9 +87,10 @@ class Place:
         collection: PyMongo's.
         dataset: the dataset's id, which is bound into what is sealed.
         subject_path: where the data map says that the subject stands; None where it says nothing.
+        key: the dataset's own, once it was used: no erasure ends it.
     """
 
-    __slots__ = ("collection", "dataset", "options", "sealer", "subject_path")
+    __slots__ = ("collection", "dataset", "key", "options", "sealer", "subject_path")
 
     def __init__(self, collection: AsyncCollection[Document], dataset: str, subject_path: str | None) -> None:
         self.collection = collection
@@ -95,6 +98,25 @@ class Place:
         self.options = collection.codec_options
         self.sealer = DocumentSealer(dataset)
         self.subject_path = subject_path
+        self.key: DataKey | None = None
+
+
+class Mark(NamedTuple):
+    """What a classification means here, looked up once for each of them.
+
+    Attributes:
+        grade: the classification.
+        name: its name.
+        sealed: whether its bodies are.
+        location: where the data is.
+        labels: what the labels begin with.
+    """
+
+    grade: Classification
+    name: str
+    sealed: bool
+    location: str
+    labels: bytes
 
 
 class Documents:
@@ -102,14 +124,30 @@ class Documents:
 
     Args:
         provider: the provider.
+        default: classification of documents that do not say their own.
     """
 
-    __slots__ = ("_default", "_places", "_provider")
+    __slots__ = ("_default", "_marks", "_places", "_provider")
 
     def __init__(self, provider: MongoDBProvider, default: Classification) -> None:
         self._provider = provider
         self._default = default
+        self._marks: dict[Classification | str | None, Mark] = {}
         self._places: dict[str, Place] = {}
+
+    def _mark(self, classification: Classification | str | None) -> Mark:
+        """What a classification means here.
+
+        Raises:
+            ConfigurationError: there is no such classification.
+            ResidencyViolation: such data may not be here.
+        """
+        grade = self._default if classification is None else graded(classification)
+        location = self._provider.location
+        check_residency(grade, location)
+        mark = Mark(grade, grade.value, grade in SEALED, location.value, label_prefix(grade.value, location.value))
+        self._marks[classification] = mark
+        return mark
 
     def forget(self) -> None:
         """Look at the data map and the client again: both may have changed."""
@@ -127,7 +165,7 @@ class Documents:
 
     # ---- writing ----------------------------------------------------------------------------------------------------
 
-    async def insert(
+    async def insert(  # noqa: C901, PLR0912  (the hot path, in one piece: each call more is a tenth of what it may cost)
         self,
         name: str,
         document: Mapping[str, Any],
@@ -138,12 +176,11 @@ class Documents:
         """Insert a document; its ``_id``."""
         provider = self._provider
         place = self._places.get(name) or self.place(name)
-        grade = self._default if classification is None else graded(classification)
-        sealed = grade in SEALED
-        check_residency(grade, provider.location)
+        mark = self._marks.get(classification) or self._mark(classification)
         if METADATA in document or SEALED_BODY in document:
             raise ConfigurationError(f"{name}: {METADATA} and {SEALED_BODY} are Datavern's own fields: leave them out")
-        self._check_subject(place, name, grade, subject)
+        if place.subject_path is not None:
+            _check_subject(place, name, mark.grade, subject)
         store: KeyStore | None = None
         key: DataKey | None = None
         who = ""
@@ -151,17 +188,27 @@ class Documents:
             who = canonical_subject(subject)
             store = provider.keys.store or await provider.keys.ready("insert_document")
             key = store.warm(place.dataset, who) or await store.subject_key(place.dataset, who)
-        elif sealed:
-            store = provider.keys.store or await provider.keys.ready("insert_document")
-            key = await store.dataset_key(place.dataset)
+        elif mark.sealed:
+            key = place.key
+            if key is None:
+                key = place.key = await (await provider.keys.ready("insert_document")).dataset_key(place.dataset)
+        tag = None if key is None else key.subject_tag
         id_ = document["_id"] if "_id" in document else ObjectId()
-        metadata = _metadata(grade, provider.location.value, None if key is None else key.subject_tag)
+        moment, by = time_ns() // 1_000_000, current_actor()
+        metadata = {
+            "classification": mark.name,
+            "created_at": DatetimeMS(moment),
+            "created_by": by,
+            "location": mark.location,
+        }
+        if tag is not None:
+            metadata["subject"] = tag
         error: BaseException | None = None
-        stored: Mapping[str, Any] = document
         try:
-            if sealed:
+            if mark.sealed:
                 assert key is not None  # noqa: S101  (for the type checker: a sealed document has a key)
-                stored = _sealed(place, key, id_, metadata, document)
+                labels = label_bytes(mark.labels, moment, by, tag, identity_of(id_, place.options))
+                stored = {"_id": id_, METADATA: metadata, SEALED_BODY: _sealed(place, key, labels, document)}
             else:
                 stored = {"_id": id_, **document, METADATA: metadata}
             await place.collection.insert_one(stored, session=session)
@@ -204,7 +251,8 @@ class Documents:
         error: BaseException | None = None
         try:
             if key is not None and grade in SEALED:
-                stored = _sealed(place, key, id_, dict(metadata), document)
+                body = _sealed(place, key, labels.bytes, document)
+                stored = {"_id": id_, METADATA: dict(metadata), SEALED_BODY: body}
             else:
                 stored = {"_id": id_, **document, METADATA: dict(metadata)}
             result = await place.collection.replace_one({"_id": {"$eq": id_}}, stored, session=session)
@@ -231,23 +279,6 @@ class Documents:
         if store.subject_tag(who) != tag:
             raise ConfigurationError(f"{name}: the document is about somebody else: whose it is cannot be changed")
         return who, store.warm(place.dataset, who) or await store.subject_key(place.dataset, who)
-
-    @staticmethod
-    def _check_subject(place: Place, name: str, grade: Classification, subject: object) -> None:
-        path = place.subject_path
-        if path is None:
-            return
-        if path == DOCUMENT_TAG:
-            if subject is None:
-                raise ConfigurationError(
-                    f"{name}: the data map says that its documents are about people: give subject="
-                )
-        elif grade in SEALED:
-            raise ConfigurationError(
-                f"{name}: the data map finds people by {path}, and a document classified as {grade.value} is "
-                f"sealed with everything but {METADATA}: an erasure would not find it. Set subject = "
-                f'"{DOCUMENT_TAG}" in the data map, and give subject= here'
-            )
 
     async def _look_again(self, place: Place, store: KeyStore, who: str, key: DataKey, id_: Any) -> None:
         """Take a document back that was written while its subject was being erased.
@@ -348,27 +379,29 @@ class Documents:
         raise error
 
 
-def _metadata(grade: Classification, location: str, tag: bytes | None) -> dict[str, Any]:
-    metadata: dict[str, Any] = {
-        "classification": grade.value,
-        "created_at": DatetimeMS(time.time_ns() // 1_000_000),
-        "created_by": current_actor(),
-        "location": location,
-    }
-    if tag is not None:
-        metadata["subject"] = tag
-    return metadata
+def _check_subject(place: Place, name: str, grade: Classification, subject: object) -> None:
+    """Refuse what an erasure would not find by the data map's path.
+
+    Raises:
+        ConfigurationError: the path is not in the clear, or nobody was named.
+    """
+    path = place.subject_path
+    if path == DOCUMENT_TAG:
+        if subject is None:
+            raise ConfigurationError(f"{name}: the data map says that its documents are about people: give subject=")
+    elif grade in SEALED:
+        raise ConfigurationError(
+            f"{name}: the data map finds people by {path}, and a document classified as {grade.value} is "
+            f"sealed with everything but {METADATA}: an erasure would not find it. Set subject = "
+            f'"{DOCUMENT_TAG}" in the data map, and give subject= here'
+        )
 
 
-def _sealed(
-    place: Place, key: DataKey, id_: Any, metadata: dict[str, Any], document: Mapping[str, Any]
-) -> dict[str, Any]:
-    labels = labels_of(metadata, id_, place.options)
+def _sealed(place: Place, key: DataKey, labels: bytes, document: Mapping[str, Any]) -> bytes:
     body = document
     if "_id" in document:
         body = {name: value for name, value in document.items() if name != "_id"}
-    plain = encode(body, codec_options=place.options)
-    return {"_id": id_, METADATA: metadata, SEALED_BODY: place.sealer.seal(key, labels, plain)}
+    return place.sealer.seal(key, labels, encode(body, codec_options=place.options))
 
 
 def _opened(place: Place, key: DataKey, document: Document, sealed: bytes) -> Document:

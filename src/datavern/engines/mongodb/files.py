@@ -130,7 +130,7 @@ class Files:
                 assert store is not None  # noqa: S101  (the same)
                 labels = labels_of(kept, id_, options)
                 about = encode({"name": name, "metadata": dict(metadata or {})}, codec_options=options)
-                kept["sealed"] = Binary(DocumentSealer(self._dataset).seal(key, labels, about))
+                kept["sealed"] = Binary(DocumentSealer(self._dataset).seal(key, labels.bytes, about))
                 stream = StreamSealer(self._dataset, key, labels)
                 stored_name = await self._sealed_name(store, name)
             else:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 from weakref import WeakKeyDictionary
@@ -298,7 +298,7 @@ class MongoDBProvider:
 
     # ---- documents --------------------------------------------------------------------------------------------------
 
-    async def insert_document(
+    def insert_document(
         self,
         collection: str,
         document: Mapping[str, Any],
@@ -306,7 +306,7 @@ class MongoDBProvider:
         classification: Classification | str | None = None,
         subject: object = None,
         session: AsyncClientSession | None = None,
-    ) -> Any:
+    ) -> Coroutine[Any, Any, Any]:
         """Insert a document with its metadata; sealed when it is CONFIDENTIAL or SECRET. Its ``_id`` comes back.
 
         ``_metadata`` is added: classification, created_at, created_by (`datavern.actor`), location; with `subject` a
@@ -327,7 +327,7 @@ class MongoDBProvider:
             OutcomeUnknown: it was sent, and no answer came.
             ConfigurationError: no keys, or the data map could not find the document's subject.
         """
-        return await self._documents.insert(collection, document, classification, subject, session)
+        return self._documents.insert(collection, document, classification, subject, session)
 
     async def find_document(
         self,
