@@ -190,3 +190,21 @@ def test_on_postgresql_it_is_the_same_story_and_its_server_runs_again(
 def test_there_must_be_a_server_to_serve(run: Run, project: Path):
     assert "holds no PostgreSQL server" in run("demo", "--serve", ".").told
     assert "no such file" in run("demo", "--serve", "nothing").told
+
+
+def test_a_shell_that_does_not_know_datavern_is_told_how(monkeypatch, tmp_path):
+    import sys
+
+    from datavern.cli import story
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", "/nowhere")
+    monkeypatch.setattr(sys, "executable", str(tmp_path / ".venv" / "bin" / "python"))
+    assert story._path() == ['export PATH="$PWD/.venv/bin:$PATH"']
+    monkeypatch.setattr(sys, "executable", "/opt/there/bin/python")
+    assert story._path() == ['export PATH="/opt/there/bin:$PATH"']
+    there = tmp_path / "datavern"
+    there.write_text("#!/bin/sh\n")
+    there.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert story._path() == []

@@ -6,6 +6,7 @@ import asyncio
 import json
 import shlex
 import shutil
+import sys
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
@@ -334,6 +335,7 @@ class _Story:
         at = shlex.quote(str(folder))
         serve = [f"datavern demo --serve {at}    # in another terminal: its server was stopped"]
         for line in [
+            *_path(),
             *(serve if self.project.engine == "postgresql" else []),
             f"cd {at}",
             "datavern check",
@@ -344,6 +346,15 @@ class _Story:
         ]:
             out.say(f"    {line}")
         return not failed
+
+
+def _path() -> list[str]:
+    """What makes a shell find `datavern`, where it does not: after `make demo` it is in a virtual environment."""
+    if shutil.which("datavern") is not None:
+        return []
+    binaries = Path(sys.executable).parent
+    home = f"$PWD/{binaries.relative_to(Path.cwd())}" if binaries.is_relative_to(Path.cwd()) else str(binaries)
+    return [f'export PATH="{home}:$PATH"']
 
 
 def _duration(seconds: float) -> str:
