@@ -39,7 +39,8 @@ def provider_class(engine: str) -> type[Provider]:
     """The provider class of an engine: Datavern's own, a registered one, or one of the entry points.
 
     Raises:
-        ConfigurationError: no such engine, or its driver is not installed (says which extra brings it).
+        ConfigurationError: no such engine; its driver is not installed (says which extra brings it); an entry point
+            that does not load, or two of one name.
     """
     if engine in _registered:
         return _registered[engine]
@@ -55,10 +56,29 @@ def provider_class(engine: str) -> type[Provider]:
         raise ConfigurationError(f"the {engine} engine needs the driver {missing}: pip install 'datavern[{extra}]'")
     from importlib.metadata import entry_points  # noqa: PLC0415  (only for an engine that is not ours)
 
-    for point in entry_points(group="datavern.providers", name=engine):
-        return point.load()  # type: ignore[no-any-return]  # the entry point's contract
+    points = list(entry_points(group="datavern.providers", name=engine))
+    if len(points) > 1:
+        names = " and ".join(sorted(point.dist.name if point.dist else point.value for point in points))
+        raise ConfigurationError(
+            f"the engine {engine} is brought by {names}: uninstall one, or register the one you want"
+        )
+    if points:
+        try:
+            found = points[0].load()
+        except (ImportError, AttributeError) as error:
+            raise ConfigurationError(f"the engine {engine} does not load from {points[0].value}: {error}") from error
+        return _provider(engine, found)
     known = sorted({*_ENGINES, *_registered, *(p.name for p in entry_points(group="datavern.providers"))})
     raise ConfigurationError(f"no engine is named {engine}; there are: {', '.join(known)}")
+
+
+def _provider(engine: str, found: Any) -> type[Provider]:
+    """What was registered, if it can be made from a configuration file."""
+    if not isinstance(found, type) or not callable(getattr(found, "from_settings", None)):
+        raise ConfigurationError(
+            f"the engine {engine}: expected a provider class with from_settings(name, settings), not {found!r}"
+        )
+    return found
 
 
 class DatabaseManager(ShortForm):
@@ -66,8 +86,8 @@ class DatabaseManager(ShortForm):
 
     Args:
         databases: name → provider.
-        primary: the short form for one failover group, named ``main``: `secondary` stands in, READ ONLY, while it cannot
-            be reached; the manager then answers `query*`, `execute*`, `stream` and `transaction` itself.
+        primary: the short form for one failover group, named ``main``: `secondary` stands in, READ ONLY, while it
+            cannot be reached; the manager then answers `query*`, `execute*`, `stream` and `transaction` itself.
         secondary: holds the same data, kept so by the engine's own replication.
         data_map: which personal data lies where.
         keyring: where the keys are (``file:keys``); needed for sealed fields, consent, audit and subject requests.
@@ -157,11 +177,11 @@ class DatabaseManager(ShortForm):
         """Make somebody else's engine known by name, for configuration files (``provider = "new-database"``).
 
         Raises:
-            ConfigurationError: the name is one of Datavern's own engines.
+            ConfigurationError: the name is one of Datavern's own engines, or it is no provider class.
         """
         if engine in _ENGINES:
             raise ConfigurationError(f"{engine} is one of Datavern's own engines: register yours under another name")
-        _registered[engine] = provider
+        _registered[engine] = _provider(engine, provider)
 
     @classmethod
     async def around(cls, provider: Provider, keyring: str) -> Privacy:

@@ -2,6 +2,7 @@
 
 - ``python`` blocks run in one namespace, with ``await`` allowed at the top. ``expression  # -> 3`` must be 3 (its repr,
   with … for any text); ``statement  # raises Error: words`` must raise it, with the words in its message.
+  A block whose first line is ``# name.py`` is not run: it is the next piece of that file.
 - ``toml`` blocks are written to the file that their first line names.
 - ``console`` blocks: each ``$ command`` is run by a shell; the lines below it must be in what it prints, in order, with
   … for any text. ``# exits 1`` after a command is the exit code that it must have.
@@ -99,7 +100,16 @@ class Story:
         assert runner is not None, f"{self.page.name}:{block.line}: a block that nobody runs: {block.language}"
         await runner(block)
 
+    def _piece(self, name: str, text: str) -> None:
+        file = self.folder / name
+        before = file.read_text(encoding="utf-8") if file.exists() else ""
+        between = "" if not before else "\n" if text.startswith(" ") else "\n\n"
+        file.write_text(before + between + text, encoding="utf-8")
+
     async def _python(self, block: Block) -> None:
+        if piece := re.match(r"# (\w+\.py)\n", block.text):
+            self._piece(piece[1], block.text[piece.end() :])
+            return
         lines = []
         for number, line in enumerate(self._real(block.text).splitlines(), block.line):
             if found := RAISES.match(line):
