@@ -6,14 +6,14 @@ to say (`Ledger.dialect`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     import sqlalchemy as sa
     from sqlalchemy.engine import Dialect
 
-__all__ = ["Compiled", "Statement"]
+__all__ = ["Among", "Compiled", "Statement"]
 
 
 class Compiled(NamedTuple):
@@ -74,3 +74,36 @@ class Statement:
         """The same for `execute_many`: a list of parameters for each row."""
         compiled = self._compiled.get(dialect.name) or self.compiled(dialect)
         return compiled.sql, [compiled.parameters(row) for row in rows]
+
+
+class Among:
+    """A statement over any number of values, in chunks of a few fixed sizes, so that few texts are prepared.
+
+    Args:
+        build: the construct for a list of bound parameters.
+    """
+
+    __slots__ = ("_by_size",)
+
+    def __init__(self, build: Callable[[list[sa.BindParameter[Any]]], sa.Executable]) -> None:
+        def sized(size: int) -> Statement:
+            return Statement(lambda: build(_parameters(size)))
+
+        self._by_size = {size: sized(size) for size in (1, 16, 256)}
+
+    def bind(self, dialect: Dialect, values: Sequence[Any], /, **others: Any) -> Iterator[tuple[str, list[Any]]]:
+        """Text and parameters for each chunk. The last is filled up by repeating a value, which IN does not mind."""
+        at = 0
+        while at < len(values):
+            left = len(values) - at
+            size = next((s for s in self._by_size if s >= left), 256)
+            chunk = values[at : at + size]
+            at += size
+            named = {f"value_{i}": chunk[min(i, len(chunk) - 1)] for i in range(size)}
+            yield self._by_size[size].bind(dialect, **named, **others)
+
+
+def _parameters(size: int) -> list[sa.BindParameter[Any]]:
+    import sqlalchemy as sa  # noqa: PLC0415  (loaded when the first statement is built)
+
+    return [sa.bindparam(f"value_{i}") for i in range(size)]

@@ -86,7 +86,9 @@ class Erasures:
     async def _step(self, work: Callable[[Transaction], Awaitable[T]]) -> T:
         for _ in range(ATTEMPTS):
             try:
-                async with needs(self._provider, "transactions").transaction() as tx:
+                # Each statement sees what has committed by then, whatever the server's default is: keys that were
+                # being made while this waited for them are closed too.
+                async with needs(self._provider, "transactions").transaction(isolation="read committed") as tx:
                     await tx.execute(*self._sql.count_change.bind(self._dialect))
                     done = await work(tx)
             except (ConstraintViolated, SerializationConflict):

@@ -194,6 +194,35 @@ class KeyStore:
             return handle
         raise contended(self._provider)
 
+    async def hold_handle(self, subject: str, *, session: Session) -> str:
+        """The handle, made where there is none, and held: an erasure of the subject starts before this, or waits.
+
+        For what is kept under the handle beside the subject's tag: an erasure finds it, or it is not written. What is
+        at hand in memory may be the handle of somebody who was erased a moment ago, and is not asked.
+
+        Args:
+            subject: canonical id.
+            session: an open transaction of the ledger's own provider; the handle is held until it ends.
+
+        Raises:
+            KeyErased: an erasure of the subject runs.
+        """
+        tag = self.subject_tag(subject)
+        for _ in range(ATTEMPTS):
+            for statement in self._sql.handles_held.bind(self._dialect, (tag,)):
+                for _, handle, state in await session.query(*statement):
+                    if state != LIVING:
+                        raise KeyErased("an erasure of the subject runs: nothing is recorded about it meanwhile")
+                    return str(handle)
+            row = handle_row(tag)
+            try:
+                async with self._transaction(session) as tx:
+                    await tx.execute(*self._sql.insert_handle.bind(self._dialect, **row))
+            except ConstraintViolated:
+                continue  # somebody else made it, or an erasure closed it, just now
+            return str(row["handle"])
+        raise contended(self._provider)
+
     # ---- what is remembered -----------------------------------------------------------------------------------------
 
     async def _refresh(self, session: Session | None = None) -> None:

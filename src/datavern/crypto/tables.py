@@ -5,18 +5,14 @@ This module loads SQLAlchemy, so it is itself loaded when the first store opens.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import sqlalchemy as sa
 
-from datavern.contracts.statements import Statement
+from datavern.contracts.statements import Among, Statement
 from datavern.crypto.key_rows import DESTROYED, ERASING, LIVING
 
-if TYPE_CHECKING:
-    from sqlalchemy.engine import Dialect
-
-__all__ = ["Among", "LifeStatements", "StoreStatements", "key_life", "key_store"]
+__all__ = ["LifeStatements", "StoreStatements", "key_life", "key_store"]
 
 key_store = sa.MetaData()
 """The key store: in the ledger database."""
@@ -93,33 +89,6 @@ _life = sa.Table(
     _number("dead"),  # 0 or 1
     _text("changed_at"),
 )
-
-
-class Among:
-    """A statement over any number of values, in chunks of a few fixed sizes, so that few texts are prepared.
-
-    Args:
-        build: the construct for a list of bound parameters.
-    """
-
-    __slots__ = ("_by_size",)
-
-    def __init__(self, build: Callable[[list[sa.BindParameter[Any]]], sa.Executable]) -> None:
-        def sized(size: int) -> Statement:
-            return Statement(lambda: build([sa.bindparam(f"value_{i}") for i in range(size)]))
-
-        self._by_size = {size: sized(size) for size in (1, 16, 256)}
-
-    def bind(self, dialect: Dialect, values: Sequence[Any], /, **others: Any) -> Iterator[tuple[str, list[Any]]]:
-        """Text and parameters for each chunk. The last is filled up by repeating a value, which IN does not mind."""
-        at = 0
-        while at < len(values):
-            left = len(values) - at
-            size = next((s for s in self._by_size if s >= left), 256)
-            chunk = values[at : at + size]
-            at += size
-            named = {f"value_{i}": chunk[min(i, len(chunk) - 1)] for i in range(size)}
-            yield self._by_size[size].bind(dialect, **named, **others)
 
 
 def _rows(table: sa.Table) -> Statement:

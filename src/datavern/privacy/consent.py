@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 import secrets
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
@@ -23,12 +23,10 @@ if TYPE_CHECKING:
     from datavern.audit.log import AuditLog
     from datavern.contracts.capabilities import Provider, Session
     from datavern.contracts.fused import Guard
+    from datavern.contracts.values import Row
     from datavern.crypto.keystore import KeyStore
 
 __all__ = ["Consent", "Consents"]
-
-_MANY = 500
-"""Consents fetched in one query: engines bound the number of parameters."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,13 +99,13 @@ class Consents:
 
         Raises:
             ConfigurationError: no subject id, an empty purpose, a moment without time zone.
+            KeyErased: an erasure of the subject runs.
         """
         person = canonical_subject(subject)
         if not isinstance(purpose, str) or not purpose.strip() or "\0" in purpose:
             raise ConfigurationError("purpose: expected text, such as customer-account")
         if expires is not None and expires.tzinfo is None:
             raise ConfigurationError("expires: expected a moment with its time zone, such as datetime.now(UTC)")
-        handle = await self._keys.handle(person, create=False, session=transaction)
         actor = current_actor()
         granted = now()
         consent = Consent(secrets.token_hex(16), person, purpose, granted, expires, None, version, actor)
@@ -124,14 +122,16 @@ class Consents:
         dialect = needs(self._provider, "ledger").dialect
         details = {"consent": consent.id, "purpose": purpose}
         async with within(self._provider, transaction) as tx:
-            if handle is None:  # a new subject's handle commits with the consent: one commit instead of two
-                handle = await self._keys.handle(person, session=tx)
+            # Held, so that no erasure of the subject comes between and leaves this behind; a new one commits with it.
+            handle = await self._keys.hold_handle(person, session=tx)
             await tx.execute(*tables.CONSENT_INSERT.bind(dialect, handle=handle, **row))
             await self._log.append(tx, action="consent_granted", handle=handle, details=details)
         return consent
 
     async def withdraw(self, consent: Consent | str, *, transaction: Transaction | None = None) -> Consent:
         """Withdraw a consent, with its audit entry in the same transaction. Idempotent: the first withdrawal stands.
+
+        Writes that are under way with the consent, in the ledger's own database, end first; none comes after.
 
         Raises:
             PrivacyError: there is no consent of that id.
@@ -187,14 +187,10 @@ class Consents:
         ids = _ids(given)
         if not ids:
             raise ConsentRequired(_missing(purposes))
-        session = self._session(transaction)
-        dialect = needs(self._provider, "ledger").dialect
         tag = self._keys.subject_tag(subject)
+        known = await self._fetch(ids, transaction)
         at = timestamp()
-        covered = set()
-        for id_ in ids:
-            row = await session.query_one(*tables.CONSENT_BY_ID.bind(dialect, id=id_))
-            covered.add(_holding(row, tag, at, purposes))
+        covered = {_holding(known.get(id_), tag, at, purposes) for id_ in ids}
         if not covered.issuperset(purposes):
             raise ConsentRequired(_missing([p for p in purposes if p not in covered], covered))
         return ids
@@ -233,16 +229,14 @@ class Consents:
                 raise ConsentRequired(_missing([p for p in purposes if p not in covered], covered))
         return wanted
 
-    async def _fetch(self, ids: Iterable[str], transaction: Transaction | None) -> dict[str, Mapping[str, Any]]:
-        subjects = needs(self._provider, "subjects")
-        inside = transaction if transaction is not None and self._session(transaction) is transaction else None
-        every = sorted(ids)
-        found: dict[str, Mapping[str, Any]] = {}
-        for start in range(0, len(every), _MANY):
-            some = tuple(every[start : start + _MANY])
-            for row in await subjects.select(tables.CONSENTS, {"id": some}, transaction=inside):
-                found[row["id"]] = row
-        return found
+    async def _fetch(self, ids: Iterable[str], transaction: Transaction | None) -> dict[str, Row]:
+        """The consents of those ids; in a transaction of the ledger held as they stand until it ends."""
+        session = self._session(transaction)
+        statement = tables.CONSENTS_HELD if session is transaction else tables.CONSENTS_BY_ID
+        dialect = needs(self._provider, "ledger").dialect
+        return {
+            row["id"]: row for query in statement.bind(dialect, sorted(set(ids))) for row in await session.query(*query)
+        }
 
     def _session(self, transaction: Transaction | None) -> Session:
         if transaction is not None and transaction.provider is self._provider:

@@ -4,6 +4,9 @@ In this order: the journal, so that a crash is finished; the keys are marked, so
 dataset in its own database, in one transaction each: the keys end there, the rows go as the data map says, the audit
 entry and the step are written; the keys are destroyed; the certificate is signed, and the journal closed. Each of these
 is safe to do again, and each dataset's step is done once.
+
+The audit entries of an erasure name the request and no handle, and the journal forgets whose requests were: the
+certificate names the person and those entries, and must not lead to the handle, and by it to all that the log holds.
 """
 
 from __future__ import annotations
@@ -82,12 +85,11 @@ class Erasures:
             except ProviderError:
                 continue  # its database cannot be asked now: it waits, and the others do not
         entry = replace(entry, datasets=tuple(store.dataset.label for store in stores))
-        handle = await privacy.keys.handle(entry.subject, create=False)
         key = await self._journal.key()
         details = {"request": entry.id}
         async with needs(privacy.ledger, "transactions").transaction() as tx:
             await self._journal.begin(entry, tx, key=key)
-            await privacy.ledger_log.append(tx, action="erasure_received", handle=handle, details=details)
+            await privacy.ledger_log.append(tx, action="erasure_received", details=details)
         return entry
 
     async def run(self, entry: Entry) -> Done:
@@ -98,13 +100,12 @@ class Erasures:
                 and the request stays open.
         """
         privacy = self._privacy
-        handle = await privacy.keys.handle(entry.subject, create=False)
         ended = entry.key_ids
         if ended is None:
             started = await privacy.keys.start_erasure(entry.subject)
             await self._journal.name_keys(entry.id, started)
             ended = tuple(started)
-        done, waiting = await self._steps(entry, ended, handle)
+        done, waiting = await self._steps(entry, ended)
         if waiting:
             stores = ", ".join(waiting)
             raise ErasureIncomplete(
@@ -112,7 +113,7 @@ class Erasures:
                 Receipt(entry.id, done, waiting),
             )
         destroyed = [d for d in await privacy.keys.destroy(entry.subject) if d.key_id in set(ended)]
-        return await self._close(entry, done, destroyed, handle)
+        return await self._close(entry, done, destroyed)
 
     async def certificate(self, request_id: str) -> Certificate | None:
         """The certificate of an erasure that has ended, or None."""
@@ -121,9 +122,7 @@ class Erasures:
 
     # ---- store by store ---------------------------------------------------------------------------------------------
 
-    async def _steps(
-        self, entry: Entry, ended: Sequence[bytes], handle: str | None
-    ) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
+    async def _steps(self, entry: Entry, ended: Sequence[bytes]) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
         privacy = self._privacy
         done: dict[str, dict[str, Any]] = {}
         waiting: dict[str, str] = {}
@@ -142,16 +141,14 @@ class Erasures:
             if label not in waiting:
                 before = earlier[store.dataset.database].get(store.dataset.name)
                 try:
-                    done[label] = before or await self._step(store, entry, ended, handle)
+                    done[label] = before or await self._step(store, entry, ended)
                 except DatavernError as error:
                     waiting[label] = _why(error)
         if not waiting:  # the ledger's own: last, since a write that is refused is refused before it asks for consent
-            done[CONSENTS] = earlier[privacy.ledger_name].get(CONSENTS) or await self._consents(entry, handle)
+            done[CONSENTS] = earlier[privacy.ledger_name].get(CONSENTS) or await self._consents(entry)
         return done, waiting
 
-    async def _step(
-        self, store: PersonalStore, entry: Entry, ended: Sequence[bytes], handle: str | None
-    ) -> dict[str, Any]:
+    async def _step(self, store: PersonalStore, entry: Entry, ended: Sequence[bytes]) -> dict[str, Any]:
         dataset = store.dataset
         site = self._privacy.site(dataset.database)
         here = await store.exists()
@@ -166,15 +163,13 @@ class Erasures:
                 step = Step(store, rows, entry.subject, frozenset(ended), entry.id, today, self._privacy.keys, tx)
                 outcome = await apply(step)
             details = {"request": entry.id, **{k: v for k, v in outcome.items() if k not in ("kept", "notes")}}
-            outcome["audit"] = await site.log.append(
-                tx, action="erased", handle=handle, dataset=dataset.label, details=details
-            )
+            outcome["audit"] = await site.log.append(tx, action="erased", dataset=dataset.label, details=details)
             await site.steps.record(entry.id, dataset.name, outcome, tx)
             return outcome
 
         return await _once(site, entry.id, dataset.name, work)
 
-    async def _consents(self, entry: Entry, handle: str | None) -> dict[str, Any]:
+    async def _consents(self, entry: Entry) -> dict[str, Any]:
         privacy = self._privacy
         site = privacy.site(privacy.ledger_name)
 
@@ -185,9 +180,7 @@ class Erasures:
             outcome["found"] = number
             outcome["done"] = {"deleted": number} if number else {}
             details = {"request": entry.id, "found": number}
-            outcome["audit"] = await site.log.append(
-                tx, action="erased", handle=handle, dataset=CONSENTS, details=details
-            )
+            outcome["audit"] = await site.log.append(tx, action="erased", dataset=CONSENTS, details=details)
             await site.steps.record(entry.id, CONSENTS, outcome, tx)
             return outcome
 
@@ -195,9 +188,7 @@ class Erasures:
 
     # ---- the end ----------------------------------------------------------------------------------------------------
 
-    async def _close(
-        self, entry: Entry, done: Mapping[str, Mapping[str, Any]], destroyed: Sequence[Destroyed], handle: str | None
-    ) -> Done:
+    async def _close(self, entry: Entry, done: Mapping[str, Mapping[str, Any]], destroyed: Sequence[Destroyed]) -> Done:
         privacy = self._privacy
         completed = timestamp()
         found = sum(outcome["found"] for outcome in done.values())
@@ -205,9 +196,7 @@ class Erasures:
         audit_details = {"request": entry.id, "found": found, "keys": len(destroyed)}
         try:
             async with needs(privacy.ledger, "transactions").transaction() as tx:
-                audit = await privacy.ledger_log.append(
-                    tx, action="erasure_completed", handle=handle, details=audit_details
-                )
+                audit = await privacy.ledger_log.append(tx, action="erasure_completed", details=audit_details)
                 certificate = Certificate.issue(
                     privacy.signer,
                     "erased",
@@ -246,7 +235,9 @@ async def _once(
     """A step in one transaction, run again on a conflict; what it did, whoever did it."""
     violated: ConstraintViolated
     try:
-        return await needs(site.provider, "transactions").run_in_transaction(work)
+        # What the step does after it has waited for the last writers must see what they wrote, whatever the server's
+        # default is: each statement by itself, and not as the database was when the step began.
+        return await needs(site.provider, "transactions").run_in_transaction(work, isolation="read committed")
     except ConstraintViolated as error:
         violated = error
     # Either another process has done the step meanwhile, or a row of somebody else's refers to one that should go.

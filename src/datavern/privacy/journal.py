@@ -131,14 +131,19 @@ class Journal:
     async def close(self, entry: Entry, at: str, certificate: str, transaction: Transaction, *, key: DataKey) -> bool:
         """Close a request, in the ledger's transaction that records it; False when somebody else has closed it.
 
-        The subject's id is dropped; the certificate is kept, sealed.
+        The subject's id is dropped; the certificate is kept, sealed. From here on no closed request says whose it was:
+        the audit log names requests beside handles.
         """
         row = await transaction.query_one(*self._bind(tables.REQUEST_BY_ID, request=entry.id))
         if row is None or row["completed_at"] is not None:
             return False
         sealed = self._sealer.seal_row(key, row["row_tag"], {"certificate": certificate})["certificate"]
         closing = self._bind(tables.REQUEST_CLOSE, request=entry.id, at=at, sealed=sealed)
-        return await transaction.execute(*closing) == 1
+        if await transaction.execute(*closing) != 1:
+            return False
+        tag = self._keys.subject_tag(entry.subject)
+        await transaction.execute(*self._bind(tables.REQUESTS_UNLINK, tag=tag, nobody=b""))
+        return True
 
     async def certificate(self, request: str) -> str | None:
         """The certificate of a closed request, as JSON, or None."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from datavern.contracts.statements import Statement
+from datavern.contracts.statements import Among, Statement
 
 if TYPE_CHECKING:
     import sqlalchemy as sa
@@ -44,7 +44,7 @@ def ledger_tables() -> sa.MetaData:
         metadata,
         sa.Column("id", sa.Text, primary_key=True),
         sa.Column("kind", sa.Text, nullable=False),
-        sa.Column("subject_tag", sa.LargeBinary, nullable=False),
+        sa.Column("subject_tag", sa.LargeBinary, nullable=False),  # empty once the person is erased
         sa.Column("subject", sa.LargeBinary),  # sealed, and only while the request is open
         sa.Column("row_tag", sa.LargeBinary, nullable=False),  # what the sealed values here are bound to
         sa.Column("received", sa.Text, nullable=False),
@@ -99,6 +99,13 @@ def _consent_by_id() -> Any:
     return table.select().where(table.c.id == _bind("id"))
 
 
+def _consents_held(values: list[Any]) -> Any:
+    # A withdrawal that is under way is waited for, and one that came after the snapshot of a transaction is not missed:
+    # there the lock fails, and the transaction is one to run again.
+    table = _table(CONSENTS)
+    return table.select().where(table.c.id.in_(values)).order_by(table.c.id).with_for_update(read=True)
+
+
 def _consent_holds(*, purpose: bool) -> Any:
     table = _table(CONSENTS)
     own = (table.c.id == _bind("consent")) & (table.c.subject_tag == _bind("tag")) & table.c.withdrawn_at.is_(None)
@@ -141,6 +148,12 @@ def _request_close() -> Any:
     return table.update().where(is_open).values(completed_at=_bind("at"), certificate=_bind("sealed"), subject=None)
 
 
+def _requests_unlink() -> Any:
+    table = _table(REQUESTS)
+    of_subject = (table.c.subject_tag == _bind("tag")) & table.c.completed_at.is_not(None)
+    return table.update().where(of_subject).values(subject_tag=_bind("nobody"))
+
+
 def _request_keys() -> Any:
     table = _table(REQUESTS)
     unnamed = (table.c.id == _bind("request")) & table.c.key_ids.is_(None)
@@ -159,6 +172,8 @@ def _step_done() -> Any:
 
 
 CONSENT_BY_ID = Statement(_consent_by_id)
+CONSENTS_HELD = Among(_consents_held)
+CONSENTS_BY_ID = Among(lambda values: _table(CONSENTS).select().where(_table(CONSENTS).c.id.in_(values)))
 CONSENTS_OF = Statement(_consents_of)
 CONSENT_HOLDS = Statement(lambda: _consent_holds(purpose=False))
 CONSENT_HOLDS_FOR = Statement(lambda: _consent_holds(purpose=True))
@@ -171,6 +186,7 @@ REQUEST_KEYS = Statement(_request_keys)
 REQUEST_BY_ID = Statement(_request_by_id)
 REQUESTS_OPEN = Statement(_requests_open)
 REQUESTS_OF = Statement(_requests_of)
+REQUESTS_UNLINK = Statement(_requests_unlink)
 STEP_INSERT = Statement(lambda: _table(STEPS).insert())
 STEP_DONE = Statement(_step_done)
 STEPS_OF = Statement(_steps_of)
