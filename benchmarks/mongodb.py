@@ -1,8 +1,8 @@
 """What `insert_document` adds to PyMongo's `insert_one` of the same 1 KiB document, over a stub of the network.
 
 The server's answer is replaced by one in memory, so that its time hides nothing: what is left is this process. Each
-round measures both, in processor time, and the difference is the figure. `watch_pool=True` is shown beside it: PyMongo's events cost that
-much for each call, which is why it is not the default.
+round measures both, in processor time, and the difference is the figure. `watch_pool=True` is shown beside it:
+PyMongo's events cost that much for each call, which is why it is not the default.
 """
 
 from __future__ import annotations
