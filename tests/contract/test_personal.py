@@ -16,6 +16,7 @@ from datavern import (
     DecryptionFailed,
     Field,
     KeyErased,
+    SubjectRequest,
     actor,
 )
 from datavern.contracts.capabilities import needs
@@ -542,3 +543,63 @@ async def test_a_key_that_is_being_erased_takes_no_writes(db, users, consent):
         await users.update("test-user", {"name": "x"}, consent=consent)
     with pytest.raises(KeyErased):
         await users.insert_many([PERSON], consent=consent)
+
+
+async def test_a_moved_lookup_index_leads_nobody_to_another_person(db, users, consent, placeholder):
+    main = db["main"]
+    consent = await db.consents.grant(subject="other", purpose=PURPOSE)
+    other = {"id": "other", "name": "Other", "email": "other@example.no", "personal_number": "10915596784"}
+    await users.insert(other, consent=consent)
+    indexes = {r["id"]: r["email_lookup"] for r in await main.query("SELECT id, email_lookup FROM users")}
+    swap = f"UPDATE users SET email_lookup = {placeholder(1)} WHERE id = {placeholder(2)}"
+    await main.execute(swap, [indexes["other"], "test-user"])
+    for asked in ("other@example.no", ("nobody@example.no", "other@example.no")):
+        with pytest.raises(DecryptionFailed):
+            await users.find(email=asked)
+    assert await users.find(email="test@example.no") == []
+    assert await users.find(email="other@example.no", id="other") == [other]
+    await main.execute("UPDATE users SET email = NULL WHERE id = 'test-user'")
+    assert await users.find(email="other@example.no") == [other]
+    await main.execute(swap, [indexes["test-user"], "test-user"])
+    assert await users.find(email="test@example.no") == []
+
+
+async def test_an_old_copy_of_an_erased_row_is_found_by_nobody(db, users, placeholder):
+    main = db["main"]
+    (old,) = [dict(r) for r in await main.query("SELECT * FROM users")]
+    await db.subject_requests.process(SubjectRequest("erasure", subject="test-user"))
+    places = ", ".join(placeholder(n + 1) for n in range(len(old)))
+    await main.execute(f"INSERT INTO users ({', '.join(old)}) VALUES ({places})", list(old.values()))
+    assert await users.find(email="test@example.no") == []
+    assert await users.find(personal_number=(NUMBER, "10915596784")) == []
+    with pytest.raises(KeyErased):
+        await users.get("test-user")
+
+
+async def test_a_row_that_the_law_keeps_opens_for_its_own_person_alone(managed, placeholder):
+    invoices = Dataset(
+        "invoices",
+        database="main",
+        subject="user_id",
+        erasure="retain",
+        retention="5y",
+        legal_basis="bokføringsloven § 13",
+        fields={"text": Field(sealed=True)},
+    )
+    async with managed(invoices) as db:
+        await db.prepare("invoices")
+        store, main = db.personal("invoices"), db["main"]
+        for who in ("anna", "berit", "clara"):
+            await store.insert({"id": who, "user_id": who, "text": f"of {who}"})
+        for who in ("anna", "clara"):
+            await db.subject_requests.process(SubjectRequest("erasure", subject=who))
+            assert (await store.get(who))["text"] == f"of {who}"
+        (anna,) = await main.query("SELECT * FROM invoices WHERE id = 'anna'")
+        await main.execute("DELETE FROM invoices WHERE id = 'anna'")
+        move = f"UPDATE invoices SET text = {placeholder(1)}, datavern_row = {placeholder(2)} WHERE id = "
+        for who in ("berit", "clara"):  # somebody else, living or erased
+            async with main.transaction() as tx:
+                await tx.execute(f"{move}'{who}'", [anna["text"], anna["datavern_row"]])
+                with pytest.raises(DecryptionFailed):
+                    await store.get(who, transaction=tx)
+                await tx.execute(f"DELETE FROM invoices WHERE id = '{who}'")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
+from hashlib import sha256
 from typing import Any, Final
 
 from cryptography.exceptions import InvalidTag
@@ -13,7 +14,7 @@ from datavern.contracts.errors import ConfigurationError, DecryptionFailed
 from datavern.crypto.encoding import SURROGATE, decode, encode
 from datavern.crypto.xaes import XAESGCM
 
-__all__ = ["DataKey", "RowSealer", "new_row_tag"]
+__all__ = ["DataKey", "RowSealer", "new_row_tag", "retained_tag"]
 
 KEY_ID: Final = 16
 ROW_TAG: Final = 16
@@ -26,6 +27,15 @@ _urandom = os.urandom
 def new_row_tag() -> bytes:
     """What ties sealed values to their row (the column ``datavern_row``): 16 random bytes, made before the insert."""
     return _urandom(ROW_TAG)
+
+
+def retained_tag(row_tag: bytes, subject_tag: bytes) -> bytes:
+    """What stands for the row's tag where a row is sealed under a key that is not its person's (FORMAT.md, 5).
+
+    The law keeps some rows of people who were erased, and whose own keys are destroyed: so that such a row still opens
+    for its person and for nobody else, the person goes into what its values are bound to.
+    """
+    return sha256(b"retained\x00" + row_tag + subject_tag).digest()[:ROW_TAG]
 
 
 def text_block(text: str) -> bytes:

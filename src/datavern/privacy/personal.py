@@ -427,9 +427,12 @@ class PersonalStore:
 
         Raises:
             ConfigurationError: a sealed field without lookup, a field that is not there, or none at all.
+            DecryptionFailed: a sealed value is not the one that was sealed there, or a lookup index was moved: the row
+                that it leads to holds something else than was asked for.
         """
         rows = self._loaded or await self.rows(transaction)
-        condition = rows.where_fields({**(where or {}), **fields}) | self.living()
+        asked = {**(where or {}), **fields}
+        condition = rows.where_fields(asked) | self.living()
         if limit is not None and limit < 1:
             raise ConfigurationError("find: limit is at least 1")
         if () in condition.values():
@@ -437,7 +440,7 @@ class PersonalStore:
         found = await needs(self._provider, "subjects").select(
             self._table, condition, limit=limit, transaction=transaction
         )
-        return await self.opened(found, transaction)
+        return [row for row in await self.opened(found, transaction) if rows.answers(row, asked)]
 
     async def open(self, rows: Iterable[Any], *, transaction: Transaction | None = None) -> list[dict[str, Any]]:
         """Open rows of any query, if it selected ``datavern_row`` and the subject beside the sealed fields.

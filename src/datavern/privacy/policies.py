@@ -183,7 +183,7 @@ async def _retain(step: Step, outcome: Outcome) -> None:
         if not rows.key_ids(row).isdisjoint(step.ended):
             key = await step.keys.subject_key(dataset.name + RETENTION, f"retention:{step.request}", session=step.tx)
             opened = rows.opened(row, await step.keys.keys(rows.key_ids(row), session=step.tx))
-            changes |= rows.resealed(key, row[ROW_TAG], opened)
+            changes |= rows.resealed(key, row, opened)
             resealed += 1
         if changes:
             await step.change(row, changes)

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from datavern.contracts.errors import ConfigurationError, DecryptionFailed
 from datavern.contracts.subjects import canonical_subject
-from datavern.crypto.lookup import index
-from datavern.crypto.sealed import RowSealer
+from datavern.crypto.lookup import index, normalise
+from datavern.crypto.sealed import RowSealer, retained_tag
 from datavern.privacy.datamap import ERASED_AT, RETAINED_UNTIL, ROW_TAG, Dataset
 
 if TYPE_CHECKING:
@@ -149,9 +149,9 @@ class Rows:
                 stored[column] = None if value is None else index(lookup_key, name, value, kind)
         return stored
 
-    def resealed(self, key: DataKey, tag: bytes, opened: Mapping[str, Any]) -> dict[str, Any]:
+    def resealed(self, key: DataKey, row: Mapping[str, Any], opened: Mapping[str, Any]) -> dict[str, Any]:
         """The sealed fields of a row that the law keeps, under a retention key; no index leads to them any more."""
-        changes: dict[str, Any] = dict(self._retained.seal_row(key, tag, opened))
+        changes: dict[str, Any] = dict(self._retained.seal_row(key, self._retained_tag(row), opened))
         for name, column, _, _ in self._lookups:
             if name in opened:
                 changes[column] = self.no_index(column)
@@ -260,6 +260,30 @@ class Rows:
                 where[name] = value
         return where
 
+    def answers(self, opened: Mapping[str, Any], fields: Mapping[str, Any]) -> bool:
+        """Whether a row that `where_fields` led to holds what was asked for, now that it is open.
+
+        False where a value is gone with its key: an old copy of the row was brought back after the erasure.
+
+        Raises:
+            DecryptionFailed: it holds something else: its lookup column was changed, or is another row's.
+        """
+        for name, _, kind, _ in self._lookups:
+            wanted = fields.get(name)
+            if wanted is None:
+                continue
+            value = opened.get(name)
+            if value is None:
+                return False
+            try:
+                asked = wanted if isinstance(wanted, tuple) else (wanted,)
+                same = normalise(kind, value) in [normalise(kind, one) for one in asked]
+            except ConfigurationError:
+                same = False  # it is not even one of that kind
+            if not same:
+                raise DecryptionFailed
+        return True
+
     # ---- on the way out ---------------------------------------------------------------------------------------------
 
     def key_ids(self, row: Mapping[str, Any]) -> set[bytes]:
@@ -339,7 +363,7 @@ class Rows:
             return {name: None for name in sealer.fields if name in row}
         for key in keys.values():
             if key.dataset == self._retained.dataset:
-                return self._retained.open_row(tag, self._left(row), keys, key.subject_tag)
+                return self._retained.open_row(self._retained_tag(row), self._left(row), keys, key.subject_tag)
         subject = self.subject_of(row)
         subject_tag = None if subject is None else self._subject_tag(subject)
         try:
@@ -347,6 +371,12 @@ class Rows:
         except DecryptionFailed:
             left = self._left(row)
         return sealer.open_row(tag, left, keys, subject_tag)
+
+    def _retained_tag(self, row: Mapping[str, Any]) -> bytes:
+        subject = self.subject_of(row)
+        if subject is None:
+            raise DecryptionFailed  # a row that the law keeps says whose it was
+        return retained_tag(row[ROW_TAG], self._subject_tag(subject))
 
     def _left(self, row: Mapping[str, Any]) -> dict[str, Any]:
         """The row without the marks of fields that an erasure emptied in columns that take no NULL."""

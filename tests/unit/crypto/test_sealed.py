@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import pickle
 import traceback
@@ -11,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from datavern.contracts.errors import ConfigurationError, DecryptionFailed
-from datavern.crypto.sealed import DataKey, RowSealer, new_row_tag
+from datavern.crypto.sealed import DataKey, RowSealer, new_row_tag, retained_tag
 
 SUBJECT = b"s" * 32
 MESSAGE = str(DecryptionFailed())
@@ -184,3 +185,9 @@ def test_a_key_shows_nothing_of_itself():
     for size in (0, 16, 31, 33):
         with pytest.raises(ValueError, match="32 bytes"):
             DataKey(bytes(16), "users", SUBJECT, bytes(size))
+
+
+def test_the_tag_of_a_retained_row_is_the_format_s():
+    tag = retained_tag(bytes(range(16)), SUBJECT)
+    assert tag == hashlib.sha256(b"retained\0" + bytes(range(16)) + SUBJECT).digest()[:16]
+    assert retained_tag(bytes(range(16)), b"t" * 32) != tag
