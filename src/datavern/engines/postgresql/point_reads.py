@@ -3,7 +3,7 @@
 The obvious ``WHERE id = ANY ($1)`` answers in no order, and does not say which row is for which key: whoever matched
 them in Python would have to know the server's own equality (``citext``, collations, ``char(n)``, ``numeric``). So each
 key keeps its place: the statement has one row for each key, in their order, and is made of the single statement itself
-(`docs/decisions/0004-coalesced-reads.md`).
+(`docs/decisions/0007-coalesced-reads.md`).
 """
 
 from __future__ import annotations
