@@ -62,6 +62,6 @@ async def _figure(server: PostgreSQLServer, tasks: int, n: int) -> Figure:
         ours="Datavern, coalesced",
         times=times,
         at_most={"raw asyncpg": AT_MOST[tasks]} if tasks in AT_MOST else {},
-        note=f"client and server on a core each; {gathered:.0f} keys in a statement on average"
+        note=f"client and server on a core each; keys in a statement, on average: {gathered:.0f}"
         + ("; raw asyncpg has 10 tasks" if tasks > CONNECTIONS else ""),
     )
