@@ -6,15 +6,13 @@ reports as not offered is counted by itself, with the engine's reason, and not a
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
 if TYPE_CHECKING:
-    from datavern.manager import DatabaseManager
     from datavern.privacy.datamap import DataMap
     from datavern.testing.databases import EmptyDatabase
     from datavern.testing.people import Person
@@ -25,23 +23,14 @@ __all__ = [
     "datavern_database",
     "datavern_engine",
     "datavern_keyring",
-    "datavern_manager",
     "datavern_people",
     "datavern_postgresql",
-    "datavern_provider",
 ]
 
 pytest.register_assert_rewrite("datavern.testing.contract")
 
-_async_fixture: Any = None
-with contextlib.suppress(ImportError):  # every fixture that needs no event loop works without it
-    from pytest_asyncio import fixture as _async_fixture
-
 _NOT_OFFERED: Final = "not offered: "
-_NEEDS_ASYNCIO: Final = (
-    "needs pytest-asyncio, which is not installed. Without it: "
-    "async with datavern_database.provider() as provider, or DatabaseManager({'main': datavern_database.provider()}, …)"
-)
+_ASYNCIO: Final = ("asyncio", "pytest_asyncio.plugin")  # the names that pytest-asyncio goes by
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -49,6 +38,18 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     text = "the engine that the fixture datavern_database makes its databases on: sqlite (as it is now) or postgresql"
     parser.getgroup("datavern").addoption("--datavern-engine", default=None, help=text)
     parser.addini("datavern_engine", text, default="sqlite")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Take in the fixtures that are open when a test gets them, or those that say what they need."""
+    if any(config.pluginmanager.hasplugin(name) for name in _ASYNCIO):
+        from datavern.testing import plugin_asyncio  # noqa: PLC0415  (its own plugin is loaded by now)
+
+        config.pluginmanager.register(plugin_asyncio, "datavern-asyncio")
+    else:
+        from datavern.testing import plugin_without_asyncio  # noqa: PLC0415  (the other one)
+
+        config.pluginmanager.register(plugin_without_asyncio, "datavern-without-asyncio")
 
 
 # ---- databases ------------------------------------------------------------------------------------------------------
@@ -113,44 +114,6 @@ def datavern_people() -> Callable[..., list[Person]]:
         return list(people(count, seed))
 
     return make
-
-
-async def _provider(datavern_database: EmptyDatabase) -> AsyncIterator[Any]:
-    """A connected provider of the empty database. Needs pytest-asyncio, in any mode."""
-    async with datavern_database.provider(location="norway") as provider:
-        yield provider
-
-
-async def _manager(
-    datavern_database: EmptyDatabase, datavern_keyring: str, datavern_data_map: DataMap | None
-) -> AsyncIterator[DatabaseManager]:
-    """An open manager: the empty database as ``main``, a new key ring, and the stores of your data map, made.
-
-    Needs pytest-asyncio, in any mode.
-    """
-    from datavern.manager import DatabaseManager  # noqa: PLC0415  (see the module's docstring)
-
-    databases = {"main": datavern_database.provider(location="norway")}
-    async with DatabaseManager(databases, data_map=datavern_data_map, keyring=datavern_keyring, ledger="main") as db:
-        for dataset in datavern_data_map or ():
-            await db.prepare(dataset.name)
-        yield db
-
-
-if _async_fixture is not None:
-    datavern_provider = _async_fixture(name="datavern_provider")(_provider)
-    datavern_manager = _async_fixture(name="datavern_manager")(_manager)
-else:
-
-    @pytest.fixture
-    def datavern_provider() -> None:
-        """Says what is missing."""
-        pytest.fail(f"datavern_provider {_NEEDS_ASYNCIO}", pytrace=False)
-
-    @pytest.fixture
-    def datavern_manager() -> None:
-        """Says what is missing."""
-        pytest.fail(f"datavern_manager {_NEEDS_ASYNCIO}", pytrace=False)
 
 
 def _run(work: Coroutine[Any, Any, Any]) -> Any:
