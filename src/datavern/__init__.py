@@ -49,7 +49,9 @@ from datavern.contracts.values import Classification, Health, Location, PoolStat
 if TYPE_CHECKING:
     from datavern.connectors.failover import FailoverGroup
     from datavern.crypto.keyring import Keyring
+    from datavern.engines.mongodb.provider import MongoDBProvider
     from datavern.engines.postgresql.provider import PostgreSQLProvider
+    from datavern.engines.redis.provider import RedisProvider
     from datavern.engines.sqlite.provider import SQLiteProvider
     from datavern.manager import DatabaseManager
     from datavern.privacy.consent import Consent
@@ -89,6 +91,7 @@ __all__ = [
     "LogTampered",
     "MigrationError",
     "MigrationFailed",
+    "MongoDBProvider",
     "NoHealthyConnection",
     "OutcomeUnknown",
     "Pool",
@@ -98,6 +101,7 @@ __all__ = [
     "PrivacyError",
     "ProviderError",
     "QueryRejected",
+    "RedisProvider",
     "ResidencyViolation",
     "RestoreForbidden",
     "Row",
@@ -126,7 +130,12 @@ _LAZY = {
     "SubjectRequest": "datavern.privacy.requests",
     "SubjectResponse": "datavern.privacy.requests",
 }
-_ENGINES = {"PostgreSQLProvider": "postgresql", "SQLiteProvider": "sqlite"}
+_ENGINES = {
+    "MongoDBProvider": "mongodb",
+    "PostgreSQLProvider": "postgresql",
+    "RedisProvider": "redis",
+    "SQLiteProvider": "sqlite",
+}
 
 
 def __getattr__(name: str) -> Any:

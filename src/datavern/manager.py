@@ -29,7 +29,9 @@ __all__ = ["DatabaseManager"]
 
 # engine → module, class, and the extra that brings its driver.
 _ENGINES: dict[str, tuple[str, str, str | None]] = {
+    "mongodb": ("datavern.engines.mongodb.provider", "MongoDBProvider", "mongodb"),
     "postgresql": ("datavern.engines.postgresql.provider", "PostgreSQLProvider", "postgresql"),
+    "redis": ("datavern.engines.redis.provider", "RedisProvider", "redis"),
     "sqlite": ("datavern.engines.sqlite.provider", "SQLiteProvider", None),
 }
 _registered: dict[str, type[Provider]] = {}

@@ -8,13 +8,13 @@ import sys
 import datavern
 
 PUBLIC = """
-AuditError BackupCorrupt BackupError BackupMissing CapabilityMissing ChecksumMismatch Classification ConfigurationError
-ConnectionFailed Consent ConsentRequired ConstraintViolated CryptoError DataMap DatabaseManager Dataset DatavernError
-DecryptionFailed ErasureIncomplete FailoverGroup Field Health HistoryDiverged KeyErased KeyUnavailable Keyring Location LockTimeout
-LogTampered MigrationError MigrationFailed NoHealthyConnection OutcomeUnknown Pool PoolStats PoolTimeout
-PostgreSQLProvider PrivacyError ProviderError QueryRejected ResidencyViolation RestoreForbidden Row SQLiteProvider
-Secret SerializationConflict SubjectRequest SubjectRequestRejected SubjectResponse TLS TransferError __version__
-actor env
+AuditError BackupCorrupt BackupError BackupMissing CapabilityMissing ChecksumMismatch Classification
+ConfigurationError ConnectionFailed Consent ConsentRequired ConstraintViolated CryptoError DataMap DatabaseManager
+Dataset DatavernError DecryptionFailed ErasureIncomplete FailoverGroup Field Health HistoryDiverged KeyErased
+KeyUnavailable Keyring Location LockTimeout LogTampered MigrationError MigrationFailed MongoDBProvider
+NoHealthyConnection OutcomeUnknown Pool PoolStats PoolTimeout PostgreSQLProvider PrivacyError ProviderError
+QueryRejected RedisProvider ResidencyViolation RestoreForbidden Row SQLiteProvider Secret SerializationConflict
+SubjectRequest SubjectRequestRejected SubjectResponse TLS TransferError __version__ actor env
 """.split()  # noqa: SIM905  (a page of words reads better than a page of quotes)
 
 
