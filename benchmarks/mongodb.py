@@ -25,7 +25,6 @@ DOCUMENT: dict[str, Any] = {
 }
 LIMITS = {
     "OPEN": 10e-6,
-    "OPEN with subject": 10e-6,
     "CONFIDENTIAL with subject": 40e-6,
     "CONFIDENTIAL": 40e-6,
 }

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import os
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from cryptography.exceptions import InvalidTag
 
 from datavern.contracts.errors import ConfigurationError, DecryptionFailed
 from datavern.crypto.sealed import KEY_ID, DataKey, block, text_block
+from datavern.crypto.xaes import XAESGCM
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 __all__ = ["DocumentSealer", "Labels", "label_bytes", "label_prefix"]
 
 _HEAD: Final = 1 + KEY_ID
 _NO_FIELD: Final = b"\x00\x00"  # text("") where a sealed field has its name: no field has an empty one
-_FORMS: Final = {True: b"\x06", False: b"\x05"}  # by whether the key is a dataset's own
+_HALF: Final = 12
+_PER_HALF: Final = 1 << 20
+"""Documents sealed with one first half of a dataset key's nonce: their second halves are random, so not too many."""
 _urandom = os.urandom
 
 
@@ -71,10 +77,13 @@ class DocumentSealer:
         dataset: its id.
     """
 
-    __slots__ = ("_begin", "dataset")
+    __slots__ = ("_begin", "_derived", "_half", "_key", "_left", "dataset")
 
     def __init__(self, dataset: str) -> None:
         self.dataset = dataset
+        self._derived: AESGCM
+        self._key: DataKey | None = None
+        self._half, self._left = b"", 0
         self._begin = text_block(dataset) + _NO_FIELD
 
     def seal(self, key: DataKey, labels: bytes, body: bytes) -> bytes:
@@ -90,9 +99,18 @@ class DocumentSealer:
         """
         if key.dataset != self.dataset:
             raise ConfigurationError(f"{self.dataset}: sealing a document needs a key of this dataset")
-        head = _FORMS[key.subject_tag is None] + key.id
-        nonce = _urandom(key.nonce_size)
-        return head + nonce + key.encrypt(nonce, body, self._begin + head + labels)
+        if key.subject_tag is not None:
+            head = b"\x05" + key.id
+            nonce = _urandom(_HALF)
+            return head + nonce + key.encrypt(nonce, body, self._begin + head + labels)
+        head = b"\x06" + key.id
+        if key is not self._key or not self._left:
+            assert isinstance(key.cipher, XAESGCM)  # noqa: S101  (for the type checker: a dataset's key has no other)
+            self._half, self._left, self._key = _urandom(_HALF), _PER_HALF, key
+            self._derived = key.cipher.derived(self._half)
+        self._left -= 1
+        nonce = _urandom(_HALF)
+        return head + self._half + nonce + self._derived.encrypt(nonce, body, self._begin + head + labels)
 
     @staticmethod
     def key_id(sealed: bytes) -> bytes:
@@ -116,7 +134,7 @@ class DocumentSealer:
         Raises:
             DecryptionFailed: it was not sealed with these labels in this dataset for this person, or was changed.
         """
-        head = _FORMS[key.subject_tag is None] + key.id
+        head = (b"\x06" if key.subject_tag is None else b"\x05") + key.id
         end = _HEAD + key.nonce_size
         if sealed.startswith(head) and key.dataset == self.dataset and key.subject_tag == labels.subject_tag:
             try:

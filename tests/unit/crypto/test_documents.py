@@ -88,6 +88,18 @@ def test_no_changed_byte_goes_unnoticed(position, change):
         sealer.open(PERSON, labels(), bytes(sealed))
 
 
+def test_half_a_nonce_is_kept_for_a_while_and_never_a_whole_one(monkeypatch):
+    monkeypatch.setattr("datavern.crypto.documents._PER_HALF", 3)
+    sealer = DocumentSealer("cases")
+    other = DataKey(b"m" * 16, "cases", None, b"d" * 32)
+    sealed = [sealer.seal(key, labels(None).bytes, b"body") for key in [NOBODY] * 7 + [other, NOBODY]]
+    halves = [one[17:29] for one in sealed]
+    assert [halves.count(half) for half in dict.fromkeys(halves)] == [3, 3, 1, 1, 1]
+    assert len({one[17:41] for one in sealed}) == 9
+    for one in sealed:
+        assert sealer.open(other if one[1:17] == other.id else NOBODY, labels(None), one) == b"body"
+
+
 @pytest.mark.parametrize("raw", [b"", b"\x05", b"\x05" + b"k" * 16, b"\x01" + b"k" * 40, b"\x07" + b"k" * 40])
 def test_what_is_no_sealed_body_names_no_key(raw):
     with pytest.raises(DecryptionFailed):
