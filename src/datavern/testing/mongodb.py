@@ -21,10 +21,10 @@ import sys
 import tempfile
 import time
 import weakref
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Self
-from urllib.parse import quote
+from urllib.parse import parse_qsl, quote, urlsplit, urlunsplit
 
 from datavern.contracts.errors import ConfigurationError
 from datavern.testing.proxy import Certificates
@@ -73,12 +73,13 @@ def available() -> bool:
 
 
 class MongoDBServer:
-    """A server of one's own. Synchronous: it belongs to no event loop.
+    """A server of one's own, or one that somebody else runs. Synchronous: it belongs to no event loop.
 
         with MongoDBServer() as server:
             server.uri("app")
 
     Args:
+        given: URI of a server that is there already; it is neither started nor stopped. None: start one.
         tls: speak TLS only, with a certificate from an authority made for the purpose (`ca_file`).
         names: what the certificate is for.
         client_certificates: with `tls`: turn away clients that show no certificate of that authority.
@@ -99,6 +100,7 @@ class MongoDBServer:
 
     def __init__(
         self,
+        given: str | None = None,
         *,
         tls: bool = False,
         names: Iterable[str] = ("localhost", "127.0.0.1"),
@@ -107,6 +109,7 @@ class MongoDBServer:
         durable: bool = False,
         replica_set: bool = True,
     ) -> None:
+        self._given = None if given is None else urlsplit(given)
         self._tls = tls
         self._names = tuple(names)
         self._client_certificates = client_certificates
@@ -118,7 +121,7 @@ class MongoDBServer:
         self._finalizer: Any = None
         self.certificates: Certificates | None = None
         self.pid = 0
-        self.port = 0
+        self.port = 0 if self._given is None else (self._given.port or 27017)
         self.username = "datavern"
         self.password = secrets.token_urlsafe(12)
 
@@ -129,11 +132,14 @@ class MongoDBServer:
             database: the database in the path.
             options: more of the URI's options, by their names.
         """
+        if self._given is not None:
+            more = {**dict(parse_qsl(self._given.query)), **options}
+            return urlunsplit(self._given._replace(path="/" + quote(database), query=_query(more)))
         who = f"{self.username}:{quote(self.password)}@" if self._auth else ""
         known: dict[str, object] = {"authSource": "admin"} if self._auth else {}
         if self._tls:
             known |= {"tls": "true", "tlsCAFile": self.ca_file}
-        query = "&".join(f"{name}={quote(str(value), safe=':,')}" for name, value in {**known, **options}.items())
+        query = _query({**known, **options})
         return f"mongodb://{who}127.0.0.1:{self.port}/{quote(database)}" + (f"?{query}" if query else "")
 
     @property
@@ -152,7 +158,7 @@ class MongoDBServer:
 
     def start(self) -> Self:
         """Start it. Idempotent. A server that was stopped with `halt` comes back with its data, on its port."""
-        if self._watchdog is not None:
+        if self._watchdog is not None or self._given is not None:
             return self
         if not available():
             raise ConfigurationError("no MongoDB server to run: pip install SecantusDB")
@@ -261,6 +267,10 @@ def _give_order(watchdog: subprocess.Popen[bytes], order: bytes) -> None:
 def _finish(watchdog: subprocess.Popen[bytes], folder: Path) -> None:
     _give_order(watchdog, b"")
     shutil.rmtree(folder, ignore_errors=True)
+
+
+def _query(options: Mapping[str, object]) -> str:
+    return "&".join(f"{name}={quote(str(value), safe=':,')}" for name, value in options.items())
 
 
 def _free_port() -> int:

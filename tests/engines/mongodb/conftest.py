@@ -47,8 +47,8 @@ def _there_is_a_server() -> None:
 
 @pytest.fixture(scope="session")
 def server() -> Iterator[MongoDBServer]:
-    """One server for all tests that leave it running."""
-    with MongoDBServer() as server:
+    """One server for all tests that leave it running: an ephemeral one, or the one that the environment names."""
+    with MongoDBServer(os.environ.get(ENVIRONMENT)) as server:
         yield server
 
 

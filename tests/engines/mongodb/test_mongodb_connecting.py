@@ -413,6 +413,31 @@ def test_a_member_that_lies_elsewhere_is_refused():
         topology.check_location("documents", Location.NORWAY, dublin)
 
 
+async def test_a_clusters_own_configuration_is_compared(mongo):
+    """The router's configuration, written by hand into the database where a router keeps it."""
+    config = mongo.client["config"]
+    name = mongo.database.name
+    await config.collections.insert_one({"_id": f"{name}.cases", "key": {"owner.id": "hashed"}})
+    await config.collections.insert_one({"_id": f"{name}.old", "key": {"_id": 1}, "dropped": True})
+    await config.shards.insert_many([{"_id": f"{name}-a", "tags": ["norway"]}, {"_id": f"{name}-b"}])
+
+    async def check(**wanted):
+        await topology.check_sharding(mongo.client, Sharding(**wanted), name, "x")
+
+    await check(collections={"cases": {"owner.id": "hashed"}}, zones={"norway": [f"{name}-a"]})
+    for wanted, said in (
+        ({"collections": {"cases": {"_id": "hashed"}}}, r"x\.collections\.cases: .* another key: owner\.id: hashed"),
+        ({"collections": {"old": {"_id": 1}}}, "is not sharded"),
+        ({"collections": {"none": {"_id": 1}}}, "is not sharded"),
+        ({"zones": {"norway": [f"{name}-b"]}}, r"x\.zones\.norway: .* does not lie in the zone"),
+        ({"zones": {"norway": ["c"]}}, r"there is no shard c; there are: .*-a"),
+    ):
+        with pytest.raises(ConfigurationError, match=said):
+            await check(**wanted)
+    await config.collections.delete_many({"_id": {"$regex": f"^{name}"}})
+    await config.shards.delete_many({"_id": {"$regex": f"^{name}"}})
+
+
 def test_what_hello_says_is_compared():
     three = {"setName": "rs0", "hosts": ["a:1", "b:1", "c:1"]}
     topology.check_replication("x", Replication(replica_set="rs0", members=3, write_concern=3), three)
