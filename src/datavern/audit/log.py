@@ -17,6 +17,7 @@ from datavern.audit.tables import log_of
 from datavern.audit.verifier import verify_log
 from datavern.contracts.capabilities import Provider, Session, needs
 from datavern.contracts.errors import AuditError, ConfigurationError, LogTampered
+from datavern.contracts.statements import Compiled
 
 __all__ = ["AuditLog"]
 
@@ -39,6 +40,7 @@ class AuditLog:
         self._signer = signer
         self.origin = origin
         self.verifiers: tuple[str, ...] = (signer.verifier, *verifiers)
+        self._inserts: dict[str | None, Compiled] = {}
 
     @property
     def provider(self) -> Provider:
@@ -81,6 +83,21 @@ class AuditLog:
             return self
         raise ConfigurationError(f"the audit entry belongs into the log of {self._provider.name}, not {provider.name}")
 
+    def insert(self, values: Mapping[str, Any], *, source: str | None = None) -> tuple[str, list[Any]]:
+        """The insert of an entry, and its parameters.
+
+        Args:
+            values: its columns, as `entry_values` makes them.
+            source: name of a relation: the entry is written once for each of its rows.
+        """
+        insert = self._inserts.get(source)
+        if insert is None:
+            ledger = needs(self._provider, "ledger")
+            log = log_of(ledger)
+            statement = log.insert if source is None else log.insert_for_each(source)
+            insert = self._inserts[source] = statement.compiled(ledger.dialect)
+        return insert.sql, [values[name] for name in insert.names]
+
     async def append(
         self,
         session: Session,
@@ -107,9 +124,8 @@ class AuditLog:
         Raises:
             ConfigurationError: something in it may not stand in the log (a fødselsnummer, what is not JSON).
         """
-        ledger = needs(self._provider, "ledger")
         values = entry_values(action, handle, actor, dataset, details)
-        await session.execute(*log_of(ledger).insert.bind(ledger.dialect, **values))
+        await session.execute(*self.insert(values))
         return values["entry_id"]  # type: ignore[no-any-return]  # made by new_entry_id
 
     async def append_many(self, session: Session, entries: Sequence[Mapping[str, Any]]) -> list[str]:

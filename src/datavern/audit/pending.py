@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 from datavern.audit.entry import check_text, details_text, new_entry_id
-from datavern.audit.tables import log_of
-from datavern.contracts.capabilities import Provider, needs
+from datavern.contracts.capabilities import Provider
 from datavern.contracts.values import current_actor, timestamp
 
 if TYPE_CHECKING:
@@ -63,11 +62,7 @@ class Entry:
         Raises:
             ConfigurationError: that database has no log with whoever made the entry.
         """
-        self._logs.log_for(provider)
-        ledger = needs(provider, "ledger")
-        log = log_of(ledger)
-        insert = log.insert if source is None else log.insert_for_each(source)
-        return insert.bind(ledger.dialect, **self._values)
+        return self._logs.log_for(provider).insert(self._values, source=source)
 
 
 def entry_values(

@@ -34,6 +34,7 @@ class Audit:
         if ledger not in logs:
             raise ConfigurationError(f"audit: the ledger database {ledger} has no audit log")
         self._logs = dict(logs)
+        self._of_provider = {log.provider: log for log in logs.values()}
         self._ledger = ledger
         self._keystore = keystore
 
@@ -66,9 +67,9 @@ class Audit:
         Raises:
             ConfigurationError: it has none here; says what to do about it.
         """
-        for log in self._logs.values():
-            if log.provider is provider:
-                return log
+        log = self._of_provider.get(provider)
+        if log is not None:
+            return log
         raise ConfigurationError(
             f"{provider.name} has no audit log with the manager that made this entry: put the provider in that "
             "DatabaseManager, or make the entry with the manager that holds it. A database without transactions has "
