@@ -150,6 +150,7 @@ class Column:
         primary_key: 1-based position in the primary key, or 0.
         default: whether the engine fills it in when an insert leaves it out.
         bits: of a whole-number column: how many it holds, sign included; None where that is 64, or it is none.
+        exact: False where the engine changes a text that it is given: pads it with spaces, makes a number of it.
     """
 
     name: str
@@ -158,6 +159,7 @@ class Column:
     primary_key: int = 0
     default: bool = False
     bits: int | None = None
+    exact: bool = True
 
 
 @dataclass(frozen=True, slots=True)

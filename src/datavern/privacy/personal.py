@@ -406,7 +406,8 @@ class PersonalStore:
         stream = needs(self._provider, "subjects").stream(self._table, where, transaction=transaction)
         async with stream as found:
             async for row in found:
-                yield (await self.opened([row], transaction))[0]
+                if rows.is_of(row, person):
+                    yield (await self.opened([row], transaction))[0]
 
     async def find(
         self,

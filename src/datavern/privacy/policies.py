@@ -73,14 +73,14 @@ class Step:
         return self.store.dataset.table
 
     async def select(self, **more: Any) -> list[dict[str, Any]]:
-        """The subject's rows, locked."""
+        """The subject's rows, locked: those of that very id, whatever else the column takes for the same."""
         where = self.where
         if where is None:
             return []
         found: list[dict[str, Any]] = await self.subjects.select(
             self.table, where | more, lock=True, transaction=self.tx
         )
-        return found
+        return [row for row in found if self.rows.is_of(row, self.subject)]
 
     def where_row(self, row: Mapping[str, Any]) -> dict[str, Any]:
         """One of them."""
@@ -103,7 +103,14 @@ async def apply(step: Step) -> Outcome:
 async def _delete(step: Step, outcome: Outcome) -> None:
     where = step.where
     if where is not None:
-        outcome["found"] = await step.subjects.delete(step.table, where, transaction=step.tx)
+        names = dict.fromkeys((*step.store.dataset.keys, *where))
+        every = await step.subjects.select(step.table, where, columns=[*names], lock=True, transaction=step.tx)
+        own = [row for row in every if step.rows.is_of(row, step.subject)]
+        if len(own) == len(every):
+            outcome["found"] = await step.subjects.delete(step.table, where, transaction=step.tx)
+        else:  # the column takes other people's ids for the same
+            for row in own:
+                outcome["found"] += await step.subjects.delete(step.table, step.where_row(row), transaction=step.tx)
     _done(outcome, "deleted", outcome["found"])
 
 

@@ -13,6 +13,7 @@ from datavern.contracts.errors import ConfigurationError, ConstraintViolated, Ke
 
 if TYPE_CHECKING:
     from datavern.contracts.capabilities import Transaction
+    from datavern.privacy.datamap import Dataset
     from datavern.privacy.personal import PersonalStore
     from datavern.privacy.service import Privacy
 
@@ -52,7 +53,7 @@ async def rectify(privacy: Privacy, request: str, subject: str, changes: Changes
     await privacy.keys.handle(subject)
     changed: dict[str, int] = {}
     for database, planned in work.items():
-        changed |= await _in_database(privacy, database, planned, request, done=changed)
+        changed |= await _in_database(privacy, database, planned, request, subject=subject, done=changed)
     return changed
 
 
@@ -75,19 +76,22 @@ async def _planned(
     if where is not None:
         where |= rows.fitted(named) | store.living()
         # Looked at first, so that a request about nobody leaves no key behind; the row is read again under a lock.
-        found = await needs(store.provider, "subjects").select(dataset.table, where, limit=2)
+        names = [*dict.fromkeys((*dataset.keys, *where))]
+        every = await needs(store.provider, "subjects").select(dataset.table, where, columns=names)
+        found = [row for row in every if rows.is_of(row, subject)]
         if len(found) > 1:
-            keys = ", ".join(dataset.keys)
-            raise SubjectRequestRejected(
-                f"{dataset.label}: there are several rows: say which, by {keys} among the changes"
-            )
+            raise SubjectRequestRejected(_several(dataset))
         if found:
             return where, right
     raise SubjectRequestRejected(_NOTHING.format(dataset.label))
 
 
+def _several(dataset: Dataset) -> str:
+    return f"{dataset.label}: there are several rows: say which, by {', '.join(dataset.keys)} among the changes"
+
+
 async def _in_database(
-    privacy: Privacy, database: str, planned: _Work, request: str, *, done: Mapping[str, int]
+    privacy: Privacy, database: str, planned: _Work, request: str, *, subject: str, done: Mapping[str, int]
 ) -> dict[str, int]:
     provider = privacy.site(database).provider
 
@@ -96,12 +100,13 @@ async def _in_database(
         for store, where, right in planned:
             label = store.dataset.label
             subjects = needs(provider, "subjects")
-            found = await subjects.select(store.dataset.table, where, lock=True, transaction=tx)
-            for row in found:
-                await store.change_row(row, right, action="rectified", transaction=tx, details={"request": request})
-            if not found:
-                raise SubjectRequestRejected(_NOTHING.format(label))
-            changed[label] = len(found)
+            every = await subjects.select(store.dataset.table, where, lock=True, transaction=tx)
+            rows = await store.rows(tx)
+            found = [row for row in every if rows.is_of(row, subject)]
+            if len(found) != 1:
+                raise SubjectRequestRejected(_several(store.dataset) if found else _NOTHING.format(label))
+            await store.change_row(found[0], right, action="rectified", transaction=tx, details={"request": request})
+            changed[label] = 1
         return changed
 
     try:

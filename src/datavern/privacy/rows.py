@@ -113,6 +113,12 @@ class Rows:
                 f'await db.prepare("{dataset.name}") makes it'
             )
         self.subject_column = None if dataset.subject is None else self.columns[dataset.subject]
+        if self.subject_column is not None and not self.subject_column.exact:
+            raise ConfigurationError(
+                f"datasets.{dataset.name}.subject: {store.name}.{dataset.subject} is {self.subject_column.type}, which "
+                "changes an id that it is given, and what is sealed under the id would not open again: use text, a "
+                "whole number or uuid"
+            )
         self.key_columns = tuple(self.columns[name] for name in dataset.keys)
         ids = self.key_columns if self.subject_column is None else (*self.key_columns, self.subject_column)
         self._ids = tuple({c.name: (c.name, c, c.type == "text" or "char" in c.type) for c in ids}.values())
@@ -217,14 +223,24 @@ class Rows:
             return None
 
     def where_subject(self, subject: str) -> dict[str, Any] | None:
-        """Which rows are a person's; None where no row can be."""
+        """Which rows are a person's; None where no row can be.
+
+        The column may compare ids that differ as equal (letter case, by its collation): `is_of` tells.
+        """
         column = self.subject_column
         if column is None:
             return None
         try:
-            return {column.name: fit(column, subject)}
+            value = fit(column, subject)
         except ValueError:
             return None
+        # A UUID in another spelling is another text: the keys and consents are those of the canonical one.
+        return {column.name: value} if canonical_subject(value) == subject else None
+
+    def is_of(self, row: Mapping[str, Any], subject: str) -> bool:
+        """Whether a row that `where_subject` led to is that very person's."""
+        value = row[self.subject or ""]
+        return value == subject or (value is not None and canonical_subject(value) == subject)
 
     def where_fields(self, fields: Mapping[str, Any]) -> dict[str, Any]:
         """Which rows hold these values: through the lookup column of a sealed field, as it is for any other column.

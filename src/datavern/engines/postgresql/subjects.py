@@ -38,8 +38,10 @@ WHERE c.oid = pg_catalog.to_regclass($1::text) AND c.relkind IN ('r', 'p', 'v', 
 """
 _COLUMNS = """
 SELECT a.attname AS name, pg_catalog.format_type(a.atttypid, a.atttypmod) AS type, a.attnotnull AS filled,
-       a.atthasdef OR a.attidentity <> '' AS has_default, coalesce(k.place, 0) AS place
+       a.atthasdef OR a.attidentity <> '' AS has_default, coalesce(k.place, 0) AS place,
+       'pg_catalog.bpchar'::pg_catalog.regtype IN (t.oid, t.typbasetype) AS padded
 FROM pg_catalog.pg_attribute a
+JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
 LEFT JOIN (
     SELECT u.attnum, u.place FROM pg_catalog.pg_index i
     CROSS JOIN LATERAL pg_catalog.unnest(i.indkey::int2[]) WITH ORDINALITY AS u (attnum, place)
@@ -114,6 +116,7 @@ class PostgreSQLSubjects(RelationalSubjects):
                 primary_key=row["place"],
                 default=row["has_default"],
                 bits=_BITS.get(row["type"]),
+                exact=not row["padded"],
             )
             for row in await session.query(_COLUMNS, [table])
         )

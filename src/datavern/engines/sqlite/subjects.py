@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -107,6 +108,7 @@ async def _describe(tx: Any, store: str, name: str) -> Store | None:
             nullable=not c["notnull"] and not c["pk"],
             primary_key=c["pk"],
             default=c["dflt_value"] is not None or c["hidden"] > 1,
+            exact=_affinity(c["type"]) not in {"NUMERIC", "REAL"},
         )
         for c in await tx.query(_COLUMNS, [table])
         if c["hidden"] != 1
@@ -138,7 +140,7 @@ async def _describe(tx: Any, store: str, name: str) -> Store | None:
 
 
 def _with_default(column: Column) -> Column:
-    return Column(column.name, column.type, column.nullable, column.primary_key, default=True)
+    return replace(column, default=True)
 
 
 def _affinity(declared: str) -> str:
