@@ -85,9 +85,9 @@ class PostgreSQLConnector:
                 username=settings.username,
             )
         else:
-            for name in ("json", "jsonb"):  # known to the driver: no round trip
+            for name, encoder, decoder in _JSON_CODECS:  # known to the driver: no round trip
                 await connection.set_type_codec(
-                    name, schema="pg_catalog", encoder=_to_json, decoder=json.loads, format="text"
+                    name, schema="pg_catalog", encoder=encoder, decoder=decoder, format="binary"
                 )
             connection.add_termination_listener(lambda _: lost())
             return connection
@@ -136,6 +136,12 @@ class PostgreSQLConnector:
 
 
 _to_json = functools.partial(json.dumps, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+
+# In binary form, since COPY knows no other: the text itself, and for jsonb a version number before it.
+_JSON_CODECS: tuple[tuple[str, Callable[[Any], bytes], Callable[[bytes], Any]], ...] = (
+    ("json", lambda value: _to_json(value).encode(), lambda data: json.loads(str(data, "utf-8"))),
+    ("jsonb", lambda value: b"\x01" + _to_json(value).encode(), lambda data: json.loads(str(data[1:], "utf-8"))),
+)
 
 
 class _NamedContext(ssl.SSLContext):

@@ -27,6 +27,7 @@ from datavern.contracts.regions import locate
 from datavern.contracts.values import Health, Location, Parameters, PoolStats, Row
 from datavern.engines.idempotency import KEPT
 from datavern.engines.postgresql.connection import PostgreSQLConnector
+from datavern.engines.postgresql.copying import Rows, copy_in
 from datavern.engines.postgresql.errors import Fault, fault
 from datavern.engines.postgresql.fused import Fusing, PostgreSQLGuarded
 from datavern.engines.postgresql.ledger import PostgreSQLLedger
@@ -370,6 +371,26 @@ class PostgreSQLProvider:
                 pool.give(slot)
                 return len(parameters)
             await self._end(slot, sql, found)
+
+    async def copy_in(self, table: str, columns: Sequence[str], rows: Rows) -> int:
+        """Copy rows into a table, as fast as the server takes them; how many. All of them are kept, or none.
+
+        Cancelled, or left by an exception of `rows` itself, nothing is kept either. Not retried.
+
+        Args:
+            table: ``schema.table`` or ``table``; names are quoted.
+            columns: which columns the rows' values are for, in their order; the others get their defaults.
+            rows: an iterable or async iterable of tuples, lists or rows of a query. It is read as it is sent: neither
+                side ever holds more than a small part of it.
+
+        Raises:
+            QueryRejected: a row has too few or too many values, or one that its column does not take. The message says
+                which row (the first is 1), which column and which type, and never the value.
+            ConstraintViolated: a row breaks a constraint of the table.
+            ConfigurationError: `columns` or `rows` is not what it should be.
+        """
+        async with PostgreSQLTransaction(self, "BEGIN", read_only=False) as tx:
+            return await copy_in(tx, table, columns, rows)
 
     async def purge_idempotency(self, older_than: dt.timedelta = KEPT) -> int:
         """Forget the idempotency keys of changes that are older; how many. A change could be made again after that.

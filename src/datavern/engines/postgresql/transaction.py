@@ -9,6 +9,7 @@ from datavern.connectors.pool import Slot
 from datavern.contracts.capabilities import Isolation, Provider
 from datavern.contracts.errors import ConfigurationError, ConnectionFailed, QueryRejected
 from datavern.contracts.values import Parameters, Row
+from datavern.engines.postgresql.copying import Rows, copy_in
 from datavern.engines.postgresql.errors import Fault, fault
 from datavern.engines.postgresql.many import many
 from datavern.engines.postgresql.statements import Effect
@@ -218,6 +219,10 @@ class PostgreSQLTransaction:
         else:
             return len(parameters)
         raise await self._explained(sql, found)
+
+    async def copy_in(self, table: str, columns: Sequence[str], rows: Rows) -> int:
+        """Copy rows into a table; how many. See `PostgreSQLProvider.copy_in`. A failure fails the transaction."""
+        return await copy_in(self, table, columns, rows)
 
     def stream(self, sql: str, parameters: Parameters = (), *, batch_size: int = 1000) -> RowStream:
         """Rows in constant memory, through a portal on the server."""
