@@ -43,7 +43,7 @@ class Fault:
         error: to be raised; it carries nothing of the driver's own error.
         connection: "keep" (in step with the server), "discard", or "renew" (the server is gone, or is no longer what it
             was: every connection of the generation goes).
-        unsent: provably nothing reached the server.
+        unsent: provably nothing reached the server, or only what changes nothing: another connection may do it.
         parameter: 1-based number of the parameter that the driver could not encode, or None.
     """
 
@@ -122,7 +122,7 @@ _ARGUMENT_COUNT = re.compile(r"the server expects (\d+) arguments? for this quer
 _ARGUMENT = re.compile(r"\$(\d+)(?: in element #(\d+))?")
 
 
-def fault(
+def fault(  # noqa: PLR0911  (one for each kind of error)
     error: BaseException,
     *,
     name: str,
@@ -152,6 +152,16 @@ def fault(
         raised = QueryRejected(
             f"{name}: a type of the answer was altered while connections were open; the statement ran, and its answer "
             "could not be read",
+            provider=name,
+        )
+        # A new connection knows the types as they are, so what only reads can be read again there.
+        again = stage == "statement" and effect is Effect.READS
+        return Fault(_caused(raised, error), "discard", unsent=again)
+    if isinstance(error, ArithmeticError | ValueError) and not isinstance(error, UnicodeEncodeError):
+        # Values are encoded before anything is sent, with an error of the driver's own: this one is from reading.
+        raised = QueryRejected(
+            f"{name}: the statement ran, and its answer holds a value beyond what Python's type takes (a date outside "
+            "the years 1 to 9999, the time 24:00, an infinite interval): cast it to text",
             provider=name,
         )
         return Fault(_caused(raised, error), "discard")
@@ -261,6 +271,12 @@ def _from_server(error: Any, name: str, stage: Stage, sets: Sequence[Sequence[An
         fate = "renew"
     else:
         words = _WORDS.get(code) or _condition(error)
+        if error.server_source_function == "record_recv":
+            words = "a composite value does not have the fields of its type, or the type was altered meanwhile"
+            fate = "discard"  # it may know the type as it was
+        elif code == "XX000":  # a type that was dropped and made again, to a statement prepared before
+            words = "an internal error of the server, or a type that was dropped while the statement was in use"
+            fate = "discard"
         if code == "22021" and (number := _nul(sets)):
             words = f"parameter ${number} holds a NUL character, which PostgreSQL's text cannot hold"
         where = "" if position is None else f", at character {position} of the statement"

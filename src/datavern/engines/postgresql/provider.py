@@ -570,12 +570,14 @@ class PostgreSQLProvider:
         assert found.parameter is not None  # noqa: S101  (for the type checker: the callers looked)
         try:
             statement = await connection.prepare(sql)
-            expected = statement.get_parameters()[found.parameter - 1].name
+            wanted = statement.get_parameters()[found.parameter - 1]
+            if wanted.kind != "scalar":  # a type with parts, which may have been altered since the driver learnt it
+                await connection.reload_schema_state()
         except Exception:  # noqa: BLE001  (the error that there is says enough)
             return found.error
         error = found.error
         message = str(error).replace(
-            " is not a value of the type that the statement takes", f" is not a value that fits {expected}"
+            " is not a value of the type that the statement takes", f" is not a value that fits {wanted.name}"
         )
         error.args = (message, *error.args[1:])
         return error
