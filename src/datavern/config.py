@@ -34,6 +34,8 @@ class Secret:
     __slots__ = ("_read", "origin")
 
     def __init__(self, value: str | Callable[[], Any], origin: str = "code") -> None:
+        if not isinstance(value, str) and not callable(value):
+            raise ConfigurationError(f"{origin}: a secret is text, or a callable that gives it, not {_kind(value)}")
         self._read: Callable[[], Any] = value if callable(value) else lambda: value
         self.origin = origin
 
@@ -55,6 +57,10 @@ class Secret:
     def __reduce__(self) -> Any:
         """A secret does not leave the process in a pickle."""
         raise TypeError("a Secret cannot be pickled")
+
+
+def _kind(value: object) -> str:
+    return type(value).__name__
 
 
 def env(name: str, default: str | None = None) -> Secret:
@@ -230,7 +236,7 @@ class Config:
 
     path: str
     general: General
-    databases: Mapping[str, Mapping[str, Any]]
+    databases: Mapping[str, Mapping[str, Any]] = field(repr=False)  # a url may hold a password
     datasets: Mapping[str, Mapping[str, Any]]
 
 
@@ -316,7 +322,7 @@ def _resolved(values: Mapping[str, Any], folder: str, path: str) -> dict[str, An
                 raise ConfigurationError(f"{where}: {error}") from None
         if isinstance(value, dict):
             result[key] = _resolved(value, folder, where)
-        elif key in _SECRETS and isinstance(value, str):
+        elif key in _SECRETS:
             result[key] = Secret(value, origin=where)
         elif key in _PATHS and isinstance(value, str) and value != ":memory:":
             result[key] = os.path.join(folder, value)  # noqa: PTH118  (an absolute one stays as it is)

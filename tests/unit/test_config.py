@@ -137,6 +137,19 @@ def test_a_file_is_read_with_references_and_relative_paths(tmp_path, monkeypatch
     assert PLANTED not in repr(config)
 
 
+def test_a_password_in_a_url_is_not_shown(tmp_path):
+    url = f"postgresql://app:{PLANTED}@db.example/app"
+    config = load(write(tmp_path, f"[databases.main]\nprovider='postgresql'\nurl='{url}'"))
+    assert config.databases["main"]["url"] == url
+    assert PLANTED not in repr(config) + str(config)
+
+
+@pytest.mark.parametrize("value", [5, None, ["x"], 1.5])
+def test_a_secret_that_is_no_text_is_refused(value):
+    with pytest.raises(ConfigurationError, match="a secret is text, or a callable that gives it, not"):
+        Secret(value)
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
@@ -151,6 +164,7 @@ def test_a_file_is_read_with_references_and_relative_paths(tmp_path, monkeypatch
         ),
         ("[databases.main]\nprovider='sqlite'\npath={env='A', default='b'}", "databases.main.path: expected { env"),
         ("[databases.main]\nprovider='sqlite'\npath={env='NOT_SET_ANYWHERE'}", "NOT_SET_ANYWHERE is not set"),
+        ("[databases.main]\nprovider='postgresql'\npassword=5", "databases.main.password: a secret is text"),
         ("[databases.main", "not valid TOML"),
     ],
 )
