@@ -2,8 +2,8 @@
 
 Three of the six fields are sealed, two of them with a lookup index. The plain variant runs the very statement that the
 sealed one runs (the row and the audit entry, under the conditions that the key lives and the consent holds; durable),
-with plain values and in a twin table with two ordinary indexes. Beside it, without a promise: a bare INSERT alone, and the insert of a
-new subject with its handle, its key, its consent and their audit entries.
+with plain values and in a twin table with two ordinary indexes. Beside it, without a promise: a bare INSERT alone,
+and the insert of a new subject with its handle, its key, its consent and their audit entries.
 """
 
 from __future__ import annotations
@@ -27,6 +27,11 @@ FIELDS = {
 DATA_MAP = DataMap(
     [Dataset("users", database="main", subject="owner", purposes=["customer-account"], erasure="delete", fields=FIELDS)]
 )
+
+
+PLAIN = """CREATE TABLE plain_users (
+    id TEXT PRIMARY KEY, owner TEXT, personal_number TEXT, name TEXT, email TEXT, city TEXT, postcode TEXT
+)"""
 
 
 def record(i: int, owner: str = "warm") -> dict[str, Any]:
@@ -57,8 +62,7 @@ async def compared(engine: str, provider: Any, db: DatabaseManager) -> list[Figu
     """Sealed and plain in turn."""
     await db.prepare("users")
     for statement in (
-        "CREATE TABLE plain_users (id TEXT PRIMARY KEY, owner TEXT, personal_number TEXT, name TEXT, email TEXT, "
-        "city TEXT, postcode TEXT)",
+        PLAIN,
         "CREATE INDEX plain_number ON plain_users (personal_number)",
         "CREATE INDEX plain_email ON plain_users (email)",
     ):

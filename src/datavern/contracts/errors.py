@@ -81,7 +81,7 @@ class DriverError(Exception):
 
     @classmethod
     def of(cls, error: BaseException, code: str | None = None, constraint: str | None = None) -> DriverError:
-        """The scrubbed copy of `error`: raise from it outside the ``except`` block, so that ``__context__`` is clean."""
+        """The scrubbed copy of `error`: raise from it outside the ``except`` block, and ``__context__`` is clean."""
         kind = type(error)
         return cls(f"{kind.__module__}.{kind.__qualname__}", code, constraint)
 

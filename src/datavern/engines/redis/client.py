@@ -5,13 +5,13 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
+from redis import CredentialProvider
 from redis.asyncio import Redis, RedisCluster
 from redis.asyncio.cluster import ClusterNode
 from redis.asyncio.sentinel import Sentinel as SentinelClient
 
 from datavern.config import Secret
 from datavern.engines.redis.settings import RedisSettings
-from redis import CredentialProvider
 
 __all__ = ["make"]
 
