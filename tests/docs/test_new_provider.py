@@ -84,7 +84,7 @@ def installed(strangers, tmp_path):
 async def test_an_installed_package_brings_its_engine(installed, tmp_path):
     config = tmp_path / "datavern.toml"
     config.write_text('[databases.notes]\nprovider = "shelf"\nshelf = "from the entry point"\n')
-    with pytest.raises(ConfigurationError, match="no engine is named shelf; there are: postgresql, sqlite"):
+    with pytest.raises(ConfigurationError, match="no engine is named shelf; there are: .*sqlite"):
         DatabaseManager.from_config(config)
     installed()
     async with DatabaseManager.from_config(config) as db:
