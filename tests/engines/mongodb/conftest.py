@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import os
+import warnings
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -43,6 +45,18 @@ def _there_is_a_server() -> None:
         if "mongodb" in os.environ.get("DATAVERN_REQUIRE", "").split():
             pytest.fail(reason)
         pytest.skip(reason)
+
+
+@pytest.fixture
+def left_sockets() -> Iterator[None]:
+    """For tests that close a client while it connects: PyMongo leaves such a socket to the garbage collector.
+
+    asyncio's `create_connection` and PyMongo's own wait both keep it open when they are cancelled early.
+    """
+    yield
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()
 
 
 @pytest.fixture(scope="session")

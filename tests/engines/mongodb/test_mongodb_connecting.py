@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
-import gc
 import traceback
-import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -29,6 +26,9 @@ from datavern.engines.mongodb.provider import MongoDBProvider
 from datavern.engines.mongodb.settings import Replication, Sharding, read_uri
 from datavern.engines.mongodb.watch import PoolWatch
 from datavern.testing.mongodb import MongoDBServer
+
+pytestmark = pytest.mark.usefixtures("left_sockets")
+refused = pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
 
 HOST = "mongodb://db.norwayeast.example/app"
 
@@ -176,18 +176,6 @@ async def test_a_provider_that_is_not_open_says_so():
 
 
 # ---- the server -----------------------------------------------------------------------------------------------------
-
-# PyMongo leaves a socket to the garbage collector when the client is closed while it is being connected: asyncio's
-# create_connection and PyMongo's own wait both keep it open when they are cancelled early.
-refused = pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
-
-
-@pytest.fixture(autouse=True)
-def _left_sockets() -> Iterator[None]:
-    yield
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ResourceWarning)
-        gc.collect()
 
 
 @refused

@@ -31,6 +31,11 @@ from datavern.contracts.errors import (
 from datavern.engines.mongodb.collections import Index
 from datavern.engines.mongodb.errors import translate
 
+pytestmark = [
+    pytest.mark.usefixtures("left_sockets"),
+    pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning"),
+]
+
 PLANTED = "hemmelig-verdi-4711"
 
 

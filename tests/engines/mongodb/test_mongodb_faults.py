@@ -15,8 +15,10 @@ from datavern.engines.mongodb.provider import MongoDBProvider
 from datavern.testing.mongodb import MongoDBServer
 from datavern.testing.proxy import TCPProxy
 
-# A connection whose making is cancelled is left to the garbage collector by PyMongo.
-pytestmark = pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
+pytestmark = [
+    pytest.mark.usefixtures("left_sockets"),
+    pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning"),
+]
 
 
 def of(port: int, **options: object) -> str:
