@@ -314,7 +314,7 @@ async def test_a_password_that_cannot_be_fetched(monkeypatch: pytest.MonkeyPatch
         raise RuntimeError(PLANTED)
 
     error = await refused(PostgreSQLProvider(database="x", password=breaks))
-    assert "could not be made" in str(error)
+    assert "the password's callable raised RuntimeError" in str(error)
 
 
 # ---- TLS ------------------------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from typing import Any
 import asyncpg
 
 from datavern.config import TLS
-from datavern.contracts.errors import ConfigurationError
+from datavern.contracts.errors import ConfigurationError, ConnectionFailed, DatavernError, DriverError
 from datavern.engines.postgresql.errors import connecting
 from datavern.engines.postgresql.settings import PostgreSQLSettings
 
@@ -61,13 +61,16 @@ class PostgreSQLConnector:
         if self._tls is None:
             self._tls = tls_context(settings.effective_tls, f"{settings.name}.tls")
         failure: Exception
+        asked = False
         try:
             async with asyncio.timeout(settings.connect_timeout):
+                password = await self._password()
+                asked = True
                 connection = await asyncpg.connect(
                     host=settings.host,
                     port=settings.port,
                     user=settings.username,
-                    password=await self._password(),
+                    password=password,
                     database=settings.database,
                     ssl=self._tls,
                     timeout=None,
@@ -84,6 +87,11 @@ class PostgreSQLConnector:
                 database=settings.database,
                 username=settings.username,
             )
+            if not asked and isinstance(error, TimeoutError):
+                failure = ConnectionFailed(
+                    f"{settings.name}: the password's callable did not answer in time (connect_timeout)",
+                    provider=settings.name,
+                )
         else:
             for name, encoder, decoder in _JSON_CODECS:  # known to the driver: no round trip
                 await connection.set_type_codec(
@@ -97,9 +105,21 @@ class PostgreSQLConnector:
         secret = self._settings.password
         if secret is None:
             return None
-        value = secret.reveal()
-        if inspect.isawaitable(value):
-            value = await value
+        failed: Exception | None = None
+        value: Any = None
+        try:
+            value = secret.reveal()
+            if inspect.isawaitable(value):
+                value = await value
+        except DatavernError:
+            raise
+        except Exception as error:  # noqa: BLE001  (what it says may hold the secret: only its type is passed on)
+            failed = error
+        if failed is not None:
+            kind, name = type(failed).__name__, self._settings.name
+            raise ConnectionFailed(f"{name}: the password's callable raised {kind}", provider=name) from DriverError.of(
+                failed, None, None
+            )
         if not isinstance(value, str):
             raise ConfigurationError(
                 f"{self._settings.name}.password: the callable gave {type(value).__name__}, expected str"

@@ -17,7 +17,6 @@ from typing import Any, Literal
 import asyncpg
 
 from datavern.contracts.errors import (
-    ConfigurationError,
     ConnectionFailed,
     ConstraintViolated,
     DatavernError,
@@ -316,7 +315,7 @@ def connecting(
     error: BaseException, *, name: str, host: str, port: int, database: str, username: str | None
 ) -> DatavernError:
     """What to make of an error while a connection was made: says what to do about it."""
-    if isinstance(error, ConfigurationError):
+    if isinstance(error, DatavernError):
         return error
     where = f"{host}/.s.PGSQL.{port}" if host.startswith("/") else f"{host}:{port}"
     user = username or "the operating system's user"
