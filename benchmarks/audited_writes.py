@@ -1,14 +1,18 @@
 """A change with its audit entry, and under an idempotency key, against the same statements in an explicit transaction.
 
 The peer runs the very statements that ours are made of, on one connection of asyncpg without a pool: BEGIN, the change,
-the entry's insert, COMMIT, in ``async with connection.transaction()``. Ours makes the entry as well (its id, its time,
-its details as JSON); the peer's is made once. Every commit is durable. On SQLite the peer is a transaction of our own
+the entry's insert, COMMIT, in ``async with connection.transaction()``. Both make their entry: ours through the audit
+service, with the subject's handle and its checks; the peer's with a UUID, the time and JSON of the standard library,
+and nothing checked. Every commit is durable. On SQLite the peer is a transaction of our own
 provider, since what there is to save is a commit's hops between threads and not its disk.
 """
 
 from __future__ import annotations
 
+import datetime as dt
+import json
 import tempfile
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +55,7 @@ async def on_postgresql(db: DatabaseManager, provider: Any, database: Any) -> Fi
     raw = await asyncpg.connect(database.settings["url"])
     sample = await db.audit.entry("balance_changed", subject="test-user", dataset="accounts", details=DETAILS)
     entry, values = sample.statement(provider)
-    place = values.index(sample.id)
+    handle = values[4]
     number = iter(range(10**9))
 
     async def audited(i: int) -> None:
@@ -66,11 +70,11 @@ async def on_postgresql(db: DatabaseManager, provider: Any, database: Any) -> Fi
         await provider.execute(CHANGE, [account(i)], audit=made, idempotency_key=f"key {next(number)}")
 
     async def explicit(i: int) -> None:
-        given = list(values)
-        given[place] = f"peer {next(number)}"
+        id_, at = str(uuid.uuid4()), dt.datetime.now(dt.UTC).isoformat()
+        details = json.dumps(DETAILS)
         async with raw.transaction():
             await raw.execute(CHANGE, account(i))
-            await raw.execute(entry, *given)
+            await raw.execute(entry, id_, at, "balance_changed", None, handle, "accounts", details)
 
     async def alone(i: int) -> None:
         await provider.execute(CHANGE, [account(i)])
