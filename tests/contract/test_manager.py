@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from datavern import (
+    CapabilityMissing,
     ConfigurationError,
     ConnectionFailed,
     DatabaseManager,
@@ -269,3 +271,19 @@ async def test_a_group_closes_what_it_opened(engine: str):
             pass
         with pytest.raises(ConnectionFailed):
             await group.primary.capabilities.session.query("SELECT 1")
+
+
+async def test_a_dataset_where_the_data_map_does_not_reach_is_refused(tmp_path: Path, keyring: str):
+    class Plain(SQLiteProvider):
+        @property
+        def capabilities(self) -> Any:
+            return replace(super().capabilities, ledger=None)
+
+    cases = Dataset("cases", database="documents", subject="owner")
+    databases = {
+        "main": SQLiteProvider(tmp_path / "a.db", location="norway"),
+        "documents": Plain(tmp_path / "b.db", location="norway"),
+    }
+    db = DatabaseManager(databases, data_map=DataMap([cases]), keyring=keyring, ledger="main")
+    with pytest.raises(CapabilityMissing, match="documents has no datasets: datasets.cases: the data map reaches SQL"):
+        await db.open()

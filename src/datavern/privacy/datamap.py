@@ -396,7 +396,7 @@ class DataMap:
                 )
             if dataset.key is not None:
                 raise CapabilityMissing(
-                    "key patterns", dataset.database, f"datasets.{dataset.name} needs a store of keys and values"
+                    "key patterns", dataset.database, f"datasets.{dataset.name}.key: not offered by the data map yet"
                 )
 
     def check_legal_bases(self, database: str) -> None:

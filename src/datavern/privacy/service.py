@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from datavern.audit.log import AuditLog
 from datavern.audit.service import Audit
-from datavern.contracts.errors import ConfigurationError, ConsentRequired, DatavernError, ProviderError
+from datavern.contracts.errors import (
+    CapabilityMissing,
+    ConfigurationError,
+    ConsentRequired,
+    DatavernError,
+    ProviderError,
+)
 from datavern.contracts.subjects import canonical_subject
 from datavern.contracts.values import timestamp
 from datavern.crypto.keyring import Keyring
@@ -251,7 +257,11 @@ class Privacy:
         return stores
 
     def _store(self, dataset: Dataset) -> PersonalStore:
-        site = self._sites[dataset.database]
+        site = self._sites.get(dataset.database)
+        if site is None:
+            raise CapabilityMissing(
+                "datasets", dataset.database, f"datasets.{dataset.name}: the data map reaches SQL databases so far"
+            )
         return PersonalStore(
             dataset, site.provider, keys=self.keys, life=site.life, log=site.log, consents=self._consents
         )
