@@ -32,6 +32,7 @@ from datavern.engines.postgresql.errors import Fault, fault
 from datavern.engines.postgresql.fused import Fusing, PostgreSQLGuarded
 from datavern.engines.postgresql.ledger import PostgreSQLLedger
 from datavern.engines.postgresql.many import many
+from datavern.engines.postgresql.notifications import NOTIFY, Listening, notify
 from datavern.engines.postgresql.point_reads import PostgreSQLSource
 from datavern.engines.postgresql.settings import PostgreSQLSettings, merged
 from datavern.engines.postgresql.statements import Effect, effect, ends_transaction
@@ -138,6 +139,7 @@ class PostgreSQLProvider:
         self._connecting = asyncio.Lock()
         self._pool: Any = _NotOpen(self.name)
         self._effects: dict[str, Effect] = {}
+        self._listening: set[Listening] = set()
         self._subjects = PostgreSQLSubjects(self)
         self._ledger = PostgreSQLLedger(self)
         self._fusing = Fusing(self)
@@ -225,6 +227,7 @@ class PostgreSQLProvider:
         """Close every connection. Idempotent; never waits for a server that does not answer."""
         pool = self._pool  # it stays in place until it is closed: borrowers give back to it meanwhile
         try:
+            await asyncio.gather(*(listening.end("the provider was closed") for listening in list(self._listening)))
             await pool.close()
         finally:
             if self._pool is pool:
@@ -461,6 +464,38 @@ class PostgreSQLProvider:
             return self.transaction(isolation=isolation, read_only=read_only, tenant=tenant)
 
         return await run_in_transaction(begin, work, attempts=attempts)
+
+    # ---- notifications ----------------------------------------------------------------------------------------------
+
+    def listen(self, channel: str, *more: str, most: int = 10_000) -> Listening:
+        """Messages of a channel, or of several: ``async with provider.listen("x") as notes: async for note in notes``.
+
+        It has a connection of its own, beside the pool, from when the block is entered. Where that breaks it connects
+        again, with growing pauses, for as long as the block lasts, and then gives an item whose `missed` says that
+        messages may have been missed; so it does where more than `most` waited, and the oldest were dropped. Such an
+        item has no payload: asking for it raises.
+
+        Args:
+            channel: its name, to the letter: upper case, quotes and everything else stand for themselves.
+            more: further channels.
+            most: messages that may wait to be taken.
+
+        Raises:
+            ConfigurationError: a name is empty, has more than 63 bytes, or holds a NUL.
+            ConnectionFailed: on entering: no connection could be made. Later ones are made without end.
+        """
+        return Listening(self, (channel, *more), most=most)
+
+    async def notify(self, channel: str, payload: str = "") -> None:
+        """Send a message to whoever listens to that channel of this database. In a transaction: ``tx.notify``.
+
+        Raises:
+            QueryRejected: the payload has more than 7999 bytes.
+            ConfigurationError: as `listen`.
+            OutcomeUnknown: it may or may not have been sent.
+        """
+        self._effects.setdefault(NOTIFY, Effect.WRITES)
+        await notify(self, self.name, channel, payload)
 
     # ---- what belongs to the features above -------------------------------------------------------------------------
 

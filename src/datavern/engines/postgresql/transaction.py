@@ -12,6 +12,7 @@ from datavern.contracts.values import Parameters, Row
 from datavern.engines.postgresql.copying import Rows, copy_in
 from datavern.engines.postgresql.errors import Fault, fault
 from datavern.engines.postgresql.many import many
+from datavern.engines.postgresql.notifications import NOTIFY, notify
 from datavern.engines.postgresql.statements import Effect
 
 if TYPE_CHECKING:
@@ -223,6 +224,11 @@ class PostgreSQLTransaction:
     async def copy_in(self, table: str, columns: Sequence[str], rows: Rows) -> int:
         """Copy rows into a table; how many. See `PostgreSQLProvider.copy_in`. A failure fails the transaction."""
         return await copy_in(self, table, columns, rows)
+
+    async def notify(self, channel: str, payload: str = "") -> None:
+        """Send a message when the transaction commits. See `PostgreSQLProvider.notify`."""
+        self._provider._effects.setdefault(NOTIFY, Effect.WRITES)  # noqa: SLF001  (two halves of one engine)
+        await notify(self, self._provider.name, channel, payload)
 
     def stream(self, sql: str, parameters: Parameters = (), *, batch_size: int = 1000) -> RowStream:
         """Rows in constant memory, through a portal on the server."""
