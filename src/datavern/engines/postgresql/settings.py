@@ -26,7 +26,7 @@ class PostgreSQLSettings(ProviderSettings):
             (`docs/decisions/0004-local-tls.md`).
         pool: how many connections.
         connect_timeout: seconds that making one connection may take, TLS and sign-in included.
-        statement_cache: prepared statements that each connection keeps; 0 where a pooler between does not allow them.
+        statement_cache: prepared statements that each connection keeps; 0 for none.
         application_name: what the server's own views call these connections.
         keyring: URL of a key ring, for a provider that is used without a manager.
     """
