@@ -34,6 +34,7 @@ from datavern.engines.postgresql.ledger import PostgreSQLLedger
 from datavern.engines.postgresql.many import many
 from datavern.engines.postgresql.notifications import NOTIFY, Listening, notify
 from datavern.engines.postgresql.point_reads import PostgreSQLSource
+from datavern.engines.postgresql.search import PostgreSQLSearches
 from datavern.engines.postgresql.settings import PostgreSQLSettings, merged
 from datavern.engines.postgresql.statements import Effect, effect, ends_transaction
 from datavern.engines.postgresql.subjects import PostgreSQLSubjects
@@ -64,7 +65,7 @@ SELECT pg_catalog.pg_is_in_recovery() AS in_recovery,
 """
 
 
-class PostgreSQLProvider:
+class PostgreSQLProvider(PostgreSQLSearches):
     """A PostgreSQL database: see `datavern.contracts.capabilities.Provider` and `Session`.
 
     Args:
@@ -143,6 +144,7 @@ class PostgreSQLProvider:
         self._subjects = PostgreSQLSubjects(self)
         self._ledger = PostgreSQLLedger(self)
         self._fusing = Fusing(self)
+        self._search_texts = {}
         self._capabilities = Capabilities(
             session=self,
             transactions=self,

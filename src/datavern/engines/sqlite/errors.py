@@ -231,6 +231,11 @@ def _statement(message: str, sql: str | None, connection: sqlite3.Connection | N
         names = [name if _SHAPED_LIKE_A_NAME.match(name) else "…" for name in found.groups()]
         position = _name_position(found[2], sql)
         text = f"table {names[0]} has no column named {names[1]}"
+    elif message.startswith("unsafe use of "):
+        text = (
+            "a view or a trigger of this file reaches for a virtual table or a function that a schema which is not "
+            "trusted may not use: open the file with trusted_schema=True if it is your own"
+        )
     elif any(pattern.match(message) for pattern in _COUNTS):
         text = message
     return QueryRejected(text, position=position)

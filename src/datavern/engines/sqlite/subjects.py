@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy.engine import Dialect
 
-__all__ = ["SQLiteSubjects", "dialect"]
+__all__ = ["SQLiteSubjects", "affinity", "dialect"]
 
 _STRICT = (3, 37, 0)  # the first version with STRICT tables
 
@@ -88,7 +88,7 @@ class SQLiteSubjects(RelationalSubjects):
 
     def holds(self, column: Column, wanted: ShapeColumn) -> bool:
         """Whether the column's affinity keeps such a value as it is."""
-        return _affinity(column.type) in _HELD_BY[wanted.type]
+        return affinity(column.type) in _HELD_BY[wanted.type]
 
     def index(self, unique: str, name: str, store: str, column: str) -> str:
         """The statement that makes an index of one column."""
@@ -108,7 +108,7 @@ async def _describe(tx: Any, store: str, name: str) -> Store | None:
             nullable=not c["notnull"] and not c["pk"],
             primary_key=c["pk"],
             default=c["dflt_value"] is not None or c["hidden"] > 1,
-            exact=_affinity(c["type"]) not in {"NUMERIC", "REAL"},
+            exact=affinity(c["type"]) not in {"NUMERIC", "REAL"},
         )
         for c in await tx.query(_COLUMNS, [table])
         if c["hidden"] != 1
@@ -143,7 +143,7 @@ def _with_default(column: Column) -> Column:
     return replace(column, default=True)
 
 
-def _affinity(declared: str) -> str:
+def affinity(declared: str) -> str:
     """The affinity that SQLite derives from a declared type: https://sqlite.org/datatype3.html, section 3.1."""
     name = declared.upper()
     if name == "ANY":
