@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from datavern.contracts.errors import (
@@ -206,12 +207,11 @@ class Fusing:
         if not self._ready:
             await self._provider._ledger.create_tables(idempotency.keys().metadata)  # noqa: SLF001
             self._ready = True
-        if self._used % idempotency.EVERY == 0:
-            try:
-                await self._purge(idempotency.expired(idempotency.KEPT))
-            except ProviderError:
-                self._used -= 1  # not this call's business: the next one tries again
+        due = self._used % idempotency.EVERY == 0
         self._used += 1
+        if due:
+            with suppress(ProviderError):  # not this call's business; another one tries again
+                await self._purge(idempotency.expired(idempotency.KEPT))
 
     async def _prepare_keys_inside(self, tx: PostgreSQLTransaction) -> None:
         """Make the table in the caller's transaction, where it is not there: it may be rolled back with it."""

@@ -4,6 +4,8 @@ A statement is spliced only where it is certain what that means; `shape` gives N
 change and what goes with it are statements of one transaction. The caller's own INSERT, UPDATE or DELETE becomes a
 common table expression, never what the others hang on: PostgreSQL refuses there what a rule would make of it (code
 0A000), while a rule that replaces an outer statement takes that statement's common table expressions away with it.
+A rule that the server does take there is counted by the rows that it returns: one that does another kind of statement
+instead (a DELETE in place of an UPDATE, RETURNING) counts those, where the server alone would have said 0.
 
 Sources: PostgreSQL 18 documentation, 7.8.4 (Data-Modifying Statements in WITH), 4.1 (Lexical Structure), chapter 39
 (The Rule System).
