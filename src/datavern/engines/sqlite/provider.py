@@ -24,6 +24,7 @@ from datavern.engines.sqlite.health import probe, stats
 from datavern.engines.sqlite.jobs import Job, Kind, Run, classify, forget, run_function
 from datavern.engines.sqlite.lanes import Lanes
 from datavern.engines.sqlite.ledger import SQLiteLedger
+from datavern.engines.sqlite.online_backup import Upkeep
 from datavern.engines.sqlite.search import SQLiteSearches
 from datavern.engines.sqlite.session import Statements
 from datavern.engines.sqlite.settings import MEMORY, SQLiteSettings
@@ -45,7 +46,7 @@ _TEXTS = 4096  # statement texts whose kind is remembered
 _PATIENCE = 5.0  # seconds that closing waits for what runs, before it interrupts it
 
 
-class SQLiteProvider(Statements, SQLiteSearches):
+class SQLiteProvider(Statements, SQLiteSearches, Upkeep):
     """A SQLite database: one file, or ``":memory:"``.
 
     One thread writes and a few read, each with its own connection; no long read blocks a quick one, and writes that
