@@ -244,11 +244,19 @@ async def test_a_damaged_index_and_a_damaged_file(tmp_path):
         assert await db.integrity_check()
 
 
-async def test_a_cancelled_check_ends(tmp_path):
+async def test_a_cancelled_check_ends(tmp_path, monkeypatch):
+    endless = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n"
+    begun = threading.Event()
+
+    def look(connection):
+        begun.set()
+        return connection.execute(endless).fetchone()
+
     async with SQLiteProvider(tmp_path / "test.db", location="norway") as db:
-        await db.execute("CREATE TABLE t (v TEXT)")
-        for task in [asyncio.ensure_future(db.integrity_check()) for _ in range(3)]:
-            await asyncio.sleep(0)
+        with monkeypatch.context() as patched:
+            patched.setattr(online_backup, "_faults", look)
+            task = asyncio.ensure_future(db.integrity_check())
+            await asyncio.to_thread(begun.wait, 10)
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task
