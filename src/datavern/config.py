@@ -231,13 +231,13 @@ class Config:
         general: the ``[datavern]`` table.
         databases: name → settings, with ``provider`` among them; secrets are `Secret`, relative paths are made
             relative to the file's folder.
-        datasets: name → the dataset's table, for the data map.
+        datasets: name → the dataset's table, for the data map; None where the file says nothing of personal data.
     """
 
     path: str
     general: General
     databases: Mapping[str, Mapping[str, Any]] = field(repr=False)  # a url may hold a password
-    datasets: Mapping[str, Mapping[str, Any]]
+    datasets: Mapping[str, Mapping[str, Any]] | None
 
 
 _TABLES = ("datavern", "databases", "datasets")
@@ -272,7 +272,8 @@ def load(path: str | os.PathLike[str] = "datavern.toml") -> Config:
     general = checked(General, _resolved(text.get("datavern", {}), folder, "datavern"), path="datavern")
     if general.ledger is not None and general.ledger not in databases:
         raise ConfigurationError(f"datavern.ledger: no database is named {general.ledger}; {_listed(databases)}")
-    return Config(where, general, databases, _tables(text, "datasets", folder))
+    datasets = _tables(text, "datasets", folder) if "datasets" in text else None
+    return Config(where, general, databases, datasets)
 
 
 def _read(where: str) -> dict[str, Any]:

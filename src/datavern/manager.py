@@ -161,7 +161,7 @@ class DatabaseManager(ShortForm):
             if values.get("failover"):
                 databases[name] = _group(name, values["failover"], databases)
         data_map = None
-        if config.datasets:
+        if config.datasets is not None:
             from datavern.privacy.datamap import DataMap  # noqa: PLC0415  (only when there is one)
 
             data_map = DataMap.from_mapping(config.datasets)
@@ -201,7 +201,9 @@ class DatabaseManager(ShortForm):
         """
         if self._open:
             return
-        self._check_compliance()
+        problems = self.compliance_problems()
+        if problems:
+            raise ConfigurationError("\n".join(problems))
         if self._data_map is not None:
             from datavern.privacy.residency import Residency  # noqa: PLC0415  (only with a data map)
 
@@ -262,20 +264,42 @@ class DatabaseManager(ShortForm):
     async def __aexit__(self, *exc: object) -> None:
         await self.close()
 
-    def _check_compliance(self) -> None:
+    def compliance_problems(self) -> list[str]:
+        """What contradicts the rule sets that the databases are to follow, before anything is connected.
+
+        ``gdpr`` asks for a data map, with purposes or a legal basis for every dataset with sealed fields (GDPR Arts. 6
+        and 30). ``nsm`` refuses connections beyond this machine that are not encrypted and verified, keys in the
+        environment, and writes to personal data that leave no audit entry (NSM's basic principles 2.7.4, 2.7.1, 3.2.4).
+
+        Returns:
+            One line for each problem, with the path of the setting and what to do; empty when all is well.
+        """
+        problems: list[str] = []
         for name, provider in self._databases.items():
+            where = f"databases.{name}: compliance"
             if "nsm" in provider.compliance:
-                if not provider.encrypted:
-                    raise ConfigurationError(
-                        f"databases.{name}: compliance nsm refuses an unencrypted or unverified connection beyond this "
-                        "machine (NSM 2.7.4): use tls verify full"
-                    )
-                if self._keyring is not None and self._keyring.startswith("env:"):
-                    raise ConfigurationError(
-                        f"databases.{name}: compliance nsm refuses keys in the environment (NSM 2.7.1): use file:"
-                    )
-            if "gdpr" in provider.compliance and self._data_map is not None:
-                self._data_map.check_legal_bases(name)
+                problems += [f"{where} nsm {problem}" for problem in self._nsm_problems(name, provider)]
+            if "gdpr" in provider.compliance and self._data_map is None:
+                problems.append(
+                    f"{where} gdpr asks for a data map: say which personal data lies where (data_map=, or [datasets] "
+                    "in the configuration file), or that there is none (data_map=DataMap(), or an empty [datasets])"
+                )
+            elif "gdpr" in provider.compliance and self._data_map is not None:
+                problems += self._data_map.without_basis(name)
+        return problems
+
+    def _nsm_problems(self, name: str, provider: Provider) -> Iterator[str]:
+        if not provider.encrypted:
+            yield (
+                "refuses an unencrypted or unverified connection beyond this machine (NSM 2.7.4): use tls verify full"
+            )
+        if self._keyring is not None and self._keyring.startswith("env:"):
+            yield "refuses keys in the environment (NSM 2.7.1): use file:"
+        if self._keyring is None and self._data_map is not None and self._data_map.of_database(name):
+            yield (
+                "refuses writes to personal data that leave no audit entry (NSM 3.2.4), and without a keyring there is "
+                "no audit log: give the manager keyring='file:keys'"
+            )
 
     # ---- what it holds ----------------------------------------------------------------------------------------------
 

@@ -67,6 +67,7 @@ async def examine(config: Any) -> list[Finding]:
     keyring = settings.general.keyring
     findings = [Finding("configuration", ok=True, detail=str(config))]
     findings += await _keys(keyring)
+    findings += [Finding("compliance", ok=False, detail=problem) for problem in db.compliance_problems()]
     findings += _residency(db, settings.general.ledger)
     databases = db.databases
     try:
@@ -80,7 +81,7 @@ async def examine(config: Any) -> list[Finding]:
                 findings.append(await _dataset(dataset, databases))
     finally:
         await asyncio.gather(*(p.close() for p in databases.values()))
-    if not db.data_map:
+    if not db.data_map and all(f.ok for f in findings):
         findings.append(Finding("datasets", ok=True, detail="none yet: the data map says which personal data you keep"))
     if all(f.ok for f in findings) and keyring is not None:
         findings.append(await _together(DatabaseManager.from_config(config)))

@@ -369,6 +369,10 @@ class Services(Protocol):
         """The key store (`datavern.crypto.keystore.KeyStore`), open: for engines that seal values themselves."""
         ...
 
+    def mapped(self, provider: Provider) -> frozenset[str]:
+        """The tables of that provider that hold personal data, as the data map names them."""
+        ...
+
     async def store_personal_data(self, provider: Provider, data: Mapping[str, Any], consent: Any) -> Any:
         """Seal `data` and keep it in the provider's built-in ``personal_data`` table, with consent and audit."""
         ...

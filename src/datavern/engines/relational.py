@@ -52,6 +52,7 @@ class RelationalSubjects:
     def __init__(self, provider: Any) -> None:
         self._provider = provider
         self._texts: dict[Hashable, tuple[str, tuple[int | Any, ...]]] = {}
+        self._own: dict[str, str] = {}
 
     # ---- what an engine fills in ------------------------------------------------------------------------------------
 
@@ -240,8 +241,14 @@ class RelationalSubjects:
         )
         if len(self._texts) >= _TEXTS:
             self._texts.clear()
-        found = self._texts[key] = (str(compiled), order)
+            self._own.clear()
+        text = str(compiled)
+        found = self._texts[key] = (self._own.setdefault(text, text), order)
         return found
+
+    def owns(self, sql: str) -> bool:
+        """Whether a text is one that was made here: that very object, and not one that merely reads the same."""
+        return self._own.get(sql) is sql
 
     # ---- the schema -------------------------------------------------------------------------------------------------
 

@@ -399,17 +399,17 @@ class DataMap:
                     "key patterns", dataset.database, f"datasets.{dataset.name}.key: not offered by the data map yet"
                 )
 
-    def check_legal_bases(self, database: str) -> None:
-        """Check that every sealed field of that database has a purpose or a legal basis (GDPR Art. 6(1)).
+    def without_basis(self, database: str) -> list[str]:
+        """The datasets of that database whose sealed fields have neither purpose nor legal basis (GDPR Art. 6(1)).
 
-        Raises:
-            ConfigurationError: naming the first dataset that has none.
+        Returns:
+            One line for each, that says what is missing.
         """
-        for dataset in self.of_database(database):
-            if dataset.needs_keys and dataset.personal and not dataset.purposes and dataset.legal_basis is None:
-                raise ConfigurationError(
-                    f"datasets.{dataset.name}: compliance gdpr asks for purposes (with consent) or a legal_basis"
-                )
+        return [
+            f"datasets.{dataset.name}: compliance gdpr asks for purposes (with consent) or a legal_basis"
+            for dataset in self.of_database(database)
+            if dataset.needs_keys and dataset.personal and not dataset.purposes and dataset.legal_basis is None
+        ]
 
     def _check_via(self, dataset: Dataset) -> None:
         if dataset.subject_via is None:

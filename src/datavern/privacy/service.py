@@ -224,6 +224,14 @@ class Privacy:
         await store.insert(row, consent=consent)
         return id_
 
+    def mapped(self, provider: Provider) -> frozenset[str]:
+        """The provider's tables that hold personal data: those of the data map, and the built-in one."""
+        name = next((name for name, known in self._databases.items() if known is provider.face), None)
+        if name is None:
+            return frozenset()
+        personal = (dataset.table for dataset in self._data_map.of_database(name) if dataset.personal)
+        return frozenset({PERSONAL_DATA, *personal})
+
     # ---- what requests need -----------------------------------------------------------------------------------------
 
     @property

@@ -70,7 +70,7 @@ class Fusing:
         entry = None if audit is None else entry_statement(audit, provider.face)
         does = provider._effects.get(sql)  # noqa: SLF001  (two halves of one engine, here and below)
         if does is None or (type(parameters) is not list and type(parameters) is not tuple):
-            does = provider._checked(sql, parameters)  # noqa: SLF001
+            does = provider._checked(sql, parameters, audited=audit is not None)  # noqa: SLF001
         if key is not None:
             key = checked_key(key)
             await self._prepare_keys()
@@ -189,7 +189,11 @@ class Fusing:
                 if made is None:
                     raise SerializationConflict(f"{name}: the idempotency key went just now", provider=name)
                 return made
-        count = await _alone(tx, sql, parameters)
+        tx._audited = entry is not None  # noqa: SLF001
+        try:
+            count = await _alone(tx, sql, parameters)
+        finally:
+            tx._audited = False  # noqa: SLF001
         if keys is not None and written is not None:
             await tx.execute(*keys.count.bind(dialect, of_key=written[0], number=count))
         if entry is not None:

@@ -26,6 +26,7 @@ from datavern.contracts.errors import (
 from datavern.contracts.regions import locate
 from datavern.contracts.values import Health, Location, Parameters, PoolStats, Row
 from datavern.engines.idempotency import KEPT
+from datavern.engines.mapped import Mapped
 from datavern.engines.postgresql.connection import PostgreSQLConnector
 from datavern.engines.postgresql.copying import Rows, copy_in
 from datavern.engines.postgresql.errors import Fault, fault
@@ -36,7 +37,7 @@ from datavern.engines.postgresql.notifications import NOTIFY, Listening, notify
 from datavern.engines.postgresql.point_reads import PostgreSQLSource
 from datavern.engines.postgresql.search import PostgreSQLSearches
 from datavern.engines.postgresql.settings import PostgreSQLSettings, merged
-from datavern.engines.postgresql.statements import Effect, effect, ends_transaction
+from datavern.engines.postgresql.statements import Effect, effect, ends_transaction, words
 from datavern.engines.postgresql.subjects import PostgreSQLSubjects
 from datavern.engines.postgresql.transaction import (
     PostgreSQLTransaction,
@@ -140,6 +141,8 @@ class PostgreSQLProvider(PostgreSQLSearches):
         self._connecting = asyncio.Lock()
         self._pool: Any = _NotOpen(self.name)
         self._effects: dict[str, Effect] = {}
+        self._mapped: Mapped | None = None
+        self._audited: dict[str, Effect] = {}  # of texts that pass because their writes are audited
         self._listening: set[Listening] = set()
         self._subjects = PostgreSQLSubjects(self)
         self._ledger = PostgreSQLLedger(self)
@@ -245,6 +248,8 @@ class PostgreSQLProvider(PostgreSQLSearches):
     def attach(self, services: Services) -> None:
         """Called by the manager that the provider belongs to."""
         self._services = services
+        self._mapped = Mapped.of(self, services, subjects=self._subjects, read=words)
+        self._effects.clear()
 
     async def health(self) -> Health:
         """Ask the server for its role and version; the pool's state is in the answer."""
@@ -513,15 +518,19 @@ class PostgreSQLProvider(PostgreSQLSearches):
 
     # ---- inside -----------------------------------------------------------------------------------------------------
 
-    def _effect_of(self, sql: str) -> Effect:
+    def _effect_of(self, sql: str, *, audited: bool = False) -> Effect:
         does = self._effects.get(sql)
-        return self._checked(sql, ()) if does is None else does
+        return self._checked(sql, (), audited=audited) if does is None else does
 
-    def _checked(self, sql: str, parameters: Parameters) -> Effect:
-        """What a text does, once it is sure that it may be sent. Raises `QueryRejected`."""
+    def _checked(self, sql: str, parameters: Parameters, *, audited: bool = False) -> Effect:
+        """What a text does, once it is sure that it may be sent. Raises `QueryRejected`, or `PrivacyError`."""
         self._check_parameters(parameters)
         if not isinstance(sql, str):
             raise QueryRejected(f"{self.name}: a statement is a str, not {type(sql).__name__}", provider=self.name)
+        mapped = self._mapped
+        passes = mapped is not None and (audited or self._subjects.owns(sql))
+        if passes and (does := self._audited.get(sql)) is not None:
+            return does
         if "\0" in sql:
             raise QueryRejected(
                 f"{self.name}: the statement holds a NUL character, at character {sql.index(chr(0)) + 1}",
@@ -538,11 +547,14 @@ class PostgreSQLProvider(PostgreSQLSearches):
                 f"{self.name}: {control} would begin or end a transaction below us: use transaction() and savepoint()",
                 provider=self.name,
             )
+        if mapped is not None and not passes:
+            mapped.check(sql)
         does = effect(sql)
+        known = self._audited if passes else self._effects
         if len(sql) <= _LONGEST_KNOWN_TEXT:
-            if len(self._effects) >= _KNOWN_TEXTS:
-                self._effects.clear()
-            self._effects[sql] = does
+            if len(known) >= _KNOWN_TEXTS:
+                known.clear()
+            known[sql] = does
         return does
 
     def _check_parameters(self, parameters: Parameters) -> None:

@@ -19,7 +19,7 @@ from enum import IntEnum
 
 from datavern.engines.postgresql.functions import CLEAN_FUNCTIONS
 
-__all__ = ["Effect", "Token", "effect", "ends_transaction", "tokens_of"]
+__all__ = ["Effect", "Token", "effect", "ends_transaction", "tokens_of", "words"]
 
 Token = tuple[str, str, int, int]
 """Kind ("word", "quoted", "value", "mark"), text (see `tokens_of`), and where it begins and ends in the statement."""
@@ -171,6 +171,12 @@ def _is_grammar(tokens: list[tuple[str, str]], i: int) -> bool:
     if kind == "mark":
         return text in {")", "]"} or text.startswith("$")
     return kind != "word" or text in _JOINS or text not in _RESERVED
+
+
+def words(sql: str) -> list[tuple[str, str]] | None:
+    """Kind and text of each token; None where the text cannot be read for sure."""
+    placed = tokens_of(sql)
+    return None if placed is None else [(kind, text) for kind, text, _, _ in placed]
 
 
 def tokens_of(sql: str) -> list[Token] | None:

@@ -57,7 +57,17 @@ def affected(status: str) -> int:
 class PostgreSQLTransaction:
     """An open transaction: see `datavern.contracts.capabilities.Transaction`. Made by ``provider.transaction()``."""
 
-    __slots__ = ("_begin", "_broken", "_made_keys", "_provider", "_read_only", "_savepoints", "_slot", "_wrote")
+    __slots__ = (
+        "_audited",
+        "_begin",
+        "_broken",
+        "_made_keys",
+        "_provider",
+        "_read_only",
+        "_savepoints",
+        "_slot",
+        "_wrote",
+    )
 
     def __init__(self, provider: PostgreSQLProvider, begin: str, *, read_only: bool) -> None:
         self._provider = provider
@@ -67,6 +77,7 @@ class PostgreSQLTransaction:
         self._broken: str | None = None
         self._wrote = False
         self._made_keys = False
+        self._audited = False  # the statement that is sent now goes with an audit entry
         self._savepoints = 0
 
     @property
@@ -246,7 +257,7 @@ class PostgreSQLTransaction:
             raise QueryRejected(f"{self._provider.name}: the transaction is not open", provider=self._provider.name)
         if type(parameters) is not list and type(parameters) is not tuple:
             self._provider._check_parameters(parameters)  # noqa: SLF001  (two halves of one engine)
-        effect = self._provider._effect_of(sql)  # noqa: SLF001  (two halves of one engine)
+        effect = self._provider._effect_of(sql, audited=self._audited)  # noqa: SLF001  (two halves of one engine)
         if effect:
             self._wrote = True
             if effect is Effect.TOUCHES:

@@ -67,6 +67,8 @@ class Fusing:
                 "idempotency key",
                 provider=provider.name,
             )
+        if audit is None and provider._mapped is not None:  # noqa: SLF001  (one engine)
+            provider._mapped.check(sql)  # noqa: SLF001
         entry = None if audit is None else entry_statement(audit, provider.face)
         keyed = before = None
         if key is not None:

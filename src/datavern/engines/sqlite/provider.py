@@ -19,6 +19,7 @@ from datavern.contracts.regions import locate
 from datavern.contracts.services import serve_alone
 from datavern.contracts.values import Compliance, Health, Location, Parameters, PoolStats
 from datavern.engines.idempotency import KEPT
+from datavern.engines.mapped import Mapped
 from datavern.engines.sqlite.fused import Fusing, SQLiteGuarded, run_fused
 from datavern.engines.sqlite.health import probe, stats
 from datavern.engines.sqlite.jobs import Job, Kind, Run, classify, forget, run_function
@@ -31,6 +32,7 @@ from datavern.engines.sqlite.settings import MEMORY, SQLiteSettings
 from datavern.engines.sqlite.streams import Stream
 from datavern.engines.sqlite.subjects import SQLiteSubjects
 from datavern.engines.sqlite.transactions import SQLiteTransaction
+from datavern.engines.sqlite.words import words
 from datavern.engines.sqlite.writer import Writer
 
 if TYPE_CHECKING:
@@ -124,6 +126,7 @@ class SQLiteProvider(Statements, SQLiteSearches, Upkeep):
         self._lanes: Lanes | None = None
         self._opening: asyncio.Lock | None = None
         self._kinds: dict[str, Kind] = {}
+        self._mapped: Mapped | None = None
         self._holders: set[SQLiteTransaction | Stream] = set()
         self._subjects = SQLiteSubjects(self)
         self._ledger = SQLiteLedger(self)
@@ -315,6 +318,10 @@ class SQLiteProvider(Statements, SQLiteSearches, Upkeep):
         found = kinds.get(sql) if isinstance(sql, str) else None
         if found is None:
             found = classify(sql)
+            if self._mapped is not None:
+                if self._subjects.owns(sql):
+                    return found  # not remembered: a text of the caller's that reads the same is another
+                self._mapped.check(sql)
             if len(kinds) >= _TEXTS:
                 kinds.clear()
             kinds[sql] = found
@@ -443,6 +450,8 @@ class SQLiteProvider(Statements, SQLiteSearches, Upkeep):
     def attach(self, services: Services) -> None:
         """Called by the manager that the provider belongs to."""
         self._services = services
+        self._mapped = Mapped.of(self, services, subjects=self._subjects, read=words, folds=True)
+        self._kinds.clear()
 
     async def store_personal_data(self, data: Mapping[str, Any], consent: Any) -> Any:
         """Seal `data` and keep it in the built-in ``personal_data`` table, with consent and audit.
