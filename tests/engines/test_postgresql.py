@@ -13,7 +13,6 @@ import asyncpg
 import pytest
 
 from datavern import (
-    CapabilityMissing,
     ConfigurationError,
     ConnectionFailed,
     OutcomeUnknown,
@@ -148,11 +147,6 @@ async def test_what_only_the_commit_refuses(postgresql: Any) -> None:
             await tx.execute("INSERT INTO t VALUES (1), (1)")
     assert caught.value.constraint == "t_id_key"
     assert await postgresql.query_value("SELECT count(*) FROM t") == 0
-
-
-async def test_a_tenant_is_not_offered_yet(postgresql: Any) -> None:
-    with pytest.raises(CapabilityMissing, match="row-level security"):
-        postgresql.transaction(tenant="oslo")
 
 
 async def test_a_connection_that_breaks_in_a_transaction(postgresql: Any, admin: asyncpg.Connection) -> None:

@@ -105,6 +105,11 @@ _WORDS: dict[str, str] = {
     "57014": "the statement was cancelled, or took longer than the server allows",
     "P0001": "a function of the database raised an error",
 }
+_SAID_BY = {  # where in the server's source the error was made: its words may be in any language
+    ("ExecWithCheckOptions", "42501"): (
+        "row-level security refuses the row: no tenant is set (transaction(tenant=…)), or the row is another's"
+    ),
+}
 _CONSTRAINTS = {
     "23502": "not-null constraint",
     "23503": "foreign key constraint",
@@ -269,7 +274,7 @@ def _from_server(error: Any, name: str, stage: Stage, sets: Sequence[Sequence[An
         )
         fate = "renew"
     else:
-        words = _WORDS.get(code) or _condition(error)
+        words = _SAID_BY.get((error.server_source_function, code)) or _WORDS.get(code) or _condition(error)
         if error.server_source_function == "record_recv":
             words = "a composite value does not have the fields of its type, or the type was altered meanwhile"
             fate = "discard"  # it may know the type as it was

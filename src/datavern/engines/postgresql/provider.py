@@ -16,7 +16,6 @@ from datavern.connectors.retry import run_in_transaction
 from datavern.contracts import services
 from datavern.contracts.capabilities import Capabilities, Isolation, Provider
 from datavern.contracts.errors import (
-    CapabilityMissing,
     ConfigurationError,
     ConnectionFailed,
     DatavernError,
@@ -36,6 +35,7 @@ from datavern.engines.postgresql.many import many
 from datavern.engines.postgresql.notifications import NOTIFY, Listening, notify
 from datavern.engines.postgresql.point_reads import PostgreSQLSource
 from datavern.engines.postgresql.search import PostgreSQLSearches
+from datavern.engines.postgresql.row_security import TenantTransaction, enable
 from datavern.engines.postgresql.settings import PostgreSQLSettings, merged
 from datavern.engines.postgresql.statements import Effect, effect, ends_transaction, words
 from datavern.engines.postgresql.subjects import PostgreSQLSubjects
@@ -446,15 +446,18 @@ class PostgreSQLProvider(PostgreSQLSearches):
         Args:
             isolation: the server's default when None; "snapshot" and "repeatable read" are the same here.
             read_only: let the server refuse every change.
-            tenant: for row-level security.
+            tenant: whose rows the transaction sees and writes, in tables under `enable_row_level_security`. For this
+                transaction alone.
 
         Raises:
-            CapabilityMissing: `tenant` was given.
+            ConfigurationError: the tenant is empty; on entering: policies do not bind the user (a superuser, a role
+                with BYPASSRLS, or the owner of a table that is not under FORCE).
             OutcomeUnknown: on leaving: the commit was sent and no answer came.
         """
+        begin = begin_statement(isolation, read_only=read_only)
         if tenant is not None:
-            raise CapabilityMissing("row-level security", self.name, "Datavern does not offer it on PostgreSQL yet")
-        return PostgreSQLTransaction(self, begin_statement(isolation, read_only=read_only), read_only=read_only)
+            return TenantTransaction(self, begin, read_only=read_only, tenant=tenant)
+        return PostgreSQLTransaction(self, begin, read_only=read_only)
 
     async def run_in_transaction(
         self,
@@ -471,6 +474,24 @@ class PostgreSQLProvider(PostgreSQLSearches):
             return self.transaction(isolation=isolation, read_only=read_only, tenant=tenant)
 
         return await run_in_transaction(begin, work, attempts=attempts)
+
+    async def enable_row_level_security(self, table: str, column: str = "tenant_id") -> list[str]:
+        """Let every role see and write only the rows of its transaction's tenant; what was run. Idempotent.
+
+        Enabled and forced, so that the table's owner is bound too; superusers and roles with BYPASSRLS are not, and
+        ``transaction(tenant=…)`` refuses them. Without a tenant no row is seen.
+
+        Args:
+            table: ``schema.table`` or ``table``. Of a partitioned table, the one that is asked: a partition that is
+                named in a statement has policies of its own.
+            column: whose row it is: text, varchar, uuid, smallint, integer or bigint. Best indexed.
+
+        Raises:
+            ConfigurationError: there is no such table or column, its type is another, or the table has a policy that
+                would let other rows through.
+            QueryRejected: the user does not own the table.
+        """
+        return await enable(self, table, column)
 
     # ---- notifications ----------------------------------------------------------------------------------------------
 
