@@ -606,9 +606,9 @@ async def test_verifying_takes_the_same_memory_whatever_the_size(log, provider):
 
     for _ in range(3):
         await grow(5000)  # so that checkpoints and pages do not end together, now and later
-    few = await peak()
-    await grow(25_000)
+    few = max([await peak() for _ in range(3)])  # a batch may come while the one before is still being read
+    await grow(25_000)  # 2.7 times as many: memory that grows with them would be 2.7 times as much
     peaks = [await peak()]
-    while min(peaks) >= 1.3 * few and len(peaks) < 4:  # a page may be freed a little later than the next one comes
+    while min(peaks) >= 1.6 * few and len(peaks) < 4:  # a page may be freed a little later than the next one comes
         peaks.append(await peak())
-    assert min(peaks) < 1.3 * few
+    assert min(peaks) < 1.6 * few
