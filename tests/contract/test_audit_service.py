@@ -158,3 +158,18 @@ async def test_numbers_that_are_none(two):
     await two["other"].execute("UPDATE datavern_audit SET stamp = 'x' WHERE seq = 1")
     report = await two.audit.verify()
     assert [p.position for p in report.problems] == [0, 1, 1]  # from 1 on nothing is known any more
+
+
+async def test_databases_that_call_themselves_the_same_are_not_mixed_up(managed, tmp_path):
+    """The manager's names count: two SQLite providers are both called sqlite where nobody says otherwise."""
+    databases = {name: SQLiteProvider(tmp_path / f"{name}.db", location="norway") for name in ("main", "other")}
+    async with managed(databases=databases) as db:
+        async with db["other"].transaction() as tx:
+            await db.audit.record("there", transaction=tx, database="other")
+            with pytest.raises(ConfigurationError, match="the transaction is one of other"):
+                await db.audit.record("confused", transaction=tx, database="main")
+        assert await db["other"].query_value("SELECT count(*) FROM datavern_audit") == 1
+        stranger = SQLiteProvider(tmp_path / "stranger.db", location="norway")
+        async with stranger, stranger.transaction() as tx:
+            with pytest.raises(ConfigurationError, match="no audit log"):
+                await db.audit.record("lost", transaction=tx)

@@ -55,7 +55,7 @@ class Audit:
             return self._logs.get(self._ledger if database is None else database) or self._logs[self._ledger]
         provider = transaction.provider
         for name, log in self._logs.items():
-            if log.provider is provider or log.provider.name == provider.name:
+            if log.provider is provider:
                 if database not in {None, name}:
                     raise ConfigurationError(f"audit: the transaction is one of {name}, not of {database}")
                 return log
