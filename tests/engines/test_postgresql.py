@@ -480,3 +480,22 @@ async def test_over_a_unix_socket(postgresql_server: PostgreSQLServer) -> None:
 async def test_alone_without_a_keyring(postgresql: Any) -> None:
     with pytest.raises(ConfigurationError, match="keyring"):
         await postgresql.store_personal_data({"user_id": "x"}, None)
+
+
+@pytest.mark.parametrize("text", ["", "  \n", "-- nothing\n", "/* nothing */", ";", " ; -- x"])
+@pytest.mark.parametrize("call", ["execute", "query", "query_one"])
+async def test_a_text_without_a_statement_is_refused(postgresql, call, text):
+    with pytest.raises(QueryRejected, match="the text holds no statement"):
+        await getattr(postgresql, call)(text)
+    assert await postgresql.query_value("SELECT 1") == 1
+
+
+@pytest.mark.parametrize("text", ["COPY t FROM STDIN", "copy t (a) to stdout", "COPY (SELECT 1) TO STDOUT"])
+async def test_a_copy_that_would_wait_for_ever_is_refused(postgresql, text):
+    await postgresql.execute("CREATE TABLE t (a int)")
+    with pytest.raises(QueryRejected, match="use copy_in, or stream"):
+        await postgresql.execute(text)
+    async with postgresql.transaction() as tx:
+        with pytest.raises(QueryRejected, match="use copy_in, or stream"):
+            await tx.execute(text)
+    assert await postgresql.query_value("SELECT count(*) FROM t") == 0

@@ -34,8 +34,8 @@ from datavern.engines.postgresql.ledger import PostgreSQLLedger
 from datavern.engines.postgresql.many import many
 from datavern.engines.postgresql.notifications import NOTIFY, Listening, notify
 from datavern.engines.postgresql.point_reads import PostgreSQLSource
-from datavern.engines.postgresql.search import PostgreSQLSearches
 from datavern.engines.postgresql.row_security import TenantTransaction, enable
+from datavern.engines.postgresql.search import PostgreSQLSearches
 from datavern.engines.postgresql.settings import PostgreSQLSettings, merged
 from datavern.engines.postgresql.statements import Effect, effect, ends_transaction, words
 from datavern.engines.postgresql.subjects import PostgreSQLSubjects
@@ -570,6 +570,7 @@ class PostgreSQLProvider(PostgreSQLSearches):
             )
         if mapped is not None and not passes:
             mapped.check(sql)
+        self._check_speech(words(sql))
         does = effect(sql)
         known = self._audited if passes else self._effects
         if len(sql) <= _LONGEST_KNOWN_TEXT:
@@ -577,6 +578,18 @@ class PostgreSQLProvider(PostgreSQLSearches):
                 known.clear()
             known[sql] = does
         return does
+
+    def _check_speech(self, read: list[tuple[str, str]] | None) -> None:
+        """Refuse what the driver has no answer for: a text without a statement, and one that waits for data."""
+        problem = ""
+        if read is not None:
+            said = [text for kind, text in read if kind == "word"]
+            if not read or all(text == ";" for _, text in read):
+                problem = "the text holds no statement"
+            elif said[:1] == ["copy"] and ({"stdin", "stdout"} & set(said)):
+                problem = "COPY from STDIN or to STDOUT has no data or nobody to take it here: use copy_in, or stream"
+        if problem:
+            raise QueryRejected(f"{self.name}: {problem}", provider=self.name)
 
     def _check_parameters(self, parameters: Parameters) -> None:
         if isinstance(parameters, Mapping | str | bytes) or not isinstance(parameters, Sequence):
