@@ -110,6 +110,28 @@ async def test_a_damaged_file_is_called_damaged(tmp_path):
     assert caught.value.code.startswith("SQLITE_CORRUPT")
 
 
+async def test_a_file_that_another_process_is_just_making_is_waited_for(tmp_path):
+    path = tmp_path / "busy.db"
+    maker = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    maker.execute("CREATE TABLE made (n INTEGER)")
+    maker.execute("BEGIN IMMEDIATE")  # of this lock SQLite says at once that it is there, whatever its timeout is
+    waiting = SQLiteProvider(path)
+    opening = asyncio.create_task(waiting.connect())
+    await asyncio.sleep(0.1)
+    assert not opening.done()
+    maker.execute("COMMIT")
+    await opening
+    await waiting.close()
+    patient = SQLiteProvider(tmp_path / "held.db", name="patient", busy_timeout=0.1)
+    holder = sqlite3.connect(tmp_path / "held.db", isolation_level=None)
+    holder.execute("CREATE TABLE made (n INTEGER)")
+    holder.execute("BEGIN IMMEDIATE")
+    with pytest.raises(ConnectionFailed, match="busy"):
+        await patient.connect()
+    maker.close()
+    holder.close()
+
+
 async def test_a_network_file_system_is_refused_with_a_reason(tmp_path, monkeypatch):
     mounts = tmp_path / "mounts"
     share = tmp_path / "my share"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from time import monotonic, sleep
 
 from datavern.contracts.errors import ConfigurationError
 from datavern.engines.sqlite.settings import MEMORY, SQLiteSettings
@@ -10,13 +11,26 @@ from datavern.engines.sqlite.settings import MEMORY, SQLiteSettings
 __all__ = ["open_connection"]
 
 _STATEMENTS = 512  # prepared statements kept for each connection
+_AGAIN = 0.01  # seconds until a busy file is tried again
 
 
 def open_connection(path: str, settings: SQLiteSettings, *, writes: bool) -> sqlite3.Connection:
     """Open the file and set what the settings ask for.
 
     The connection commits nothing by itself (`isolation_level=None`): transactions are begun and ended by the lanes.
+    Where another process is just making the file's write-ahead log, SQLite does not wait by itself.
     """
+    until = monotonic() + settings.busy_timeout
+    while True:
+        try:
+            return _opened(path, settings, writes=writes)
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or monotonic() >= until:
+                raise
+        sleep(_AGAIN)  # on the lane's own thread
+
+
+def _opened(path: str, settings: SQLiteSettings, *, writes: bool) -> sqlite3.Connection:
     connection = sqlite3.connect(
         path,
         timeout=settings.busy_timeout,
