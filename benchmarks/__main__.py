@@ -62,14 +62,19 @@ def main(names: list[str]) -> int:
         part = f"## {name}\n\n{(module.__doc__ or '').strip()}\n\n{table(figures)}"
         print(part, flush=True)
         parts.append(part)
-    if not names:
-        versions = ", ".join(f"{p} {metadata.version(p)}" for p in PACKAGES)
-        head = (
-            "# Results\n\nWritten by `make bench`. Times are medians; a ratio is the median of the ratios within "
-            f"interleaved rounds.\n\n{dt.datetime.now(dt.UTC).date()}: {machine()}; {versions}.\n\n"
-        )
-        (HERE / "RESULTS.md").write_text(head + "\n".join(parts))
+        if not names:  # after each, so that a run that is stopped keeps what it measured
+            write(parts)
     return 0 if held else 1
+
+
+def write(parts: list[str]) -> None:
+    """RESULTS.md, as far as the run has come."""
+    versions = ", ".join(f"{p} {metadata.version(p)}" for p in PACKAGES)
+    head = (
+        "# Results\n\nWritten by `make bench`. Times are medians; a ratio is the median of the ratios within "
+        f"interleaved rounds.\n\n{dt.datetime.now(dt.UTC).date()}: {machine()}; {versions}.\n\n"
+    )
+    (HERE / "RESULTS.md").write_text(head + "\n".join(parts))
 
 
 if __name__ == "__main__":
