@@ -183,3 +183,14 @@ async def test_a_withdrawal_is_not_missed_by_a_transaction_that_began_before_it(
                 await one.consents.withdraw(consent)
                 await write(tx, consent)
     assert (await users.get("anna"))["name"] == "Anna"
+
+
+async def test_a_manager_opens_while_somebody_else_writes(managed, database):
+    """Where all tables are there, opening makes nothing, and waits for no writer."""
+    async with managed(EVENTS, databases={"main": database.provider(location="norway")}) as one:
+        await one.prepare("events")
+        async with one["main"].transaction() as tx:
+            await one.personal("events").insert({"id": "1", "who": "anna", "note": "n"}, transaction=tx)
+            other = managed(EVENTS, databases={"main": database.provider(location="norway")})
+            async with asyncio.timeout(3), other as db:
+                assert await db.personal("events").get("1") is None

@@ -36,8 +36,16 @@ class RelationalLedger:
         """Keep other processes from making tables until the transaction ends."""
 
     async def create_tables(self, metadata: sa.MetaData) -> list[str]:
-        """Make the tables and indexes that are missing; what was run. Idempotent; safe in several processes at once."""
-        async with self._provider.transaction() as tx:
+        """Make the tables and indexes that are missing; what was run. Idempotent; safe in several processes at once.
+
+        Where nothing is missing nothing is locked: opening waits for no writer.
+        """
+        there = await self.names(self._provider)
+        if all(
+            table.name in there and there.issuperset(map(_name_of, table.indexes)) for table in metadata.sorted_tables
+        ):
+            return []
+        async with self._provider.transaction(isolation="read committed") as tx:
             return await self.make_tables(tx, metadata)
 
     async def make_tables(self, tx: Transaction, metadata: sa.MetaData) -> list[str]:

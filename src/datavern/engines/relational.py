@@ -261,7 +261,7 @@ class RelationalSubjects:
         Raises:
             ConfigurationError: a column is there with a type that cannot hold what it must.
         """
-        async with self._provider.transaction() as tx:
+        async with self._provider.transaction(isolation="read committed") as tx:  # what it waited for is seen
             await self.exclude(tx, shape.store)
             found = await self.describe(shape.store, transaction=tx)
             ddl = self._create(shape) if found is None else self._complete(shape, found)

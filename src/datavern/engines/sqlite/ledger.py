@@ -6,6 +6,7 @@ import secrets
 import sqlite3
 from typing import TYPE_CHECKING, Any
 
+from datavern.contracts.errors import QueryRejected
 from datavern.engines.own_tables import RelationalLedger
 from datavern.engines.sqlite.subjects import dialect
 
@@ -46,7 +47,12 @@ class SQLiteLedger(RelationalLedger):
 
         It travels with the file: SQLite has no server whose identity would change when the file is restored elsewhere.
         """
-        return await self._provider._run(_identity)  # type: ignore[no-any-return]  # noqa: SLF001  (one engine)
+        known: str | None
+        try:
+            known = await self._provider.query_value("SELECT id FROM datavern_identity")  # waits for no writer
+        except QueryRejected:
+            known = None  # there is no such table yet
+        return known or await self._provider._run(_identity)  # noqa: SLF001  (one engine)
 
 
 def _identity(connection: sqlite3.Connection) -> Any:
