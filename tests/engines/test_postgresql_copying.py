@@ -324,6 +324,36 @@ async def test_the_network_is_cut_in_the_middle(
             assert await count(pg) == 0
 
 
+async def test_the_network_is_cut_while_the_socket_is_full(
+    postgresql_database: EmptyDatabase, postgresql_server: PostgreSQLServer
+) -> None:
+    """The driver by itself would wait for ever."""
+    with TCPProxy(postgresql_server.host, postgresql_server.port) as proxy:
+        url = postgresql_database.settings["url"].replace(f":{postgresql_server.port}/", f":{proxy.port}/")
+        async with PostgreSQLProvider.from_url(url, pool=Pool(min=1, max=2)) as pg:
+            await pg.execute(PEOPLE)
+            seen = 0
+
+            def rows() -> Iterator[tuple[int, str, dt.date]]:
+                nonlocal seen
+                for seen in itertools.count(1):
+                    if seen == 1000:
+                        proxy.freeze()
+                    yield seen, "x" * 1000, DAY
+
+            task = asyncio.ensure_future(pg.copy_in("people", COLUMNS, rows()))
+            async with asyncio.timeout(20):
+                before = -1
+                while seen != before or seen < 1000:  # until nothing moves any more
+                    before = seen
+                    await asyncio.sleep(0.2)
+                assert not task.done()
+                proxy.cut()
+                proxy.thaw()
+                with pytest.raises(ConnectionFailed):
+                    await task
+
+
 async def test_memory_stays_what_it_is(people: Any) -> None:
     rows = ((i, "x" * 1000, DAY) for i in range(60_000))
     tracemalloc.start()

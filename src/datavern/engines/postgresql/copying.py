@@ -6,6 +6,7 @@ asyncpg encodes the rows; what is done here around it, and why:
   altered since, it encodes for the old types, and the server takes a ``bigint``'s eight bytes for a ``double
   precision``. So the types are asked for each time, in the transaction that copies.
 - It ignores what a row has too many of, and says of a value that does not fit neither row nor column.
+- Where the connection breaks while the socket is full, it waits for ever.
 - It goes on reading rows after the server refused one, or the connection broke, and while the server keeps up, a list
   of a million rows never lets the loop go round. So now and then it is looked, and others get a turn.
 
@@ -19,6 +20,7 @@ import operator
 import re
 from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain, islice
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
@@ -44,9 +46,12 @@ _TYPED = (
 _COPY = "COPY {table} ({columns}) FROM STDIN (FORMAT binary)"
 _GUARD = object()
 _BATCH = 512
-"""Rows that are looked at together, and after which it is looked if the server still takes them."""
-
-_PLAIN = {tuple, list, asyncpg.Record}
+"""Rows that are looked at together."""
+_TURN = 0.02
+"""Seconds after which others get a turn, and it is looked if the server still takes rows."""
+_AHEAD = 524_288
+"""Bytes that may wait to be sent while the next rows are encoded: as much as the driver gathers before it sends."""
+_NOTHING: Iterator[Any] = iter(())
 
 _ARGUMENT = re.compile(r"query argument \$(\d+)")
 _NO_BINARY = re.compile(r"no binary format encoder for type .* \(OID (\d+)\)", re.DOTALL)
@@ -106,7 +111,7 @@ class _Copying:
         self._statement: Any = None
         self._seen = 0
         self._batch: Any = []
-        self._left: Iterator[Parameters] = iter(())
+        self._left: Iterator[Parameters] = _NOTHING
         self._paused = False
         self._raised: Exception | None = None
 
@@ -136,9 +141,12 @@ class _Copying:
             records: Any = (feed := self._each(rows))
         else:
             records = chain.from_iterable(self._batches(rows))
+        connection = self._connection
+        connection.add_termination_listener(self._lost)
+        self._let_run_ahead(_AHEAD)
         try:
             # What copy_records_to_table calls, with types that are not out of date: a test watches it.
-            status = await self._connection._protocol.copy_in(  # noqa: SLF001  (see above)
+            status = await connection._protocol.copy_in(  # noqa: SLF001  (see above)
                 self._copy, None, None, records, self._statement._state, None  # noqa: SLF001
             )  # fmt: skip
         except Exception as error:
@@ -148,6 +156,8 @@ class _Copying:
         else:
             return int(str(status).rpartition(" ")[2])
         finally:
+            connection.remove_termination_listener(self._lost)
+            self._let_run_ahead(None)
             if feed is not None:
                 await feed.aclose()
         raise await self._translated(failure)
@@ -156,21 +166,26 @@ class _Copying:
 
     def _batches(self, rows: Iterable[Parameters]) -> Iterator[Iterator[Parameters]]:
         """Rows in batches: the driver goes through one without a line of Python for each row."""
-        width = {len(self._columns)}
+        width = len(self._columns)
+        turn = monotonic() + _TURN
         try:
-            source = iter(rows)
-            while batch := list(islice(source, _BATCH)):
-                if not ({*map(type, batch)} <= _PLAIN and {*map(len, batch)} == width):
+            for batch in _in_batches(rows):
+                size = len(batch)
+                # Two passes in C: for plain tuples nothing is looked at one by one.
+                if [*map(type, batch)].count(tuple) != size or [*map(len, batch)].count(width) != size:
                     for place, row in enumerate(batch, self._seen + 1):
                         self._check(place, row)
                 self._batch, self._left = batch, iter(batch)
                 yield self._left
-                self._seen += len(batch)
-                self._batch, self._left = [], iter(())
-                if not self._paused:  # the loop has gone round since: an answer would have been read
+                self._batch, self._left = [], _NOTHING
+                self._seen += size
+                if self._connection.is_closed():
+                    return
+                if monotonic() >= turn and not self._paused:  # the loop has gone round since it was paused last
                     if self._refused():
                         return
                     self._pause()
+                    turn = monotonic() + _TURN
         except Exception as error:
             self._raised = error
             raise
@@ -187,7 +202,7 @@ class _Copying:
                 yield row
                 if not self._seen % _BATCH:
                     await asyncio.sleep(0)
-                    if self._refused():
+                    if self._connection.is_closed() or self._refused():
                         return
         except Exception as error:
             self._raised = error
@@ -200,6 +215,12 @@ class _Copying:
         taken = len(self._batch) - operator.length_hint(self._left)
         return self._seen + taken, self._batch[taken - 1] if taken else ()
 
+    def _let_run_ahead(self, size: int | None) -> None:
+        """How much may wait to be sent while more is encoded: by default little, and the server waits for us."""
+        transport = self._connection._transport  # noqa: SLF001  (its protocol's)
+        if transport is not None and not transport.is_closing():
+            transport.set_write_buffer_limits(None if size is None else 2 * size, size)
+
     def _pause(self) -> None:
         """Let the loop go round: the driver, told that the socket is full, waits until it is told otherwise."""
         self._paused = True
@@ -209,14 +230,18 @@ class _Copying:
     def _resume(self) -> None:
         self._paused = False
         transport = self._connection._transport  # noqa: SLF001  (its protocol's)
+        if transport is None or transport.is_closing():
+            return  # see _lost
         # Where the socket is full indeed, the transport says when it is not any more.
-        if transport is not None and transport.get_write_buffer_size() <= transport.get_write_buffer_limits()[1]:
+        if transport.get_write_buffer_size() <= transport.get_write_buffer_limits()[1]:
             self._connection._protocol.resume_writing()  # noqa: SLF001  (as above)
 
+    def _lost(self, connection: Any) -> None:
+        """The driver would wait for a socket that is gone, and for ever."""
+        connection._protocol.resume_writing()  # noqa: SLF001  (as above)
+
     def _refused(self) -> bool:
-        """Whether the server has refused the rows that it has, or is gone."""
-        if self._connection.is_closed():
-            return True
+        """Whether the server has refused the rows that it has."""
         # While the rows are taken, the driver says that an operation is in progress; afterwards, that the guard does
         # not fit. It says so at once, and nothing is sent either way.
         binding = self._bind(())
@@ -318,6 +343,13 @@ class _Copying:
         rest = said[line.end() :].split("\n", 1)[0]
         column = max((c for c in self._columns if rest.endswith(f" {c}")), key=len, default=None)
         return f", in row {line[0]}" + ("" if column is None else f", column {column}")
+
+
+def _in_batches(rows: Iterable[Parameters]) -> Iterator[Sequence[Parameters]]:
+    if isinstance(rows, list | tuple):
+        return (rows[i : i + _BATCH] for i in range(0, len(rows), _BATCH))
+    source = iter(rows)
+    return iter(lambda: list(islice(source, _BATCH)), [])
 
 
 def _checked(columns: Sequence[str]) -> list[str]:
