@@ -19,7 +19,6 @@ from datavern.contracts.regions import locate
 from datavern.contracts.services import serve_alone
 from datavern.contracts.values import Compliance, Health, Location, Parameters, PoolStats
 from datavern.engines.idempotency import KEPT
-from datavern.engines.mapped import Mapped
 from datavern.engines.sqlite.fused import Fusing, SQLiteGuarded, run_fused
 from datavern.engines.sqlite.health import probe, stats
 from datavern.engines.sqlite.jobs import Job, Kind, Run, classify, forget, run_function
@@ -32,13 +31,13 @@ from datavern.engines.sqlite.settings import MEMORY, SQLiteSettings
 from datavern.engines.sqlite.streams import Stream
 from datavern.engines.sqlite.subjects import SQLiteSubjects
 from datavern.engines.sqlite.transactions import SQLiteTransaction
-from datavern.engines.sqlite.words import words
 from datavern.engines.sqlite.writer import Writer
 
 if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
 
     from datavern.contracts.fused import Entry
+    from datavern.engines.mapped import Mapped
 
 __all__ = ["SQLiteProvider"]
 
@@ -450,6 +449,9 @@ class SQLiteProvider(Statements, SQLiteSearches, Upkeep):
     def attach(self, services: Services) -> None:
         """Called by the manager that the provider belongs to."""
         self._services = services
+        from datavern.engines.mapped import Mapped  # noqa: PLC0415  (compiles expressions; only a manager needs them)
+        from datavern.engines.sqlite.words import words  # noqa: PLC0415
+
         self._mapped = Mapped.of(self, services, subjects=self._subjects, read=words, folds=True)
         self._kinds.clear()
 
