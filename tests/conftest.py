@@ -6,8 +6,10 @@
 
 from __future__ import annotations
 
+import io
+import logging
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
@@ -85,3 +87,19 @@ async def provider(database: EmptyDatabase) -> AsyncIterator[Any]:
     """A connected provider of an empty database, of each engine in turn."""
     async with database.provider(location="norway") as provider:
         yield provider
+
+
+@pytest.fixture
+def logged() -> Iterator[io.StringIO]:
+    """All that is logged from here on, by everybody, at DEBUG: also by the fixtures that come after it.
+
+    `caplog.text` holds one phase alone: at the end of a fixture it is empty, whatever the test has logged.
+    """
+    text = io.StringIO()
+    handler, root = logging.StreamHandler(text), logging.getLogger()
+    level = root.level
+    root.addHandler(handler)
+    root.setLevel(logging.DEBUG)
+    yield text
+    root.removeHandler(handler)
+    root.setLevel(level)
