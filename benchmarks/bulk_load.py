@@ -22,7 +22,7 @@ CREATE UNLOGGED TABLE people (id bigint, name text, email text, city text, age i
 """
 COLUMNS = ["id", "name", "email", "city", "age", "score", "active", "created"]
 INSERT = f"INSERT INTO people ({', '.join(COLUMNS)}) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)"
-COPIED = 50_000
+COPIED = 100_000
 INSERTED = 5_000
 Row = tuple[Any, ...]
 
