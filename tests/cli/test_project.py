@@ -220,6 +220,22 @@ def test_check_finds_data_where_it_may_not_be(run: Run, project: Path):
     assert "CONFIDENTIAL cannot be stored in eu" in wrong[0]["detail"]
 
 
+def test_check_finds_what_contradicts_the_rule_sets(run: Run, project: Path):
+    config = project / "datavern.toml"
+    text = config.read_text().replace('location = "norway"', 'location = "norway"\ncompliance = ["gdpr", "nsm"]')
+    config.write_text(text)
+    assert run("check").code == 0
+    config.write_text(text.partition("[datasets")[0])
+    done = run("check", "--json")
+    assert done.code == 1
+    (wrong,) = [f for f in done.json["findings"] if not f["ok"]]
+    assert wrong["part"] == "compliance"
+    assert "databases.main: compliance gdpr asks for a data map" in wrong["detail"]
+    refused = run("consent", "list", "p-000001")
+    assert refused.code == 1
+    assert "asks for a data map" in refused.told
+
+
 def test_check_and_health_tell_of_a_database_that_is_none(run: Run, project: Path):
     (project / "main.db").write_bytes(b"this is not a database " * 100)
     for name in ("main.db-wal", "main.db-shm"):

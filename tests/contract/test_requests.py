@@ -153,6 +153,9 @@ def test_a_request_that_cannot_be():
         SubjectRequest("erasur", subject="u1")
     with pytest.raises(SubjectRequestRejected, match="future"):
         SubjectRequest("access", subject="u1", received=dt.date.today() + dt.timedelta(days=3))  # noqa: DTZ011
+    for received in ("2026-01-31", None, 5):
+        with pytest.raises(SubjectRequestRejected, match="expected a date"):
+            SubjectRequest("access", subject="u1", received=received)
     with pytest.raises(ConfigurationError, match="fødselsnummer"):
         SubjectRequest("access", subject=NUMBER)
 

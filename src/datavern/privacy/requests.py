@@ -47,7 +47,7 @@ class SubjectRequest:
         id: names the request in the journal, the audit log and the certificate; random.
 
     Raises:
-        SubjectRequestRejected: no such kind, or it was received in the future.
+        SubjectRequestRejected: no such kind, or it was received on no date, or in the future.
         ConfigurationError: `subject` cannot name a person.
     """
 
@@ -64,6 +64,8 @@ class SubjectRequest:
             hint = f"did you mean {near[0]}?" if near else f"expected one of {', '.join(get_args(Kind))}"
             raise SubjectRequestRejected(f"no such kind of request; {hint}")
         canonical_subject(self.subject)
+        if not isinstance(self.received, dt.date):
+            raise SubjectRequestRejected("received: expected a date, such as date(2026, 11, 23)")
         if isinstance(self.received, dt.datetime):
             object.__setattr__(self, "received", self.received.date())
         if self.received > _today() + dt.timedelta(days=1):  # a day ahead is still today somewhere
