@@ -12,6 +12,7 @@ from datavern import (
     ErasureIncomplete,
     Field,
     KeyErased,
+    PrivacyError,
     SubjectRequest,
     SubjectRequestRejected,
     SubjectResponse,
@@ -365,6 +366,8 @@ async def test_retain_keeps_what_the_law_keeps_under_a_key_of_its_own(managed):
             assert (await invoices.get(id_))["name"] == NAME
             with pytest.raises(KeyErased, match="the law keeps the row"):
                 await invoices.update(id_, {"note": "x"})
+            with pytest.raises(PrivacyError, match=f"the law keeps the row until {row['datavern_retained_until']}"):
+                await invoices.delete(id_)
         store = certified(response, "main.invoices")
         assert store["found"] == 4
         assert store["done"] == {"deleted, their retention had ended": 1, "sealed anew under a retention key": 3}
@@ -377,6 +380,14 @@ async def test_retain_keeps_what_the_law_keeps_under_a_key_of_its_own(managed):
         assert certified(again, "main.invoices")["kept"] == store["kept"]
         assert certified(again, "main.invoices")["done"] == {}
         assert {r["id"]: r for r in await rows(db, "invoices")} == after
+        for id_, until, is_there in (("1", today, True), ("2", today - dt.timedelta(days=1), False)):
+            await db["main"].execute(f"UPDATE invoices SET datavern_retained_until = '{until}' WHERE id = '{id_}'")
+            if is_there:
+                with pytest.raises(PrivacyError):
+                    await invoices.delete(id_)
+            else:
+                assert await invoices.delete(id_)
+        assert {r["id"] for r in await rows(db, "invoices")} == {"1", "4"}
 
 
 async def test_retain_without_sealed_fields(managed):

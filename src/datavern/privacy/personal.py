@@ -6,11 +6,12 @@ written, the audit entry appended. All of it happens, or nothing.
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 from datavern.contracts.capabilities import Transaction, needs
-from datavern.contracts.errors import ConfigurationError, ConsentRequired, KeyErased
+from datavern.contracts.errors import ConfigurationError, ConsentRequired, KeyErased, PrivacyError
 from datavern.contracts.subjects import canonical_subject
 from datavern.crypto.sealed import DataKey, new_row_tag
 from datavern.privacy.bulk import Batch
@@ -348,6 +349,9 @@ class PersonalStore:
         """Delete a row by its primary key, with its audit entry; whether there was one.
 
         It is deleted whatever the dataset's erasure policy: erasing a person is `db.subject_requests`.
+
+        Raises:
+            PrivacyError: the person was erased, and the law keeps the row for some time yet.
         """
         rows = self._loaded or await self.rows(transaction)
         where = rows.where_key(key)
@@ -360,6 +364,9 @@ class PersonalStore:
             found = await subjects.select(self._table, where, lock=True, transaction=tx)
             if not found:
                 return False
+            until = found[0].get(RETAINED_UNTIL)
+            if until is not None and until >= dt.datetime.now().astimezone().date().isoformat():
+                raise PrivacyError(f"{dataset.label}: the subject was erased, and the law keeps the row until {until}")
             subject = rows.subject_of(found[0])
             handle = None if subject is None else await self._keys.handle(subject, create=False, session=tx)
             await subjects.delete(self._table, where, transaction=tx)
