@@ -7,7 +7,6 @@ of the key and what was expected. A secret prints as ``***`` in every repr, log 
 
 from __future__ import annotations
 
-import difflib
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
@@ -176,6 +175,8 @@ def checked(kind: type[T], values: Mapping[str, Any], *, path: str) -> T:
     known = {f.name for f in fields(kind) if f.init}  # type: ignore[arg-type]  # kind is a dataclass
     for key in values:
         if key not in known:
+            import difflib  # noqa: PLC0415  (only when there is a mistake to tell of)
+
             near = difflib.get_close_matches(key, known, n=1)
             hint = f"did you mean {near[0]}?" if near else f"known keys: {', '.join(sorted(known))}"
             problems.append(f"{path}.{key}: unknown key; {hint}")
@@ -258,6 +259,8 @@ def load(path: str | os.PathLike[str] = "datavern.toml") -> Config:
     text = _read(where)
     for key, value in text.items():
         if key not in _TABLES:
+            import difflib  # noqa: PLC0415  (only when there is a mistake to tell of)
+
             near = difflib.get_close_matches(key, _TABLES, n=1)
             hint = f"did you mean [{near[0]}]?" if near else f"known tables: {', '.join(_TABLES)}"
             raise ConfigurationError(f"{where}: {key}: unknown table; {hint}")

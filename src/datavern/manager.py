@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Self
 
-from datavern.connectors.failover import FailoverGroup
 from datavern.connectors.short_form import ShortForm
 from datavern.contracts.capabilities import Provider
 from datavern.contracts.errors import ConfigurationError
@@ -17,6 +16,7 @@ if TYPE_CHECKING:
     import os
 
     from datavern.audit.service import Audit
+    from datavern.connectors.failover import FailoverGroup
     from datavern.crypto.keystore import KeyStore
     from datavern.privacy.consent import Consents
     from datavern.privacy.datamap import DataMap
@@ -117,6 +117,8 @@ class DatabaseManager(ShortForm):
         if primary is not None or secondary is not None:
             if databases or primary is None or secondary is None:
                 raise ConfigurationError("the short form takes primary= and secondary=, both, and no other databases")
+            from datavern.connectors.failover import FailoverGroup  # noqa: PLC0415  (few managers have one)
+
             self._short = FailoverGroup("main", primary=primary, secondaries=[secondary])
             self._databases = {"main": self._short}
         self._data_map = data_map
@@ -242,6 +244,8 @@ class DatabaseManager(ShortForm):
 
     def _served(self) -> dict[str, Provider]:
         """The databases, without those that only stand in for another: their group opens them, and writes to none."""
+        from datavern.connectors.failover import FailoverGroup  # noqa: PLC0415  (few managers have one)
+
         groups = [p for p in self._databases.values() if isinstance(p, FailoverGroup)]
         standing_in = {id(member) for group in groups for member in group.secondaries}
         return {name: p for name, p in self._databases.items() if id(p) not in standing_in}
@@ -390,6 +394,8 @@ class DatabaseManager(ShortForm):
 
 def _group(name: str, secondaries: Any, databases: Mapping[str, Provider]) -> FailoverGroup:
     """The failover group that a configuration file's ``failover = [...]`` describes."""
+    from datavern.connectors.failover import FailoverGroup  # noqa: PLC0415  (few managers have one)
+
     where = f"databases.{name}.failover"
     if not isinstance(secondaries, list) or not all(isinstance(other, str) for other in secondaries):
         raise ConfigurationError(f'{where}: expected a list of databases, such as ["standby"]')

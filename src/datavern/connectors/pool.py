@@ -276,10 +276,10 @@ class Pool(Roster[C], Generic[C]):
         except Exception as error:  # noqa: BLE001  (whatever it is, those who wait must hear of it)
             failure = error
         except BaseException:
-            self.failed()
+            self.failed(slot)
             raise
         if failure is not None:
-            self._not_connected(failure)
+            self._not_connected(slot, failure)
             return
         self._failures = 0
         self._last_failure = None
@@ -287,16 +287,18 @@ class Pool(Roster[C], Generic[C]):
             self._connector.abort(slot.connection)
             self._staff()
 
-    def _not_connected(self, failure: Exception) -> None:
+    def _not_connected(self, slot: Slot[C], failure: Exception) -> None:
         if isinstance(failure, ConnectionFailed):
             self._last_failure = failure
-        for waiter in self.failed():
+        for waiter in self.failed(slot):
             if not waiter.done():
                 waiter.set_exception(_copy(failure))
         self._failures += 1
         if not self._resting and not self.closed:
             self._resting = True
             self._loop.call_later(backoff(self._failures, base=0.1, longest=5.0), self._rested)
+        if self.waiters:
+            self._staff()
 
     def _rested(self) -> None:
         self._resting = False

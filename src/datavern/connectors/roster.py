@@ -33,14 +33,16 @@ class Slot(Generic[C]):
         touched: its session may not be as new: it is reset before anybody else gets it.
         since: when its borrower got it, where the pool looks for leaks; else 0.0.
         stack: where that was.
+        attempt: the number of the attempt that made it.
     """
 
-    __slots__ = ("connection", "expires", "generation", "since", "stack", "touched", "used")
+    __slots__ = ("attempt", "connection", "expires", "generation", "since", "stack", "touched", "used")
 
     connection: C
 
-    def __init__(self, generation: int) -> None:
+    def __init__(self, generation: int, attempt: int) -> None:
         self.generation = generation
+        self.attempt = attempt
         self.expires = 0.0
         self.used = 0.0
         self.touched = False
@@ -68,7 +70,9 @@ class Roster(Generic[C]):
         """Least recently used first: taken from the end, pruned from the front."""
         self.open: set[Slot[C]] = set()
         """Every connection that is there."""
-        self.waiters: OrderedDict[Waiter[C], None] = OrderedDict()
+        self.waiters: OrderedDict[Waiter[C], int] = OrderedDict()
+        """Who waits, longest first, and how many attempts to connect had begun before."""
+        self.attempts = 0
         self.connecting = 0
         self.restoring: set[Slot[C]] = set()
         """Those that are being reset."""
@@ -137,7 +141,8 @@ class Roster(Generic[C]):
     def begin(self) -> Slot[C]:
         """A connection is begun to be made."""
         self.connecting += 1
-        return Slot(self.generation)
+        self.attempts += 1
+        return Slot(self.generation, self.attempts)
 
     def made(self, slot: Slot[C]) -> bool:
         """It is made: its `connection` is set. As `put`."""
@@ -148,10 +153,19 @@ class Roster(Generic[C]):
         slot.expires = monotonic() + self.settings.lifetime * jitter
         return self.put(slot)
 
-    def failed(self) -> list[Waiter[C]]:
-        """It could not be made. Those who can hope for nothing else: no connection is there, and none is coming."""
+    def failed(self, slot: Slot[C]) -> list[Waiter[C]]:
+        """It could not be made. Those who can hope for nothing else, taken off the line.
+
+        No connection is there, none is coming, and this attempt began after they came: an older one tells of how things
+        were before (the restart that broke it may be over), and whoever came since gets an attempt of their own.
+        """
         self.connecting -= 1
-        return self.dismissed() if not self.open and not self.connecting else []
+        if self.open or self.connecting:
+            return []
+        hopeless = [waiter for waiter, before in self.waiters.items() if before < slot.attempt]
+        for waiter in hopeless:
+            del self.waiters[waiter]
+        return hopeless
 
     # ---- waiting ----------------------------------------------------------------------------------------------------
 
@@ -160,7 +174,7 @@ class Roster(Generic[C]):
         if len(self.waiters) >= self.settings.max_waiting:
             self.timeouts += 1
             return False
-        self.waiters[waiter] = None
+        self.waiters[waiter] = self.attempts
         return True
 
     def leave(self, waiter: Waiter[C]) -> None:

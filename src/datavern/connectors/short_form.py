@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from datavern.connectors.failover import FailoverGroup
 from datavern.contracts.capabilities import Provider
 from datavern.contracts.errors import ConfigurationError
 from datavern.contracts.values import Parameters, Row
+
+if TYPE_CHECKING:
+    from datavern.connectors.failover import FailoverGroup
 
 __all__ = ["ShortForm"]
 

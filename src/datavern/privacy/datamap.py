@@ -6,7 +6,6 @@ before anything is connected.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, get_args
@@ -252,6 +251,8 @@ class Dataset:
     def _check_end(self) -> None:
         where = f"datasets.{self.name}"
         if self.erasure not in get_args(Erasure):
+            import difflib  # noqa: PLC0415  (only when there is a mistake to tell of)
+
             near = difflib.get_close_matches(str(self.erasure), get_args(Erasure), n=1)
             hint = f"did you mean {near[0]}?" if near else f"expected one of {', '.join(get_args(Erasure))}"
             raise ConfigurationError(f"{where}.erasure: no such policy; {hint}")
@@ -359,6 +360,8 @@ class DataMap:
         """
         found = self._by_name.get(name)
         if found is None:
+            import difflib  # noqa: PLC0415  (only when there is a mistake to tell of)
+
             near = difflib.get_close_matches(name, self._by_name, n=1)
             there_are = ", ".join(self._by_name) or "none"
             hint = f"did you mean {near[0]}?" if near else f"there are: {there_are}"

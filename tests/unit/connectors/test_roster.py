@@ -41,6 +41,8 @@ class Life(RuleBasedStateMachine):
         self.coming: list[Slot[str]] = []
         self.line: list[asyncio.Future[Any]] = []
         self.made = 0
+        self.begun = 0
+        self.begun_before: dict[Any, int] = {}
 
     def collect(self) -> None:
         """Those who were served have their connection: in the order in which they stood."""
@@ -68,11 +70,13 @@ class Life(RuleBasedStateMachine):
         assert self.roster.join(waiter) is not full
         if not full:
             self.line.append(waiter)
+            self.begun_before[waiter] = self.begun
 
     @rule()
     def connect(self) -> None:
         for _ in range(self.roster.wanted()):
             self.coming.append(self.roster.begin())
+            self.begun += 1
 
     @precondition(lambda self: self.coming)
     @rule(which=st.integers(0, 9), well=st.booleans())
@@ -85,8 +89,10 @@ class Life(RuleBasedStateMachine):
             assert kept is (slot.generation == self.roster.generation)
         else:
             hopeless = not self.roster.open and self.roster.connecting == 1
-            dismissed = self.roster.failed()
-            assert any(not w.done() for w in dismissed) is (hopeless and any(not w.done() for w in self.line))
+            there = [w for w in self.line if self.begun_before[w] < slot.attempt]
+            dismissed = self.roster.failed(slot)
+            expected = [w for w in there if not w.done()] if hopeless else []
+            assert [w for w in dismissed if not w.done()] == expected
             for waiter in dismissed:
                 if not waiter.done():
                     waiter.set_exception(ConnectionError())

@@ -13,7 +13,8 @@ from typing import Any
 from datavern.contracts.errors import ConfigurationError, QueryRejected
 from datavern.contracts.values import Row
 from datavern.engines.postgresql.statements import Effect
-from datavern.engines.searching import HEADLINE, RANK, Search, Searches, readings, unambiguous
+from datavern.engines.searches import Searches
+from datavern.engines.searching import HEADLINE, RANK, Search, readings, unambiguous
 
 __all__ = ["PostgreSQLSearches"]
 

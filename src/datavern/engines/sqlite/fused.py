@@ -17,8 +17,8 @@ from datavern.contracts.fused import Entry, Guard, checked_key, entry_statement
 from datavern.contracts.values import Parameters, timestamp
 from datavern.engines import idempotency
 from datavern.engines.sqlite.bind import bound
+from datavern.engines.sqlite.dialect import dialect
 from datavern.engines.sqlite.jobs import Kind, classify, run_count
-from datavern.engines.sqlite.subjects import dialect
 
 if TYPE_CHECKING:
     from datavern.engines.sqlite.provider import SQLiteProvider

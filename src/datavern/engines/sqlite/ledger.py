@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from datavern.contracts.errors import QueryRejected
 from datavern.engines.own_tables import RelationalLedger
-from datavern.engines.sqlite.subjects import dialect
+from datavern.engines.sqlite.dialect import dialect
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Dialect

@@ -11,7 +11,6 @@ from dataclasses import fields
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 
 from datavern.config import checked
-from datavern.connectors.coalescing import KeyedRead, check_read
 from datavern.connectors.retry import run_in_transaction
 from datavern.contracts.capabilities import Capabilities, Isolation, Provider, Services
 from datavern.contracts.errors import CapabilityMissing, ConfigurationError, ConnectionFailed
@@ -23,19 +22,18 @@ from datavern.engines.sqlite.fused import Fusing, SQLiteGuarded, run_fused
 from datavern.engines.sqlite.health import probe, stats
 from datavern.engines.sqlite.jobs import Job, Kind, Run, classify, forget, run_function
 from datavern.engines.sqlite.lanes import Lanes
-from datavern.engines.sqlite.ledger import SQLiteLedger
 from datavern.engines.sqlite.online_backup import Upkeep
-from datavern.engines.sqlite.search import SQLiteSearches
+from datavern.engines.sqlite.searches import SQLiteSearches
 from datavern.engines.sqlite.session import Statements
 from datavern.engines.sqlite.settings import MEMORY, SQLiteSettings
 from datavern.engines.sqlite.streams import Stream
-from datavern.engines.sqlite.subjects import SQLiteSubjects
 from datavern.engines.sqlite.transactions import SQLiteTransaction
 from datavern.engines.sqlite.writer import Writer
 
 if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
 
+    from datavern.connectors.coalescing import KeyedRead
     from datavern.contracts.fused import Entry
     from datavern.engines.mapped import Mapped
 
@@ -127,6 +125,9 @@ class SQLiteProvider(Statements, SQLiteSearches, Upkeep):
         self._kinds: dict[str, Kind] = {}
         self._mapped: Mapped | None = None
         self._holders: set[SQLiteTransaction | Stream] = set()
+        from datavern.engines.sqlite.ledger import SQLiteLedger  # noqa: PLC0415  (a provider needs it, the name does not)
+        from datavern.engines.sqlite.subjects import SQLiteSubjects  # noqa: PLC0415
+
         self._subjects = SQLiteSubjects(self)
         self._ledger = SQLiteLedger(self)
         self._fusing = Fusing(self)
@@ -366,6 +367,8 @@ class SQLiteProvider(Statements, SQLiteSearches, Upkeep):
         Raises:
             ConfigurationError: a name is empty, or the key is not among the columns.
         """
+        from datavern.connectors.coalescing import KeyedRead, check_read  # noqa: PLC0415  (once for each kind of read)
+
         check_read(table, key, columns, batch_size)
         quoted, store = self._subjects.quoted, self._subjects.quoted_store(table)
         # With the table before it a name is a column's: alone, one that is none would be read as a text.

@@ -13,7 +13,6 @@ from __future__ import annotations
 import hashlib
 import sqlite3
 import unicodedata
-from asyncio import CancelledError
 from collections.abc import Iterable, Sequence
 from contextlib import closing
 from functools import cache
@@ -21,12 +20,11 @@ from typing import Any
 
 from datavern.contracts.errors import ConfigurationError
 from datavern.engines.relational import split_name
-from datavern.engines.searching import HEADLINE, RANK, Alternative, Search, Searches, Term, readings, unambiguous
-from datavern.engines.sqlite.jobs import Run
+from datavern.engines.searching import HEADLINE, RANK, Alternative, Search, Term, readings, unambiguous
 from datavern.engines.sqlite.norwegian import STOP_WORDS, norwegian_stem
 from datavern.engines.sqlite.subjects import affinity
 
-__all__ = ["SQLiteSearches"]
+__all__ = ["disable", "enable", "search", "tokenizer"]
 
 # No diacritics are removed: æ, ø and å are letters of their own, and so is é.
 _TOKENIZERS = {
@@ -48,7 +46,7 @@ class _Index:
     __slots__ = ("columns", "keys", "mapped", "name", "numbers", "table", "tokenizer", "words")
 
     def __init__(self, connection: sqlite3.Connection, table: str, columns: Iterable[str], language: str) -> None:
-        self.tokenizer = _tokenizer(language)
+        self.tokenizer = tokenizer(language)
         schema, bare = split_name(table)
         if schema not in {None, "main"}:
             raise ConfigurationError(f"{table}: SQLite has one schema, main")
@@ -238,7 +236,8 @@ def _harmless() -> bool:
 # ---- what runs on a lane --------------------------------------------------------------------------------------------
 
 
-def _enable(connection: sqlite3.Connection, sql: Any, wanted: tuple[str, Sequence[str], str]) -> list[str]:  # noqa: ARG001  (every job is called alike)
+def enable(connection: sqlite3.Connection, sql: Any, wanted: tuple[str, Sequence[str], str]) -> list[str]:  # noqa: ARG001  (every job is called alike)
+    """Make the index where it is not whole; what was run."""
     index = _Index(connection, *wanted)
     if index.is_whole(connection):
         return []
@@ -251,7 +250,8 @@ def _enable(connection: sqlite3.Connection, sql: Any, wanted: tuple[str, Sequenc
     return statements
 
 
-def _disable(connection: sqlite3.Connection, sql: Any, wanted: tuple[str, Sequence[str], str]) -> list[str]:  # noqa: ARG001  (every job is called alike)
+def disable(connection: sqlite3.Connection, sql: Any, wanted: tuple[str, Sequence[str], str]) -> list[str]:  # noqa: ARG001  (every job is called alike)
+    """Remove the index; what was run."""
     index = _Index(connection, *wanted)
     there = "SELECT count(*) FROM main.sqlite_master WHERE name = ?"
     if not connection.execute(there, [index.name]).fetchone()[0]:
@@ -262,7 +262,8 @@ def _disable(connection: sqlite3.Connection, sql: Any, wanted: tuple[str, Sequen
     return statements
 
 
-def _search(connection: sqlite3.Connection, sql: Any, wanted: Search) -> list[sqlite3.Row]:  # noqa: ARG001  (every job is called alike)
+def search(connection: sqlite3.Connection, sql: Any, wanted: Search) -> list[sqlite3.Row]:  # noqa: ARG001  (every job is called alike)
+    """The rows that are found."""
     index = _Index(connection, wanted.table, wanted.columns, wanted.language)
     if not index.is_whole(connection):
         raise ConfigurationError(
@@ -319,40 +320,8 @@ def _term(term: Term, forms: _Forms | None) -> str:
     return "(" + " OR ".join(f'"{form}"' for form in forms.of(term.text)) + ")"
 
 
-# ---- what a provider calls ------------------------------------------------------------------------------------------
-
-
-class SQLiteSearches(Searches):
-    """The search of a SQLite provider."""
-
-    __slots__ = ()
-
-    async def _search(self, wanted: Search, transaction: Any) -> list[sqlite3.Row]:
-        session: Any = transaction or self
-        _tokenizer(wanted.language)
-        return await _run(session, session._submit(_search, "SELECT", wanted))  # type: ignore[no-any-return]  # noqa: SLF001  (the engine's own)
-
-    async def _enable_search(self, table: str, columns: tuple[str, ...], language: str) -> list[str]:
-        return await self._change(_enable, table, columns, language)
-
-    async def _disable_search(self, table: str, columns: tuple[str, ...], language: str) -> list[str]:
-        return await self._change(_disable, table, columns, language)
-
-    async def _change(self, run: Run, table: str, columns: tuple[str, ...], language: str) -> list[str]:
-        session: Any = self
-        _tokenizer(language)
-        return await _run(session, session._send(run, None, (table, columns, language)))  # type: ignore[no-any-return]  # noqa: SLF001  (the engine's own)
-
-
-async def _run(session: Any, job: Any) -> Any:
-    try:
-        return await job.future
-    except CancelledError:
-        session._abandon(job)  # noqa: SLF001  (the engine's own)
-        raise
-
-
-def _tokenizer(language: str) -> str:
+def tokenizer(language: str) -> str:
+    """FTS5's tokenizer for a language. Raises `ConfigurationError` where there is none."""
     found = _TOKENIZERS.get(language) if isinstance(language, str) else None
     if found is None:
         raise ConfigurationError(f"language: SQLite's search has no {language!r}: expected {', '.join(_TOKENIZERS)}")

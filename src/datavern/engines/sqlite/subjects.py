@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import sqlite3
 from dataclasses import replace
-from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from datavern.contracts.capabilities import Column, ShapeColumn, Store
 from datavern.contracts.errors import ConfigurationError
 from datavern.engines.relational import RelationalSubjects, split_name
+from datavern.engines.sqlite.dialect import dialect
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -42,14 +42,6 @@ _REFERENCES = """
 SELECT m.name, f."from" FROM main.sqlite_master AS m, pragma_foreign_key_list(m.name) AS f
 WHERE m.type = 'table' AND f."table" = ? COLLATE NOCASE ORDER BY m.name, f.id, f.seq
 """
-
-
-@cache
-def dialect() -> Dialect:
-    """SQLAlchemy's dialect for SQLite, with ``?`` for parameters."""
-    from sqlalchemy.dialects.sqlite.base import SQLiteDialect  # noqa: PLC0415  (loaded with the first own statement)
-
-    return SQLiteDialect(paramstyle="qmark")
 
 
 class SQLiteSubjects(RelationalSubjects):
