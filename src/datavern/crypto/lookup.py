@@ -1,7 +1,8 @@
 """Lookup indexes (FORMAT.md, 7): a sealed field is found by a keyed hash of its value; nothing is opened to search.
 
 An unkeyed hash of a number with few digits is reversed in seconds (there are about 30 million valid fødselsnummer), so
-there is none here. An index shows which rows hold equal values, and nothing else to whoever lacks its key.
+there is none here. An index shows which rows hold equal values, and nothing else to whoever lacks its key; those of
+beginnings and of parts show more, and are made only where the data map asks for them (docs/lookup.md).
 """
 
 from __future__ import annotations
@@ -16,13 +17,21 @@ from datavern.contracts.errors import ConfigurationError
 from datavern.crypto.encoding import encode
 from datavern.crypto.sealed import text_block
 
-__all__ = ["KINDS", "index", "normalise"]
+__all__ = ["KINDS", "grams", "index", "indexer", "normalise", "normalised_part", "prefix_indexer"]
 
 _VERSION = b"\x01"
+_PREFIX = b"\x02"
+_GRAM = b"\x03"
+_GRAM_BYTES = 6  # of each part's index: chance finds are sorted out once the row is open
 _LOCAL_DIGITS = 10  # of a Norwegian number with its country code and no plus sign: 47 and eight digits
 
 
+# Each begins with what most values are, which the rest of it would give back unchanged.
+
+
 def _digits(text: str) -> str:
+    if text.isascii() and text.isdecimal():
+        return text
     return "".join(str(unicodedata.decimal(c)) for c in text if c.isdecimal())
 
 
@@ -31,14 +40,20 @@ def _fold(text: str) -> str:
 
 
 def _email(text: str) -> str:
+    if text.isascii():
+        return text.lower().strip()
     return _fold(text).strip()
 
 
 def _name(text: str) -> str:
+    if text.isascii():
+        return " ".join(text.lower().split())
     return " ".join(_fold(text).split())
 
 
 def _phone(text: str) -> str:
+    if text[:1] == "+" and text.isascii() and text[1:].isdecimal():
+        return text
     text = unicodedata.normalize("NFKC", text).strip()
     abroad = text.startswith(("+", "00"))
     digits = _digits(re.sub(r"\(\s*0\s*\)", "", text))
@@ -78,6 +93,35 @@ def normalise(kind: str | None, value: Any) -> bytes:
     return encode(normal)
 
 
+def indexer(key: bytes, field: str, kind: str | None = None) -> Callable[[Any], bytes]:
+    """What makes the lookup indexes of a field; `index` says what they are. What does not change is made once.
+
+    Args:
+        key: the field's lookup key (`KeyStore.lookup_key`), 32 bytes.
+        field: the field's id.
+        kind: as for `normalise`; an unknown one is refused with the first value.
+    """
+    begin, digest = _VERSION + text_block(field), hmac.digest
+    rule = _as_it_is if kind is None else KINDS.get(kind)
+    text = begin + b"\x01"
+
+    def of(value: Any) -> bytes:
+        if type(value) is str and rule is not None:
+            normal = rule(value)
+            try:
+                if normal or kind is None:
+                    return _VERSION + digest(key, text + normal.encode(), "sha256")
+            except UnicodeEncodeError:  # it carries the whole value
+                pass
+        return _VERSION + digest(key, begin + normalise(kind, value), "sha256")
+
+    return of
+
+
+def _as_it_is(text: str) -> str:
+    return text
+
+
 def index(key: bytes, field: str, value: Any, kind: str | None = None) -> bytes:
     """The lookup index of a value: 33 bytes, equal for values that are equal by their kind, in the same field alone.
 
@@ -90,4 +134,47 @@ def index(key: bytes, field: str, value: Any, kind: str | None = None) -> bytes:
     Raises:
         ConfigurationError: as for `normalise`.
     """
-    return _VERSION + hmac.digest(key, _VERSION + text_block(field) + normalise(kind, value), "sha256")
+    return indexer(key, field, kind)(value)
+
+
+def normalised_part(kind: str | None, text: Any) -> str:
+    """A value, or a part of one, as text: made alike by its kind where it has one.
+
+    Of a number a part is its digits; what would become the country code is not there.
+
+    Raises:
+        ConfigurationError: it is no text, or nothing of it is of that kind. It is not in the message.
+    """
+    if not isinstance(text, str):
+        raise ConfigurationError(f"beginnings and parts are looked up in text (str), not in {type(text).__name__}")
+    return normalise(kind, text)[1:].decode()
+
+
+def prefix_indexer(key: bytes, field: str, length: int, kind: str | None = None) -> Callable[[Any], bytes | None]:
+    """What makes the indexes of the first `length` characters of a field's values; None of a shorter value.
+
+    Args:
+        key: the field's lookup key.
+        field: the field's id.
+        length: how many characters of the normalised value.
+        kind: as for `normalise`.
+    """
+    begin = _PREFIX + length.to_bytes(2, "big") + text_block(field)
+
+    def of(value: Any) -> bytes | None:
+        start = normalised_part(kind, value)[:length]
+        if len(start) < length:
+            return None
+        return _PREFIX + hmac.digest(key, begin + start.encode(), "sha256")
+
+    return of
+
+
+def grams(key: bytes, field: str, size: int, text: str) -> list[str]:
+    """The indexes of all parts of `size` characters of a normalised text: words of hexadecimal digits.
+
+    Sorted, and each once, so that neither their order in the text is told nor how often one occurs.
+    """
+    begin = _GRAM + size.to_bytes(2, "big") + text_block(field)
+    parts = {text[at : at + size] for at in range(len(text) - size + 1)}
+    return sorted(hmac.digest(key, begin + part.encode(), "sha256")[:_GRAM_BYTES].hex() for part in parts)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from hashlib import sha256
 from typing import Any, Final
 
@@ -14,19 +14,25 @@ from datavern.contracts.errors import ConfigurationError, DecryptionFailed
 from datavern.crypto.encoding import SURROGATE, decode, encode
 from datavern.crypto.xaes import XAESGCM
 
-__all__ = ["DataKey", "RowSealer", "new_row_tag", "retained_tag"]
+__all__ = ["DataKey", "RowSealer", "new_row_tag", "new_row_tags", "retained_tag"]
 
 KEY_ID: Final = 16
 ROW_TAG: Final = 16
 KEY: Final = 32
 _HEAD = 1 + KEY_ID  # form, key id: 17, written out where it is hot
-_TAIL = _HEAD + ROW_TAG
+_LONGEST_NONCE = 24
 _urandom = os.urandom
 
 
 def new_row_tag() -> bytes:
     """What ties sealed values to their row (the column ``datavern_row``): 16 random bytes, made before the insert."""
     return _urandom(ROW_TAG)
+
+
+def new_row_tags(count: int) -> list[bytes]:
+    """So many of them, drawn in one call."""
+    drawn = _urandom(ROW_TAG * count)
+    return [drawn[at : at + ROW_TAG] for at in range(0, len(drawn), ROW_TAG)]
 
 
 def retained_tag(row_tag: bytes, subject_tag: bytes) -> bytes:
@@ -94,9 +100,6 @@ class DataKey:
         raise TypeError("a DataKey cannot be pickled")
 
 
-_ABSENT: Any = object()
-
-
 class RowSealer:
     """Seals and opens the rows of one dataset.
 
@@ -116,13 +119,30 @@ class RowSealer:
         # What the associated data of a field begins with; form, key id and row tag follow.
         self._fields = tuple((name, text_block(dataset) + text_block(name)) for name in self.fields)
 
-    def seal_row(self, key: DataKey, row_tag: bytes, values: Mapping[str, Any]) -> dict[str, bytes | None]:
+    def seal_rows(self, rows: Sequence[tuple[DataKey, bytes, Mapping[str, Any]]]) -> list[dict[str, bytes | None]]:
+        """A batch in one call, whose nonces are drawn together: `seal_row` for each (key, row tag, values).
+
+        Raises:
+            ConfigurationError: as `seal_row`; nothing is sealed then.
+        """
+        size = _LONGEST_NONCE * len(self._fields)
+        drawn = _urandom(size * len(rows))  # a nonce more than is needed is thrown away; none is kept for a later call
+        sealed, at = [], 0
+        for key, tag, values in rows:
+            sealed.append(self.seal_row(key, tag, values, drawn[at : at + size]))
+            at += size
+        return sealed
+
+    def seal_row(
+        self, key: DataKey, row_tag: bytes, values: Mapping[str, Any], nonces: bytes | None = None
+    ) -> dict[str, bytes | None]:
         """The sealed fields of a row, sealed. Fields that the row lacks, or that are not sealed, are left out.
 
         Args:
             key: of the row's subject in this dataset (or the dataset's own).
             row_tag: the row's tag, from `new_row_tag`, or as it stands when the row is changed.
             values: the row, or a part of it. None stays None.
+            nonces: random bytes for the nonces of all fields, used here and nowhere else; drawn when None.
 
         Raises:
             ConfigurationError: a value of a type that cannot be sealed, a key of another dataset, a wrong row tag.
@@ -132,18 +152,20 @@ class RowSealer:
         get, encrypt, head, size = values.get, key.encrypt, key.head, key.nonce_size
         tail = head + row_tag
         sealed: dict[str, bytes | None] = {}
-        nonces, at = _urandom(size * len(self._fields)), 0
+        if nonces is None:
+            nonces = _urandom(size * len(self._fields))
+        at = 0
         problem = name = ""
         try:
             for name, begin in self._fields:
-                value = get(name, _ABSENT)
-                if value is None:
-                    sealed[name] = None
-                elif value is not _ABSENT:
+                value = get(name)
+                if value is not None:
                     nonce = nonces[at : at + size]
                     at += size
                     plain = b"\x01" + value.encode() if type(value) is str else encode(value)
                     sealed[name] = head + nonce + encrypt(nonce, plain, begin + tail)
+                elif name in values:
+                    sealed[name] = None
             return sealed  # noqa: TRY300  (an else block would say no more)
         except ConfigurationError as error:
             problem = str(error)
@@ -178,27 +200,27 @@ class RowSealer:
         """
         get = values.get
         opened: dict[str, Any] = {}
-        head, end = None, 0
+        head: bytes | None = None
         try:
             for name, begin in self._fields:
-                value = get(name, _ABSENT)
+                value = get(name)
                 if value is None:
-                    opened[name] = None
-                elif value is not _ABSENT:
-                    if value[:17] != head:  # the fields of a row are mostly under one key
-                        key = key_of[value[1:17]]
-                        head = key.head
-                        tail = head + row_tag
-                        if (
-                            value[:17] != head
-                            or len(tail) != _TAIL
-                            or key.dataset != self.dataset
-                            or key.subject_tag != subject_tag
-                        ):
-                            raise DecryptionFailed
-                        decrypt, end = key.decrypt, 17 + key.nonce_size
-                    plain = decrypt(value[17:end], value[end:], begin + tail)
-                    opened[name] = plain[1:].decode() if plain[0] == 1 else decode(plain)
+                    if name in values:
+                        opened[name] = None
+                    continue
+                if value[:17] != head:  # the fields of a row are mostly under one key
+                    key = key_of[value[1:17]]
+                    if (
+                        value[:17] != key.head
+                        or len(row_tag) != ROW_TAG
+                        or key.dataset != self.dataset
+                        or key.subject_tag != subject_tag
+                    ):
+                        raise DecryptionFailed
+                    head, decrypt, end = key.head, key.decrypt, 17 + key.nonce_size
+                    tail = head + row_tag
+                plain = decrypt(value[17:end], value[end:], begin + tail)
+                opened[name] = plain[1:].decode() if plain[0] == 1 else decode(plain)
             return opened  # noqa: TRY300  (an else block would say no more)
         except (InvalidTag, KeyError, ValueError, TypeError, IndexError, AttributeError):
             pass

@@ -8,6 +8,7 @@ CRYPTO 2015) with the nonces of the age format.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from typing import Final
 
 from cryptography.exceptions import InvalidTag
@@ -19,7 +20,7 @@ from datavern.crypto.sealed import KEY, KEY_ID, DataKey, text_block
 
 __all__ = ["SEGMENT", "TAG", "StreamOpener", "StreamSealer", "plain_length"]
 
-SEGMENT: Final = 65_536
+SEGMENT: Final = 262_144
 """Bytes of plaintext in every segment but the last."""
 TAG: Final = 16
 
@@ -27,12 +28,8 @@ _HEAD: Final = 1 + KEY_ID
 _NO_FIELD: Final = b"\x00\x00"
 _FORMS: Final = {True: b"\x08", False: b"\x07"}
 _MORE, _LAST = b"\x00", b"\x01"
-
-
-def _header_size(form: int) -> int:
-    """How long a header is; 0 when no stream begins with that byte."""
-    nonce = {7: 12, 8: 24}.get(form)
-    return 0 if nonce is None else _HEAD + nonce + KEY + TAG
+_HEADERS: Final = {7: _HEAD + 12 + KEY + TAG, 8: _HEAD + 24 + KEY + TAG}
+"""The form that a stream begins with → how long its header is."""
 
 
 def plain_length(form: int, sealed: int) -> int:
@@ -41,11 +38,14 @@ def plain_length(form: int, sealed: int) -> int:
     Raises:
         DecryptionFailed: no stream has that form or length.
     """
-    body = sealed - _header_size(form)
+    body = sealed - _HEADERS.get(form, 0)
     full, rest = divmod(body, SEGMENT + TAG)
-    if _header_size(form) == 0 or body < TAG or 0 < rest < TAG or (rest == TAG and full):
+    if form not in _HEADERS or body < TAG or 0 < rest < TAG or (rest == TAG and full):
         raise DecryptionFailed
     return body - TAG * (full + (rest > 0))
+
+
+_Piece = bytes | bytearray | memoryview
 
 
 class _Segments:
@@ -58,14 +58,14 @@ class _Segments:
         self.counter = 0
 
     def nonce(self, flag: bytes) -> bytes:
-        nonce = self.counter.to_bytes(11, "big") + flag
-        self.counter += 1
-        return nonce
+        counter = self.counter
+        self.counter = counter + 1
+        return counter.to_bytes(11, "big") + flag
 
-    def seal(self, data: bytes, flag: bytes) -> bytes:
+    def seal(self, data: _Piece, flag: bytes) -> bytes:
         return self._cipher.encrypt(self.nonce(flag), data, None)
 
-    def open(self, data: bytes, flag: bytes) -> bytes:
+    def open(self, data: _Piece, flag: bytes) -> bytes:
         try:
             return self._cipher.decrypt(self.nonce(flag), data, None)
         except (InvalidTag, ValueError):
@@ -73,8 +73,37 @@ class _Segments:
         raise DecryptionFailed
 
 
+def _fixed(data: _Piece) -> memoryview:
+    """What the caller cannot change any more; a copy where it could."""
+    return memoryview(data if isinstance(data, bytes) else bytes(data))
+
+
+def _whole(held: _Piece, given: memoryview, size: int) -> tuple[list[_Piece], _Piece]:
+    """What is certain not to be the last segment, cut into segments of `size` bytes; and the rest, up to `size` bytes.
+
+    Copied is only a segment that comes in several pieces.
+    """
+    if 0 < len(held) < size:
+        if not isinstance(held, bytearray):
+            held = bytearray(held)
+        missing = size - len(held)
+        held += given[:missing]
+        given = given[missing:]
+    if not given:  # whether a full segment is the last is known only when more has come
+        return [], held
+    whole: list[_Piece] = [held] if held else []
+    at = 0
+    while len(given) - at > size:
+        whole.append(given[at : at + size])
+        at += size
+    return whole, given[at:]
+
+
 class StreamSealer:
     """Seals one stream: write `header` first, then what `update` gives, then what `finish` gives.
+
+    A megabyte takes less than a millisecond: whoever has more at hand gives it in pieces, so that an event loop is not
+    held up.
 
     Args:
         dataset: the dataset's id.
@@ -88,40 +117,38 @@ class StreamSealer:
         ConfigurationError: the key is of another dataset, or of another subject than the labels name.
     """
 
-    __slots__ = ("_finished", "_pending", "_segments", "header")
+    __slots__ = ("_finished", "_held", "_segments", "header")
 
     def __init__(self, dataset: str, key: DataKey, labels: Labels) -> None:
         if key.dataset != dataset or key.subject_tag != labels.subject_tag:
             raise ConfigurationError(f"{dataset}: sealing a stream needs its subject's key of this dataset")
-        file_key, nonce = os.urandom(KEY), os.urandom(key.nonce_size)
+        drawn = os.urandom(KEY + key.nonce_size)
+        file_key, nonce = drawn[:KEY], drawn[KEY:]
         head = _FORMS[key.subject_tag is None] + key.id
         associated = text_block(dataset) + _NO_FIELD + head + labels.bytes
         self.header = head + nonce + key.encrypt(nonce, file_key, associated)
         self._segments = _Segments(file_key)
-        self._pending = bytearray()
+        self._held: _Piece = b""
         self._finished = False
 
-    def update(self, data: bytes) -> bytes:
+    def update(self, data: _Piece) -> bytes:
         """Take more of the plaintext; the segments that are complete by it, possibly none."""
+        return b"".join(self.segments(data))
+
+    def segments(self, data: _Piece) -> Iterator[bytes]:
+        """`update`, one by one, each sealed when it is asked for: take them all, and write each before the next."""
         if self._finished:
             raise ValueError("the stream is finished")
-        pending = self._pending
-        pending += data
-        if len(pending) <= SEGMENT:  # whether a full segment is the last is known only when more has come
-            return b""
-        out, at = [], 0
-        while len(pending) - at > SEGMENT:
-            out.append(self._segments.seal(bytes(pending[at : at + SEGMENT]), _MORE))
-            at += SEGMENT
-        del pending[:at]
-        return b"".join(out)
+        whole, self._held = _whole(self._held, _fixed(data), SEGMENT)
+        seal = self._segments.seal
+        return (seal(segment, _MORE) for segment in whole)
 
     def finish(self) -> bytes:
         """The last segment. It says that it is the last."""
         if self._finished:
             raise ValueError("the stream is finished")
         self._finished = True
-        return self._segments.seal(bytes(self._pending), _LAST)
+        return self._segments.seal(self._held, _LAST)
 
 
 class StreamOpener:
@@ -135,12 +162,12 @@ class StreamOpener:
         labels: as they stand beside the stream now.
     """
 
-    __slots__ = ("_dataset", "_labels", "_pending", "_segments")
+    __slots__ = ("_dataset", "_held", "_labels", "_segments")
 
     def __init__(self, dataset: str, labels: Labels) -> None:
         self._dataset = dataset
         self._labels = labels
-        self._pending = bytearray()
+        self._held: _Piece = b""
         self._segments: _Segments | None = None
 
     @staticmethod
@@ -150,7 +177,7 @@ class StreamOpener:
         Raises:
             DecryptionFailed: no stream begins like this.
         """
-        if len(header) < _HEAD or not _header_size(header[0]):
+        if len(header) < _HEAD or header[0] not in _HEADERS:
             raise DecryptionFailed
         return bytes(header[1:_HEAD])
 
@@ -161,7 +188,7 @@ class StreamOpener:
             DecryptionFailed: the key or the labels are not the stream's, or it was changed, or is too short.
         """
         head = _FORMS[key.subject_tag is None] + key.id
-        size = _header_size(head[0])
+        size = _HEADERS[head[0]]
         end = _HEAD + key.nonce_size
         if (
             len(data) >= size
@@ -176,24 +203,27 @@ class StreamOpener:
                 self._segments = None
         if self._segments is None:
             raise DecryptionFailed
-        self._pending += data[size:]
+        self._held = _fixed(data)[size:]
 
-    def update(self, data: bytes = b"") -> bytes:
+    def update(self, data: _Piece = b"") -> bytes:
         """Take more of the sealed stream; the plaintext that is certain by it, possibly none.
 
         Raises:
             DecryptionFailed: a segment was changed, or does not stand in its place.
         """
+        return b"".join(self.segments(data))
+
+    def segments(self, data: _Piece = b"") -> Iterator[bytes]:
+        """`update`, one by one, each opened when it is asked for: take them all. Raises as that does."""
         if self._segments is None:
             raise ValueError("begin comes first")
-        pending = self._pending
-        pending += data
-        out, at, size = [], 0, SEGMENT + TAG
-        while len(pending) - at > size:
-            out.append(self._segments.open(bytes(pending[at : at + size]), _MORE))
-            at += size
-        del pending[:at]
-        return b"".join(out)
+        size = SEGMENT + TAG
+        early: list[_Piece] = []
+        if isinstance(self._held, memoryview) and len(self._held) > size:  # what came with the header
+            early, self._held = _whole(b"", self._held, size)
+        whole, self._held = _whole(self._held, _fixed(data), size)
+        opened = self._segments.open
+        return (opened(segment, _MORE) for segment in early + whole)
 
     def finish(self) -> bytes:
         """The last of the plaintext, when the stream ends here.
@@ -203,8 +233,8 @@ class StreamOpener:
         """
         if self._segments is None:
             raise ValueError("begin comes first")
-        rest, first = bytes(self._pending), self._segments.counter == 0
-        self._pending.clear()
+        rest, first = self._held, self._segments.counter == 0
+        self._held = b""
         if len(rest) == TAG and not first:  # an empty last segment stands in an empty stream alone
             raise DecryptionFailed
         return self._segments.open(rest, _LAST)

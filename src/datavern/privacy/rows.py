@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from datavern.contracts.errors import ConfigurationError, DecryptionFailed
 from datavern.contracts.subjects import canonical_subject
-from datavern.crypto.lookup import index, normalise
+from datavern.crypto.lookup import indexer, normalise
 from datavern.crypto.sealed import RowSealer, retained_tag
 from datavern.privacy.datamap import ERASED_AT, RETAINED_UNTIL, ROW_TAG, Dataset
 
@@ -132,7 +132,10 @@ class Rows:
         self._present = tuple(name for name in self._own if name in self.columns)
         only = self.key_columns[0] if len(self.key_columns) == 1 else None
         self._text_key = only.name if only is not None and (only.type == "text" or "char" in only.type) else None
-        self._lookups = tuple((n, c, dataset.fields[n].kind, lookup_keys[n]) for n, c in lookups.items())
+        self._lookups = tuple(
+            (n, c, dataset.fields[n].kind, indexer(lookup_keys[n], n, dataset.fields[n].kind))
+            for n, c in lookups.items()
+        )
 
     # ---- on the way in ----------------------------------------------------------------------------------------------
 
@@ -148,11 +151,19 @@ class Rows:
 
     def sealed(self, key: DataKey, tag: bytes, row: Mapping[str, Any]) -> dict[str, Any]:
         """A row, or the changed part of one, as the table holds it: sealed, with its lookup columns."""
-        stored = {**row, **self.sealer.seal_row(key, tag, row)}
-        for name, column, kind, lookup_key in self._lookups:
+        return self._indexed(row, self.sealer.seal_row(key, tag, row))
+
+    def sealed_many(self, rows: Sequence[tuple[DataKey, bytes, Mapping[str, Any]]]) -> list[dict[str, Any]]:
+        """`sealed` for each key, tag and row."""
+        sealed = self.sealer.seal_rows(rows)
+        return [self._indexed(row, fields) for (_, _, row), fields in zip(rows, sealed, strict=True)]
+
+    def _indexed(self, row: Mapping[str, Any], sealed: Mapping[str, bytes | None]) -> dict[str, Any]:
+        stored = {**row, **sealed}
+        for name, column, _, of in self._lookups:
             if name in row:
                 value = row[name]
-                stored[column] = None if value is None else index(lookup_key, name, value, kind)
+                stored[column] = None if value is None else of(value)
         return stored
 
     def resealed(self, key: DataKey, row: Mapping[str, Any], opened: Mapping[str, Any]) -> dict[str, Any]:
@@ -251,16 +262,16 @@ class Rows:
         if not fields:
             raise ConfigurationError(f"{self.dataset.name}: find needs a field: nobody means every row")
         where: dict[str, Any] = {}
-        lookups = {name: (column, kind, key) for name, column, kind, key in self._lookups}
+        lookups = {name: (column, of) for name, column, _, of in self._lookups}
         for name, value in fields.items():
             if name in lookups:
-                column, kind, key = lookups[name]
+                column, of = lookups[name]
                 if value is None:
                     where[name] = None
                 elif isinstance(value, tuple):
-                    where[column] = tuple(index(key, name, one, kind) for one in value)
+                    where[column] = tuple(of(one) for one in value)
                 else:
-                    where[column] = index(key, name, value, kind)
+                    where[column] = of(value)
             elif name in self.sealer.fields:
                 raise ConfigurationError(
                     f"{self.dataset.name}.{name} is sealed without lookup, so it cannot be searched: "

@@ -244,8 +244,8 @@ async def change(mongo, what):
         kept = [len(c["data"]) async for c in chunks.find()]
         await files.update_one({}, {"$set": {"length": sum(kept)}})
     elif what == "cut at a segment":
-        first = await chunks.find_one({"n": 0})
-        data = first["data"][: 77 + SEGMENT + 16]
+        first, second = await chunks.find_one({"n": 0}), await chunks.find_one({"n": 1})
+        data = (first["data"] + second["data"])[: 77 + SEGMENT + 16]
         await chunks.delete_many({"n": {"$gt": 0}})
         await chunks.update_one({"n": 0}, {"$set": {"data": data}})
         await files.update_one({}, {"$set": {"length": len(data)}})

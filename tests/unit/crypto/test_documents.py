@@ -143,6 +143,24 @@ def test_a_stream_opens_as_it_was_sealed(key, size):
     assert open_(sealed, key) == data
 
 
+@given(st.lists(st.integers(0, 2 * SEGMENT), max_size=5), st.sampled_from([bytes, bytearray, memoryview]))
+@settings(max_examples=25, deadline=None)
+def test_pieces_of_any_size_and_kind(sizes, kind):
+    pieces = [bytes([n]) * size for n, size in enumerate(sizes)]
+    stream = StreamSealer("fs.files", *at(PERSON))
+    out = [stream.header]
+    for piece in pieces:
+        given = kind(piece)
+        out += stream.segments(given)
+        if kind is bytearray:
+            given[:] = bytes(len(given))  # the caller's own again
+    sealed = b"".join([*out, stream.finish()])
+    opener = StreamOpener("fs.files", at(PERSON)[1])
+    opener.begin(at(PERSON)[0], sealed[: HEADER + 7])
+    found = [*opener.segments(kind(sealed[HEADER + 7 :])), opener.finish()]
+    assert b"".join(found) == b"".join(pieces)
+
+
 HEADER = 1 + 16 + 12 + 48
 WHOLE = SEGMENT + TAG
 
@@ -209,6 +227,6 @@ def test_the_bytes_are_those_of_the_format():
     head = b"\x07" + b"k" * 16
     stream_key = AESGCM(b"f" * 32).encrypt(b"n" * 12, b"K" * 32, b"\x00\x08fs.files\x00\x00" + head + written)
     cipher = AESGCM(b"K" * 32)
-    first = cipher.encrypt(bytes(11) + b"\x00", b"x" * 65_536, None)
+    first = cipher.encrypt(bytes(11) + b"\x00", b"x" * 262_144, None)
     last = cipher.encrypt(bytes(10) + b"\x01\x01", b"yz", None)
-    assert open_(head + b"n" * 12 + stream_key + first + last) == b"x" * 65_536 + b"yz"
+    assert open_(head + b"n" * 12 + stream_key + first + last) == b"x" * 262_144 + b"yz"

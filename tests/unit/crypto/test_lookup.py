@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hmac
 import os
 import traceback
 import unicodedata
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 
 from datavern.contracts.errors import ConfigurationError
 from datavern.crypto.encoding import encode
-from datavern.crypto.lookup import KINDS, index, normalise
+from datavern.crypto.lookup import KINDS, index, indexer, normalise
 
 KEY = bytes(32)
 
@@ -43,6 +44,42 @@ def test_normalising_twice_changes_nothing(kind, value):
     except ConfigurationError:
         return
     assert normalise(kind, once[1:].decode()) == once
+
+
+RULES = {
+    "fodselsnummer": lambda text: "".join(str(unicodedata.decimal(c)) for c in text if c.isdecimal()),
+    "email": lambda text: unicodedata.normalize("NFC", unicodedata.normalize("NFC", text).casefold()).strip(),
+    "name": lambda text: " ".join(unicodedata.normalize("NFC", unicodedata.normalize("NFC", text).casefold()).split()),
+}
+
+
+@given(st.sampled_from(sorted(RULES)), st.text(st.characters(max_codepoint=127)) | st.text("ÅåÆ ßİ1\u0301\x1c\u00a0ﬁ"))
+def test_the_short_ways_lead_where_the_rules_do(kind, value):
+    expected = RULES[kind](value)
+    if expected:
+        assert normalise(kind, value) == encode(expected)
+    else:
+        with pytest.raises(ConfigurationError):
+            normalise(kind, value)
+
+
+@given(st.sampled_from([None, *sorted(KINDS)]), st.text(st.characters(exclude_categories=["Cs"])))
+def test_an_indexer_gives_what_the_format_says(kind, value):
+    try:
+        normal = normalise(kind, value)
+    except ConfigurationError:
+        with pytest.raises(ConfigurationError):
+            indexer(KEY, "f", kind)(value)
+        return
+    assert indexer(KEY, "f", kind)(value) == b"\x01" + hmac.digest(KEY, b"\x01\x00\x01f" + normal, "sha256")
+
+
+def test_text_that_is_no_unicode_is_refused_and_not_shown():
+    value = "13097248022 \ud800"
+    for kind in (None, "name"):
+        with pytest.raises(ConfigurationError, match="surrogate") as caught:
+            index(KEY, "f", value, kind)
+        assert "13097248022" not in "".join(traceback.format_exception(caught.value))
 
 
 def test_without_a_kind_a_value_is_compared_exactly_type_included():

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from datavern.contracts.errors import ConfigurationError, DecryptionFailed
-from datavern.crypto.sealed import DataKey, RowSealer, new_row_tag, retained_tag
+from datavern.crypto.sealed import DataKey, RowSealer, new_row_tag, new_row_tags, retained_tag
 
 SUBJECT = b"s" * 32
 MESSAGE = str(DecryptionFailed())
@@ -82,6 +82,31 @@ def test_every_nonce_is_new(sealer, subject):
         sealed = sealer.seal_row(k, tag, {"name": "a", "email": "a"})
         nonces |= {value[17:end] for value in sealed.values()}
     assert len(nonces) == 400
+
+
+def test_a_batch_is_sealed_as_its_rows_are(sealer, subject):
+    k, tags = key(subject=subject), new_row_tags(3)
+    rows = [{"name": "Åse", "email": "a@b.no"}, {"name": None}, {"id": 5}]
+    batch = sealer.seal_rows([(k, tag, row) for tag, row in zip(tags, rows, strict=True)])
+    opened = [sealer.open_row(tag, row, {k.id: k}, subject) for tag, row in zip(tags, batch, strict=True)]
+    assert opened == [{"name": "Åse", "email": "a@b.no"}, {"name": None}, {}]
+    assert sealer.seal_rows([]) == []
+    assert len(set(tags)) == 3
+    assert {len(tag) for tag in tags} == {16}
+
+
+def test_every_nonce_of_a_batch_is_new(subject):
+    sealer = RowSealer("users", ["name", "email"])
+    k, tag = key(subject=subject), new_row_tag()
+    rows = [(k, tag, {"name": "a", "email": "a"})] * 100
+    sealed = [value for row in sealer.seal_rows(rows) + sealer.seal_rows(rows) for value in row.values()]
+    assert len({value[17 : 29 if subject else 41] for value in sealed}) == 400
+
+
+def test_a_batch_with_a_row_that_cannot_be_sealed_is_refused(sealer):
+    k, tag = key(), new_row_tag()
+    with pytest.raises(ConfigurationError, match=r"users\.email: "):
+        sealer.seal_rows([(k, tag, {"name": "a"}), (k, tag, {"email": object()})])
 
 
 def test_another_row_column_person_or_dataset_is_refused(sealer, subject):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
@@ -312,18 +312,18 @@ class Files:
 async def _pieces(source: Any) -> AsyncGenerator[bytes]:
     """The source's bytes, piece by piece."""
     if isinstance(source, bytes | bytearray | memoryview):
-        whole = memoryview(source).cast("B")
-        for at in range(0, len(whole), _PIECE):
-            yield bytes(whole[at : at + _PIECE])
-    elif hasattr(source, "read"):
+        source = (source,)
+    if hasattr(source, "read"):
         async for piece in _read(source.read):
             yield piece
     elif hasattr(source, "__aiter__"):
         async for piece in source:
-            yield _checked(piece)
+            for part in _cut(piece):
+                yield part
     elif hasattr(source, "__iter__") and not isinstance(source, str):
         for piece in source:
-            yield _checked(piece)
+            for part in _cut(piece):
+                yield part
     else:
         raise ConfigurationError(
             f"files: a source is bytes, something with read(size), or an iterable of bytes, not {type(source).__name__}"
@@ -339,6 +339,13 @@ async def _read(read: Callable[[int], Any]) -> AsyncIterator[bytes]:
         if not piece:
             return
         yield _checked(piece)
+
+
+def _cut(piece: Any) -> Iterator[bytes]:
+    """A piece of whatever size, in parts that hold nobody up while they are sealed."""
+    whole = memoryview(_checked(piece))
+    for at in range(0, len(whole), _PIECE):
+        yield bytes(whole[at : at + _PIECE])
 
 
 def _checked(piece: Any) -> bytes:
