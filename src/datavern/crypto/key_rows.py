@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
 
+from cryptography.hazmat.primitives.hashes import SHA512
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
 from datavern.contracts.values import timestamp
 from datavern.crypto.keyring import Keyring
 from datavern.crypto.sealed import KEY, KEY_ID, DataKey, block, text_block
@@ -17,6 +20,7 @@ __all__ = [
     "LIVING",
     "TAG_KEY",
     "Destroyed",
+    "derived",
     "handle_row",
     "lookup_context",
     "new_key",
@@ -85,6 +89,18 @@ async def unwrap(keyring: Keyring, dataset: str, tag: bytes | None, key_id: byte
         KeyUnavailable: the ring does not hold its epoch.
     """
     return DataKey(key_id, dataset, tag, await keyring.unwrap(wrapped, _context(dataset, tag, key_id)))
+
+
+async def derived(
+    keyring: Keyring, dataset: str, tag: bytes | None, key_id: bytes, wrapped: bytes, *, purpose: str, length: int
+) -> bytes:
+    """Bytes for another cipher, drawn from the key of a row (FORMAT.md, 12).
+
+    Raises:
+        DecryptionFailed, KeyUnavailable: as `unwrap`.
+    """
+    raw = await keyring.unwrap(wrapped, _context(dataset, tag, key_id))
+    return HKDF(SHA512(), length, salt=None, info=purpose.encode() + b"\x00" + key_id).derive(raw)
 
 
 def handle_row(tag: bytes, state: str = LIVING) -> dict[str, Any]:

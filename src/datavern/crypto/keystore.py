@@ -29,6 +29,7 @@ from datavern.crypto.key_rows import (
     LIVING,
     TAG_KEY,
     Destroyed,
+    derived,
     handle_row,
     lookup_context,
     new_key,
@@ -387,6 +388,29 @@ class KeyStore:
                 found[key_id] = key = await unwrap(self._keyring, dataset, tag, key_id, wrapped)
                 self._known.keep(self._known.by_id, key_id, key, self._seen(session, seen))
         if len(found) < len(set(missing)) or any(key_id not in found for key_id in missing):
+            raise KeyUnavailable(f"the key store in {self._provider.name} does not know the key of a sealed value")
+        return found
+
+    async def derived(self, key_ids: Iterable[bytes], purpose: str, length: int) -> dict[bytes, bytes]:
+        """Bytes for a cipher that is not ours, drawn from the keys of those ids; nothing of them is remembered here.
+
+        Args:
+            key_ids: of living keys, or of keys whose subject is being erased.
+            purpose: what they are for; other purposes get other bytes.
+            length: how many, up to 16,320.
+
+        Raises:
+            KeyErased, KeyUnavailable, DecryptionFailed: as `keys`.
+        """
+        wanted, found = dict.fromkeys(key_ids), {}
+        for statement in self._sql.keys_by_id.bind(self._dialect, list(wanted)):
+            for key_id, dataset, tag, state, wrapped in await self._session().query(*statement):
+                if state == DESTROYED:
+                    raise KeyErased("the subject was erased, and the key with it: nobody can open this value again")
+                found[key_id] = await derived(
+                    self._keyring, dataset, tag, key_id, wrapped, purpose=purpose, length=length
+                )
+        if len(found) < len(wanted):
             raise KeyUnavailable(f"the key store in {self._provider.name} does not know the key of a sealed value")
         return found
 

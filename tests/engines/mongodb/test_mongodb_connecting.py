@@ -59,7 +59,6 @@ def made(uri=HOST, **settings):
         ({"connect_timeout": 0}, "connect_timeout: expected seconds"),
         ({"timeout": -1}, "timeout: expected seconds"),
         ({"bucket": ""}, "bucket: expected a name"),
-        ({"field_encryption": True}, "field_encryption: .* is not offered yet"),
         ({"tls": TLS(cert_file="a", key_file="b")}, "one file"),
         ({"tls": TLS(server_name="other")}, "tls.server_name"),
         ({"location": "oslo"}, "location"),

@@ -15,6 +15,7 @@ from datavern.contracts.errors import ConfigurationError, DecryptionFailed, KeyE
 from datavern.contracts.subjects import canonical_subject
 from datavern.contracts.values import Classification, current_actor
 from datavern.crypto.documents import DocumentSealer, Labels, label_bytes, label_prefix
+from datavern.engines.mongodb.encrypting import holds_encrypted
 from datavern.engines.mongodb.errors import DRIVER_ERRORS, translate
 from datavern.engines.mongodb.keys import DOCUMENT_TAG, SEALED, check_residency, graded, still_alive
 
@@ -30,7 +31,6 @@ __all__ = ["METADATA", "SEALED_BODY", "Documents", "identity_of", "labels_of", "
 
 METADATA: Final = "_metadata"
 SEALED_BODY: Final = "_sealed"
-_ENCRYPTED_SUBTYPE: Final = 6  # BSON: "Encrypted BSON value", MongoDB's client-side field level encryption
 _EPOCH: Final = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 _NAIVE_EPOCH: Final = dt.datetime(1970, 1, 1)  # noqa: DTZ001  (PyMongo hands out naive datetimes, in UTC, unless told otherwise)
 _MILLISECOND: Final = dt.timedelta(milliseconds=1)
@@ -159,6 +159,11 @@ class Documents:
         if found is None:
             provider = self._provider
             dataset = provider.settings.datasets.get(name, name)
+            if name in provider.settings.field_encryption:
+                raise ConfigurationError(
+                    f"{name}: its fields are encrypted by MongoDB's own means (field_encryption), and its documents "
+                    f"are not sealed: use encrypted_collection({name!r})"
+                )
             found = Place(provider.collection(name), dataset, provider.keys.subject_path(name))
             self._places[name] = found
         return found
@@ -423,17 +428,6 @@ def _in_the_clear(document: Document, name: str) -> Document:
     elif holds_encrypted(document):
         raise ConfigurationError(
             f"{name}: the document holds values of MongoDB's client-side field level encryption (BSON binary subtype "
-            "6), which Datavern cannot open: read it with the client that wrote it"
+            "6): read it with encrypted_collection(), or with the client that wrote it"
         )
     return document
-
-
-def holds_encrypted(value: Any) -> bool:
-    """Whether there is a value in it that MongoDB's own client-side encryption wrote."""
-    if isinstance(value, Binary):
-        return value.subtype == _ENCRYPTED_SUBTYPE
-    if isinstance(value, Mapping):
-        return any(holds_encrypted(inner) for inner in value.values())
-    if isinstance(value, list):
-        return any(holds_encrypted(inner) for inner in value)
-    return False

@@ -23,6 +23,8 @@ from datavern.engines.mongodb.client import client_options, database_name, encry
 from datavern.engines.mongodb.collections import Collections, Index
 from datavern.engines.mongodb.diagnosis import explain_no_server
 from datavern.engines.mongodb.documents import Documents
+from datavern.engines.mongodb.encrypting import check_installed
+from datavern.engines.mongodb.fields import FieldEncryption
 from datavern.engines.mongodb.files import Files
 from datavern.engines.mongodb.keys import Keys, check_residency
 from datavern.engines.mongodb.settings import MongoDBSettings, Replication, Sharding, read_uri
@@ -43,6 +45,8 @@ if TYPE_CHECKING:
     from pymongo.asynchronous.database import AsyncDatabase
 
     from datavern.config import TLS
+    from datavern.engines.mongodb.encrypting import Algorithm
+    from datavern.engines.mongodb.fields import EncryptedCollection
 
 __all__ = ["MongoDBProvider"]
 
@@ -103,7 +107,7 @@ class MongoDBProvider:
         datasets: Mapping[str, str] | None = None,
         bucket: str = "fs",
         watch_pool: bool = False,
-        field_encryption: bool = False,
+        field_encryption: Mapping[str, Mapping[str, Algorithm]] | None = None,
         keyring: str | None = None,
     ) -> None:
         values: dict[str, Any] = {
@@ -126,7 +130,7 @@ class MongoDBProvider:
             "datasets": datasets or {},
             "bucket": bucket,
             "watch_pool": watch_pool,
-            "field_encryption": field_encryption,
+            "field_encryption": field_encryption or {},
             "keyring": keyring,
         }
         self._set_up(name, values)
@@ -175,6 +179,8 @@ class MongoDBProvider:
         if settings.classification is not None:
             check_residency(settings.classification, self.location)
         self._check_compliance(path)
+        if settings.field_encryption:
+            check_installed(settings.name)
         default = settings.classification or Classification.CONFIDENTIAL
         self._client: AsyncMongoClient[dict[str, Any]] | None = None
         self._opening: asyncio.Lock | None = None
@@ -184,6 +190,7 @@ class MongoDBProvider:
         self.transactions_open: WeakKeyDictionary[AsyncClientSession, MongoDBTransaction] = WeakKeyDictionary()
         self._documents = Documents(self, default)
         self._collections = Collections(self)
+        self.field_encryption = FieldEncryption(self, settings.field_encryption)
         self.files = Files(self, default)
         self._capabilities = Capabilities(subjects=MongoDBSubjects(self), reasons=_REASONS)
 
@@ -279,6 +286,7 @@ class MongoDBProvider:
         """Close every connection. Idempotent; a server that does not answer is not waited for."""
         client, self._client = self._client, None
         self._documents.forget()
+        await self.field_encryption.close()
         if client is not None:
             await _shut(client)
 
@@ -390,6 +398,16 @@ class MongoDBProvider:
     async def open_documents(self, collection: str, documents: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         """Documents of any query of PyMongo's that kept ``_id``, ``_metadata`` and ``_sealed``, opened."""
         return await self._documents.open(collection, documents)
+
+    def encrypted_collection(self, name: str) -> EncryptedCollection:
+        """A collection with fields that MongoDB's own client-side field level encryption encrypts.
+
+        Which ones, the setting `field_encryption` says. The keys are Datavern's: one for each person and field.
+
+        Raises:
+            ConfigurationError: none of its fields is encrypted.
+        """
+        return self.field_encryption.collection(name)
 
     # ---- transactions -----------------------------------------------------------------------------------------------
 

@@ -114,7 +114,8 @@ class MongoDBSettings(ProviderSettings):
             the id is bound into every sealed document.
         bucket: name of the GridFS bucket behind `files`.
         watch_pool: count connections by PyMongo's events (13 µs for each call); without, `pool` shows the moment only.
-        field_encryption: MongoDB's own client-side field level encryption; not offered yet.
+        field_encryption: collection → dotted path → "random" or "deterministic": the fields that MongoDB's own
+            client-side field level encryption encrypts, under Datavern's keys (`encrypted_collection`).
         keyring: URL of a key ring, for a provider that is used without a manager.
     """
 
@@ -134,7 +135,9 @@ class MongoDBSettings(ProviderSettings):
     datasets: Mapping[str, str] = field(default_factory=dict, hash=False)
     bucket: str = "fs"
     watch_pool: bool = False
-    field_encryption: bool = False
+    field_encryption: Mapping[str, Mapping[str, Literal["random", "deterministic"]]] = field(
+        default_factory=dict, hash=False
+    )
     keyring: str | None = None
 
     def __post_init__(self) -> None:
@@ -146,11 +149,8 @@ class MongoDBSettings(ProviderSettings):
             raise ConfigurationError("username and password: give both of them, or neither")
         if not self.bucket or "$" in self.bucket or "\0" in self.bucket:
             raise ConfigurationError("bucket: expected a name, without $ and NUL")
-        if self.field_encryption:
-            raise ConfigurationError(
-                "field_encryption: MongoDB's client-side field level encryption is not offered yet: leave it out, and "
-                "seal with classification= and subject= (docs/mongodb.md says how the two will stand side by side)"
-            )
+        for name, paths in self.field_encryption.items():
+            _check_encrypted(f"field_encryption.{name}", paths)
         if self.tls is not None and self.tls.key_file is not None and self.tls.key_file != self.tls.cert_file:
             raise ConfigurationError(
                 "tls.key_file: PyMongo reads certificate and key from one file: put both into tls.cert_file"
@@ -158,6 +158,19 @@ class MongoDBSettings(ProviderSettings):
         if self.tls is not None and self.tls.server_name is not None:
             raise ConfigurationError(
                 "tls.server_name: PyMongo checks the certificate against the host that it connects to"
+            )
+
+
+def _check_encrypted(where: str, paths: Mapping[str, str]) -> None:
+    if not paths:
+        raise ConfigurationError(f"{where}: expected at least one path of a field")
+    for path in paths:
+        if path == "_id" or any(not part or part.startswith("$") for part in path.split(".")):
+            raise ConfigurationError(f"{where}: expected dotted paths of fields, and not _id")
+        outer = next((one for one in paths if path.startswith(f"{one}.")), None)
+        if outer is not None:
+            raise ConfigurationError(
+                f"{where}: {outer} is encrypted as a whole, so {path} is too: leave one of them out"
             )
 
 

@@ -204,6 +204,7 @@ class MongoDBSubjects:
         documents = [nested(row) for row in rows]
         if not documents:
             return
+        self._check_clear(store, documents)
         if len(documents) > 1 and transaction is None:
             async with self._provider.transaction() as session:
                 await self._insert(store, documents, session)
@@ -260,7 +261,7 @@ class MongoDBSubjects:
             error = self._translate(caught, where)
         if error is not None:
             raise error
-        documents = [Document(one) for one in found]
+        documents = [Document(one) for one in await self.opened(store, found)]
         if columns is None:
             return list(documents)
         return [{path: one.get(path) for path in columns} for one in documents]
@@ -290,6 +291,7 @@ class MongoDBSubjects:
         if not changes:
             return 0
         update = {"$set": {_path(path): value for path, value in changes.items()}}
+        self._check_clear(store, [changes])
         query = await self.filter(where)
         error: BaseException | None = None
         try:
@@ -320,6 +322,18 @@ class MongoDBSubjects:
         else:
             return result.deleted_count
         raise error
+
+    # ---- fields that MongoDB's own means encrypt --------------------------------------------------------------------
+
+    def _check_clear(self, store: str, rows: Sequence[Mapping[str, Any]]) -> None:
+        encrypted = self._provider.field_encryption.of(store)
+        if encrypted is not None:
+            encrypted.rules.check_clear(rows)
+
+    async def opened(self, store: str, documents: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Documents with their encrypted fields opened."""
+        encrypted = self._provider.field_encryption.of(store)
+        return documents if encrypted is None else await encrypted.open(documents)
 
     # ---- queries ----------------------------------------------------------------------------------------------------
 
@@ -402,7 +416,7 @@ class Stream:
                     raise error
                 if not found:
                     return
-                for one in found:
+                for one in await self._subjects.opened(self._store, found):
                     yield Document(one)
         finally:
             await cursor.close()
