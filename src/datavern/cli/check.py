@@ -129,7 +129,7 @@ async def _dataset(dataset: Any, databases: Mapping[str, Any]) -> Finding:
         return Finding(part, ok=False, detail=f"{dataset.database} has no table {dataset.table}: {prepare}")
     wanted = [*dataset.keys, *([dataset.subject] if dataset.subject else []), *dataset.fields]
     if dataset.needs_keys:
-        wanted += ["datavern_row", *dataset.lookups.values()]
+        wanted += ["datavern_row", *dataset.indexes]
     missing = [name for name in dict.fromkeys(wanted) if store.column(name) is None]
     if missing:
         return Finding(part, ok=False, detail=f"{dataset.table} lacks {', '.join(missing)}: {prepare}")

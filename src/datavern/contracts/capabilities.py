@@ -40,6 +40,7 @@ __all__ = [
     "Subjects",
     "Transaction",
     "Transactions",
+    "Words",
     "needs",
 ]
 
@@ -206,6 +207,12 @@ class ShapeColumn:
     unique: bool = False
 
 
+class Words(frozenset[str]):
+    """A condition on a text column: every one of these words of ASCII letters and digits stands in its text."""
+
+    __slots__ = ()
+
+
 @dataclass(frozen=True, slots=True)
 class Shape:
     """What a dataset needs of its store: `Subjects.prepare` makes it so."""
@@ -219,7 +226,8 @@ class Subjects(Protocol):
     """The rows of a store, addressed by plain values of their columns: what personal data needs of an engine.
 
     Names are identifiers, quoted by the engine, so any name is safe here. `where` holds column = value pairs that must
-    all hold; a value that is a tuple means "any of these"; None means IS NULL. Rows come as dicts.
+    all hold; a value that is a tuple means "any of these"; None means IS NULL; `Words` all stand in the column's text.
+    Rows come as dicts.
     `transaction` is an open transaction of the same provider, or None for one of the call's own.
     """
 

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Hashable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from datavern.contracts.capabilities import Column, Shape, ShapeColumn, Store
+from datavern.contracts.capabilities import Column, Shape, ShapeColumn, Store, Words
 from datavern.contracts.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ _LONGEST_NAME = 63  # bytes of an identifier in PostgreSQL; SQLite has no bound
 _TEXTS = 2048  # compiled statements kept for each provider
 _MOST_VALUES = 16_384  # of one list in a condition: SQLite binds 32766 values, PostgreSQL 65535
 
-_Form = tuple[str, int | None]  # a column, and None for IS NULL, 0 for =, n for IN with n placeholders
+_Form = tuple[str, int | None]  # a column; None for IS NULL, 0 for =, n for IN with n placeholders, -n for n × LIKE
 
 
 def split_name(store: str) -> tuple[str | None, str]:
@@ -386,6 +386,9 @@ def _conditions(where: Mapping[str, Any]) -> tuple[tuple[_Form, ...] | None, lis
             form.append((column, size))
             values.extend(value)
             values.extend([value[-1]] * (size - len(value)))
+        elif isinstance(value, Words):
+            form.append((column, -len(value)))
+            values.extend(f"%{word}%" for word in value)
         else:
             form.append((column, 0))
             values.append(value)
@@ -404,6 +407,9 @@ def _clauses(table: Any, form: tuple[_Form, ...], first: int) -> tuple[list[Any]
         elif size == 0:
             clauses.append(column == sa.bindparam(f"p{first}"))
             first += 1
+        elif size < 0:
+            clauses += [column.like(sa.bindparam(f"p{i}")) for i in range(first, first - size)]
+            first -= size
         else:
             clauses.append(column.in_([sa.bindparam(f"p{i}") for i in range(first, first + size)]))
             first += size

@@ -16,6 +16,8 @@ from datavern.contracts.values import Classification
 
 __all__ = ["DataMap", "Dataset", "Erasure", "Field", "classification_of"]
 
+_LONGEST_PART = 64
+_LONGEST_GRAM = 16
 Erasure = Literal["delete", "soft", "anonymize", "shred", "retain"]
 FieldType = Literal["text", "integer", "real", "boolean", "bytes", "date", "timestamp", "json"]
 
@@ -27,6 +29,10 @@ RETAINED_UNTIL = "datavern_retained_until"
 """The column that says until when the law keeps an erased person's row, where the erasure policy is ``retain``."""
 LOOKUP = "_lookup"
 """What follows a field's name in the name of its lookup column."""
+PREFIX = "_prefix"
+"""What follows a field's name, and is followed by a length, in the name of the index column of beginnings."""
+NGRAMS = "_ngrams"
+"""What follows a field's name in the name of the index column of parts."""
 OWN_DATASETS = "datavern."
 """How the names of Datavern's own datasets begin."""
 
@@ -68,6 +74,10 @@ class Field:
         type: of a field that is not sealed: the column's type, for a table that `prepare` makes.
         unique: no two rows hold the same value; of a sealed field, through its lookup index.
         nullable: whether it may be left out, in a column that `prepare` makes.
+        prefixes: lengths of beginnings that `starts_with` finds a sealed text by; each has an index of its own, which
+            shows who has the same beginning (docs/lookup.md).
+        ngrams: length of the parts that `contains` finds a sealed text by; their index shows which texts have parts in
+            common, and how many: enough to guess common names by (docs/lookup.md).
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
@@ -78,12 +88,16 @@ class Field:
     type: FieldType = "text"
     unique: bool = False
     nullable: bool = True
+    prefixes: Sequence[int] = ()
+    ngrams: int | None = None
 
     def __post_init__(self) -> None:
         if self.lookup and not self.sealed:
             raise ConfigurationError("lookup is for sealed fields: set sealed = true, or leave lookup out")
         if self.sealed and self.unique and not self.lookup:
             raise ConfigurationError("a sealed field is kept unique through its lookup index: set lookup = true")
+        if self.prefixes or self.ngrams is not None:
+            self._check_parts()
         if self.sealed and self.type != "text":
             raise ConfigurationError(
                 "type is for fields that are not sealed: a sealed value keeps the type it came with"
@@ -93,6 +107,24 @@ class Field:
 
             if self.kind not in KINDS:
                 raise ConfigurationError(f"no kind is called {self.kind}; there are: {', '.join(sorted(KINDS))}")
+
+    @property
+    def indexed(self) -> bool:
+        """Whether any index leads to it, which takes a lookup key."""
+        return bool(self.lookup or self.prefixes or self.ngrams)
+
+    def _check_parts(self) -> None:
+        """What leads to a part of a value."""
+        lengths = self.prefixes
+        if isinstance(lengths, int) or any(type(n) is not int or not 0 < n <= _LONGEST_PART for n in lengths):
+            raise ConfigurationError(f"prefixes is a list of lengths from 1 to {_LONGEST_PART}, such as [3, 6]")
+        object.__setattr__(self, "prefixes", tuple(sorted(set(lengths))))
+        if self.ngrams is not None and (type(self.ngrams) is not int or not 1 < self.ngrams <= _LONGEST_GRAM):
+            raise ConfigurationError(f"ngrams is a length from 2 to {_LONGEST_GRAM}")
+        if not self.sealed:
+            raise ConfigurationError("prefixes and ngrams are for sealed fields: set sealed = true, or leave them out")
+        if self.ngrams is not None and self.kind == "phone":
+            raise ConfigurationError("ngrams does not go with kind phone: a part of a number has no country code")
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,6 +212,19 @@ class Dataset:
         return {name: name + LOOKUP for name, f in self.fields.items() if f.lookup}
 
     @property
+    def indexes(self) -> dict[str, str]:
+        """Every column that leads to a sealed field → the field: lookups, beginnings, parts."""
+        found = {}
+        for name, f in self.fields.items():
+            if f.lookup:
+                found[name + LOOKUP] = name
+            for length in f.prefixes:
+                found[f"{name}{PREFIX}{length}"] = name
+            if f.ngrams:
+                found[name + NGRAMS] = name
+        return found
+
+    @property
     def needs_keys(self) -> bool:
         """Whether it holds anything that a key must be made for."""
         return any(f.sealed for f in self.fields.values())
@@ -242,8 +287,7 @@ class Dataset:
                 raise ConfigurationError(
                     f"{where}.{name}: retention_from cannot be sealed: the period is counted from it"
                 )
-            if f.lookup:
-                taken.add(name + LOOKUP)
+        taken.update(self.indexes)
         clash = sorted(taken & ({*self.fields, *self.keys, self.subject} - {None}))
         if clash:
             raise ConfigurationError(f"{where}.{clash[0]}: Datavern keeps a column of its own by that name")

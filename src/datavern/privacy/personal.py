@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 __all__ = ["PersonalStore"]
 
+_OPENED_AT_ONCE = 200
+
 
 class PersonalStore:
     """The rows of one dataset.
@@ -122,7 +124,9 @@ class PersonalStore:
             raise ConfigurationError(
                 f'{dataset.database} has no table {self._table}: await db.prepare("{dataset.name}") makes it'
             )
-        lookup_keys = {name: await self._keys.lookup_key(dataset.name, name) for name in dataset.lookups}
+        lookup_keys = {
+            name: await self._keys.lookup_key(dataset.name, name) for name in dict.fromkeys(dataset.indexes.values())
+        }
         rows = Rows(dataset, store, self._keys, lookup_keys)
         if dataset.subject is None:
             self._of_nobody = await self._keys.dataset_key(dataset.name)
@@ -449,6 +453,58 @@ class PersonalStore:
             self._table, condition, limit=limit, transaction=transaction
         )
         return [row for row in await self.opened(found, transaction) if rows.answers(row, asked)]
+
+    async def starts_with(
+        self, *, limit: int | None = None, transaction: Transaction | None = None, **field: str
+    ) -> list[dict[str, Any]]:
+        """Rows whose sealed text begins so, opened: ``await users.starts_with(name="Nord", limit=20)``.
+
+        Args:
+            limit: how many at the most.
+            field: field=beginning, of one field with `prefixes` in the data map. Upper and lower case and the like
+                count as the field's kind has it.
+
+        Raises:
+            ConfigurationError: a field without `prefixes`, a beginning shorter than the shortest, or not one field.
+            DecryptionFailed: a sealed value is not the one that was sealed there.
+        """
+        return await self._find_part(field, limit, transaction, start=True)
+
+    async def contains(
+        self, *, limit: int | None = None, transaction: Transaction | None = None, **field: str
+    ) -> list[dict[str, Any]]:
+        """Rows whose sealed text has this part, opened: ``await users.contains(name="mann")``. It reads a whole table.
+
+        Args:
+            limit: how many at the most.
+            field: field=part, of one field with `ngrams` in the data map.
+
+        Raises:
+            ConfigurationError: a field without `ngrams`, a part shorter than they are, or not one field.
+            DecryptionFailed: a sealed value is not the one that was sealed there.
+        """
+        return await self._find_part(field, limit, transaction, start=False)
+
+    async def _find_part(
+        self, field: Mapping[str, str], limit: int | None, transaction: Transaction | None, *, start: bool
+    ) -> list[dict[str, Any]]:
+        rows = self._loaded or await self.rows(transaction)
+        if len(field) != 1:
+            raise ConfigurationError(f"{self.dataset.name}: expected one field, such as name=…")
+        if limit is not None and limit < 1:
+            raise ConfigurationError("limit is at least 1")
+        ((name, text),) = field.items()
+        where = rows.where_starts(name, text) if start else rows.where_contains(name, text)
+        found = await needs(self._provider, "subjects").select(
+            self._table, where | self.living(), transaction=transaction
+        )
+        answers: list[dict[str, Any]] = []
+        for at in range(0, len(found), _OPENED_AT_ONCE):  # most of a search with a limit is not opened at all
+            opened = await self.opened(found[at : at + _OPENED_AT_ONCE], transaction)
+            answers += [row for row in opened if rows.has_part(row, name, text, start=start)]
+            if limit is not None and len(answers) >= limit:
+                return answers[:limit]
+        return answers
 
     async def open(self, rows: Iterable[Any], *, transaction: Transaction | None = None) -> list[dict[str, Any]]:
         """Open rows of any query, if it selected ``datavern_row`` and the subject beside the sealed fields.

@@ -162,7 +162,7 @@ async def _shred(step: Step, outcome: Outcome) -> None:
         if rows.key_ids(row).isdisjoint(step.ended):
             continue
         shredded += 1
-        unindexed = {column: rows.no_index(column) for column in step.store.dataset.lookups.values()}
+        unindexed = {column: rows.no_index(column) for column in step.store.dataset.indexes}
         if unindexed:
             await step.change(row, unindexed)
     if found:
@@ -257,7 +257,7 @@ def _emptied(rows: Rows) -> dict[str, Any]:
             emptied[name] = b"\x00" + secrets.token_bytes(16) if unique else b""
         else:
             emptied[name] = _blank(field.type, unique=unique)
-    for column_name in dataset.lookups.values():
+    for column_name in dataset.indexes:
         emptied[column_name] = rows.no_index(column_name)
     return emptied
 
@@ -301,7 +301,7 @@ def _unique(rows: Rows, column: Column | None) -> bool:
 def _left(rows: Rows, *, subject: bool) -> list[str]:
     """The columns that stay as they are: those not mapped, the primary key, and the subject if it does."""
     dataset = rows.dataset
-    gone = {ROW_TAG, ERASED_AT, RETAINED_UNTIL, *dataset.lookups.values(), *dataset.fields} - set(dataset.keys)
+    gone = {ROW_TAG, ERASED_AT, RETAINED_UNTIL, *dataset.indexes, *dataset.fields} - set(dataset.keys)
     if dataset.subject is not None:
         gone = gone - {dataset.subject} if subject else gone | {dataset.subject}
     return [name for name in rows.columns if name not in gone]

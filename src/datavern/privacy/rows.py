@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from datavern.contracts.capabilities import Words
 from datavern.contracts.errors import ConfigurationError, DecryptionFailed
 from datavern.contracts.subjects import canonical_subject
-from datavern.crypto.lookup import indexer, normalise
+from datavern.crypto.lookup import grams, indexer, normalise, normalised_part, prefix_indexer
 from datavern.crypto.sealed import RowSealer, retained_tag
-from datavern.privacy.datamap import ERASED_AT, RETAINED_UNTIL, ROW_TAG, Dataset
+from datavern.privacy.datamap import ERASED_AT, LOOKUP, NGRAMS, PREFIX, RETAINED_UNTIL, ROW_TAG, Dataset
 
 if TYPE_CHECKING:
     from datavern.contracts.capabilities import Column, Store
@@ -23,6 +24,7 @@ RETENTION = "#retention"
 """What follows a dataset's name in the name of the keys that its retained rows are sealed under."""
 _WHOLE = re.compile(r"-?[0-9]{1,19}")
 _NO_NUMBER = 1 << 63  # past what any column holds
+_MOST_WORDS = 16  # of a condition; the row is looked at again once it is open
 _ID_TYPES = frozenset({int, str})
 _OTHER_ID_TYPES = frozenset({"UUID", "ObjectId"})
 
@@ -77,6 +79,7 @@ class Rows:
 
     __slots__ = (
         "_ids",
+        "_indexes",
         "_keys",
         "_lookups",
         "_own",
@@ -100,8 +103,7 @@ class Rows:
         self.store = store
         self.subject = dataset.subject
         self.columns = {column.name: column for column in store.columns}
-        lookups = dataset.lookups
-        needed = [*dataset.keys, *dataset.fields, *lookups.values()]
+        needed = [*dataset.keys, *dataset.fields, *dataset.indexes]
         needed += [name for name in (dataset.subject, dataset.retention_from) if name is not None]
         needed += [ROW_TAG] if dataset.needs_keys else []
         needed += [ERASED_AT] if dataset.erasure == "soft" else []
@@ -128,14 +130,15 @@ class Rows:
         self._warm_key = keys.warm_key
         self._warm_keys = keys.warm_keys
         self._subject_tag = keys.subject_tag
-        self._own = frozenset({ROW_TAG, ERASED_AT, RETAINED_UNTIL, *lookups.values()})
+        self._own = frozenset({ROW_TAG, ERASED_AT, RETAINED_UNTIL, *dataset.indexes})
         self._present = tuple(name for name in self._own if name in self.columns)
         only = self.key_columns[0] if len(self.key_columns) == 1 else None
         self._text_key = only.name if only is not None and (only.type == "text" or "char" in only.type) else None
         self._lookups = tuple(
             (n, c, dataset.fields[n].kind, indexer(lookup_keys[n], n, dataset.fields[n].kind))
-            for n, c in lookups.items()
+            for n, c in dataset.lookups.items()
         )
+        self._indexes = tuple((n, c, _maker(dataset, n, c, lookup_keys[n])) for c, n in dataset.indexes.items())
 
     # ---- on the way in ----------------------------------------------------------------------------------------------
 
@@ -160,7 +163,7 @@ class Rows:
 
     def _indexed(self, row: Mapping[str, Any], sealed: Mapping[str, bytes | None]) -> dict[str, Any]:
         stored = {**row, **sealed}
-        for name, column, _, of in self._lookups:
+        for name, column, of in self._indexes:
             if name in row:
                 value = row[name]
                 stored[column] = None if value is None else of(value)
@@ -169,15 +172,17 @@ class Rows:
     def resealed(self, key: DataKey, row: Mapping[str, Any], opened: Mapping[str, Any]) -> dict[str, Any]:
         """The sealed fields of a row that the law keeps, under a retention key; no index leads to them any more."""
         changes: dict[str, Any] = dict(self._retained.seal_row(key, self._retained_tag(row), opened))
-        for name, column, _, _ in self._lookups:
+        for name, column, _ in self._indexes:
             if name in opened:
                 changes[column] = self.no_index(column)
         return changes
 
-    def no_index(self, column: str) -> bytes | None:
-        """What stands in the lookup column of a value that is gone: nothing, or what no value's index begins with."""
+    def no_index(self, column: str) -> bytes | str | None:
+        """What stands in an index column of a value that is gone: nothing, or what no value's index begins with."""
         if self.columns[column].nullable:
             return None
+        if column.endswith(NGRAMS):
+            return ""
         import secrets  # noqa: PLC0415  (only tables of other people's making have such columns)
 
         return b"\x00" + secrets.token_bytes(32)
@@ -286,6 +291,61 @@ class Rows:
             else:
                 where[name] = value
         return where
+
+    def where_starts(self, name: str, text: Any) -> dict[str, Any]:
+        """Which rows may hold a value that begins so: those of the longest beginning that there is an index of.
+
+        Raises:
+            ConfigurationError: no index of beginnings, or a text that is shorter than the shortest of them.
+        """
+        field = self.dataset.fields.get(name)
+        if field is None or not field.prefixes:
+            raise ConfigurationError(
+                f"{self.dataset.name}.{name} has no index of beginnings: set prefixes=[…] in the data map, and prepare"
+            )
+        length = max((n for n in field.prefixes if n <= len(self._part(name, text))), default=None)
+        if length is None:
+            least = field.prefixes[0]
+            raise ConfigurationError(f"{self.dataset.name}.{name}: starts_with needs {least} characters or more")
+        column = f"{name}{PREFIX}{length}"
+        return {column: next(of(text) for _, c, of in self._indexes if c == column)}
+
+    def where_contains(self, name: str, text: Any) -> dict[str, Any]:
+        """Which rows may hold a value that this is a part of.
+
+        Raises:
+            ConfigurationError: no index of parts, or a text that is shorter than they are.
+        """
+        field = self.dataset.fields.get(name)
+        if field is None or not field.ngrams:
+            raise ConfigurationError(
+                f"{self.dataset.name}.{name} has no index of parts: set ngrams=3 in the data map, and prepare"
+            )
+        if len(self._part(name, text)) < field.ngrams:
+            raise ConfigurationError(f"{self.dataset.name}.{name}: contains needs {field.ngrams} characters or more")
+        column = name + NGRAMS
+        words = str(next(of(text) for _, c, of in self._indexes if c == column)).split()
+        return {column: Words(words[:_MOST_WORDS])}
+
+    def has_part(self, opened: Mapping[str, Any], name: str, text: Any, *, start: bool) -> bool:
+        """Whether an opened row's field begins so, or contains it; what an index leads to may only look like it."""
+        value = opened.get(name)
+        if value is None:
+            return False
+        try:
+            whole = self._part(name, value)
+        except ConfigurationError:
+            return False
+        part = self._part(name, text)
+        return whole.startswith(part) if start else part in whole
+
+    def _part(self, name: str, text: Any) -> str:
+        problem = ""
+        try:
+            return normalised_part(self.dataset.fields[name].kind, text)
+        except ConfigurationError as error:
+            problem = str(error)
+        raise ConfigurationError(f"{self.dataset.name}.{name}: {problem}")
 
     def answers(self, opened: Mapping[str, Any], fields: Mapping[str, Any]) -> bool:
         """Whether a row that `where_fields` led to holds what was asked for, now that it is open.
@@ -422,6 +482,18 @@ class Rows:
                 return None
             found[id_] = key
         return found
+
+
+def _maker(dataset: Dataset, name: str, column: str, key: bytes) -> Callable[[Any], bytes | str | None]:
+    """What makes an index column's value from a field's."""
+    field = dataset.fields[name]
+    kind = field.kind
+    if column == name + LOOKUP:
+        return indexer(key, name, kind)
+    if column == name + NGRAMS:
+        size = field.ngrams or 0
+        return lambda value: " ".join(grams(key, name, size, normalised_part(kind, value)))
+    return prefix_indexer(key, name, int(column.removeprefix(name + PREFIX)), kind)
 
 
 def is_erased(value: bytes) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from datavern.contracts.capabilities import Shape, ShapeColumn
-from datavern.privacy.datamap import ERASED_AT, RETAINED_UNTIL, ROW_TAG
+from datavern.privacy.datamap import ERASED_AT, LOOKUP, NGRAMS, RETAINED_UNTIL, ROW_TAG
 
 if TYPE_CHECKING:
     from datavern.contracts.capabilities import Store
@@ -33,7 +33,7 @@ def shape_of(dataset: Dataset, store: Store | None) -> Shape:
     """
     columns = _columns(dataset)
     if store is not None:
-        ours = {*dataset.sealed, *dataset.lookups.values(), ROW_TAG, ERASED_AT, RETAINED_UNTIL}
+        ours = {*dataset.sealed, *dataset.indexes, ROW_TAG, ERASED_AT, RETAINED_UNTIL}
         columns = {name: c for name, c in columns.items() if name in ours or store.column(name) is None}
     return Shape(dataset.table, tuple(columns.values()), dataset.keys)
 
@@ -50,8 +50,12 @@ def _columns(dataset: Dataset) -> dict[str, ShapeColumn]:
         if name not in columns:
             kind = "bytes" if f.sealed else f.type
             columns[name] = ShapeColumn(name, kind, nullable=f.nullable, unique=f.unique and not f.sealed)
-    for name, column in dataset.lookups.items():
-        columns[column] = ShapeColumn(column, "bytes", indexed=True, unique=fields[name].unique)
+    for column, name in dataset.indexes.items():
+        if column.endswith(NGRAMS):
+            columns[column] = ShapeColumn(column, "text")
+        else:
+            unique = fields[name].unique and column == name + LOOKUP
+            columns[column] = ShapeColumn(column, "bytes", indexed=True, unique=unique)
     if dataset.retention_from is not None and dataset.retention_from not in columns:
         columns[dataset.retention_from] = ShapeColumn(dataset.retention_from, "date")
     return columns | _own(dataset)

@@ -24,6 +24,17 @@ def users(**changes):
     return Dataset("users", **{**settings, **changes})
 
 
+def test_indexes_of_parts_are_written_in_toml_too():
+    fields = {"name": {"sealed": True, "kind": "name", "prefixes": [6, 3, 3], "ngrams": 3}}
+    given = {"database": "m", "subject": "id", "fields": fields}
+    users = DataMap.from_mapping({"users": given})["users"]
+    assert users.fields["name"].prefixes == (3, 6)
+    assert users.indexes == dict.fromkeys(("name_prefix3", "name_prefix6", "name_ngrams"), "name")
+    fields["name"]["prefixes"] = [99]
+    with pytest.raises(ConfigurationError, match=r"users\.fields\.name.*prefixes"):
+        DataMap.from_mapping({"users": given})
+
+
 def test_the_map_of_the_usage_page():
     data_map = DataMap(
         [

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Final
 import pytest
 import pytest_asyncio
 
-from datavern.contracts.capabilities import Shape, ShapeColumn, needs
+from datavern.contracts.capabilities import Shape, ShapeColumn, Words, needs
 from datavern.contracts.errors import ConfigurationError, ConstraintViolated
 from datavern.testing.contract.base import Contract, asks
 from datavern.testing.contract.speech import Speech
@@ -123,6 +123,19 @@ class SubjectsContract(Contract):
             assert all_of_it == 3 if sql.has("ddl") else all_of_it > 0
             await needs(other, "subjects").insert("users", [row(1)])
             assert await ids(needs(one, "subjects"), {"age": 1}) == ["u1"]
+
+    async def test_words_that_stand_in_a_text(self, provider: Any) -> None:
+        subjects = needs(provider, "subjects")
+        await subjects.prepare(Shape("texts", (ShapeColumn("id", "text"), ShapeColumn("words", "text")), ("id",)))
+        texts = {"a": "01ab 02cd 03ef", "b": "02cd", "c": None, "d": ""}
+        await subjects.insert("texts", [{"id": id_, "words": text} for id_, text in texts.items()])
+
+        async def found(*words: str) -> list[str]:
+            return [r["id"] for r in await subjects.select("texts", {"words": Words(words)}, order_by=["id"])]
+
+        assert await found("02cd") == ["a", "b"]
+        assert await found("02cd", "01ab") == ["a"]
+        assert await found("01ab", "99ff") == []
 
     async def test_every_type_has_a_word(self, provider: Any) -> None:
         kinds: tuple[Any, ...] = ("text", "integer", "real", "boolean", "bytes", "date", "timestamp", "json")
