@@ -151,7 +151,17 @@ async def test_a_node_that_is_down_is_named_and_its_replica_takes_over(until):
                     while True:
                         await redis.set(key, 2)
                 assert caught.value.retry == "safe"
+                tag = f"{{{key}}}"
+                there = {2}
+                try:
+                    async with redis.pipeline(transaction=True) as pipe:
+                        await pipe.set(f"{tag}:a", 1).set(f"{tag}:b", 1).execute()
+                except (ConnectionFailed, NoHealthyConnection):
+                    there = {0}
+                except OutcomeUnknown:
+                    there = {0, 2}
                 await redis.set(safe, 1)
+                assert redis.stats().discarded >= 1
                 health = await redis.health()
                 assert health.status in {"degraded", "unhealthy"}
                 assert str(cluster.nodes[0][1]) in health.detail
@@ -164,6 +174,7 @@ async def test_a_node_that_is_down_is_named_and_its_replica_takes_over(until):
                     except NoHealthyConnection:  # while the slots have no owner
                         await asyncio.sleep(0.1)
                 assert await redis.get(key) == 3
+                assert await redis.exists(f"{tag}:a", f"{tag}:b") in there  # nothing was half written
                 assert sorted([k async for k in redis.scan("k*")]) == sorted([key, safe])
                 assert isinstance(await anext(messages), Gap)
 

@@ -231,6 +231,65 @@ async def test_keys_without_an_expiry_are_found(make):
 
 
 @pytest.mark.parametrize(
+    "command",
+    [
+        ("SET", "new", "v"),
+        ("SET", "new", "v", "EX", "999999"),
+        ("MSET", "new", "v", "other", "v"),
+        ("HSET", "new", "f", "v"),
+        ("LPUSH", "new", "v"),
+        ("RENAME", "forever", "new"),
+        ("COPY", "forever", "new"),
+        ("PERSIST", "kept"),
+        ("EXPIRE", "kept", "999999"),
+        ("GETEX", "kept", "PERSIST"),
+        ("RESTORE", "new", "0", "dumped"),
+        ("EVAL", "redis.call('SET', KEYS[1], 'v')", "1", "new"),
+        ("SORT", "list", "STORE", "new"),
+    ],
+    ids=" ".join,
+)
+async def test_no_command_leads_around_the_retention(make, command):
+    async with make() as other, make(retention="1h") as redis:
+        await other.set("forever", 1)  # by a program that knows of no retention
+        await other.execute("RPUSH", "list", "1", "2")
+        dumped = await other.execute("DUMP", "forever")
+        await redis.set("kept", 1)
+        await redis.execute(*(dumped if word == "dumped" else word for word in command))
+        written = [k for k in ("new", "other", "kept") if await redis.exists(k)]
+        assert written
+        for key in written:
+            assert 3590 <= await redis.ttl(key) <= 3600
+
+
+async def test_a_command_that_changes_nothing_stays_as_it_is_under_a_retention(make):
+    async with make() as other, make(retention="1h") as redis:
+        await other.set("forever", "v")
+        assert await redis.execute("GET", "forever") == b'"v"'
+        assert await redis.execute("STRLEN", "forever", read=True) == 3
+        assert await redis.ttl("forever") == -1  # audit_retention finds it; reading does not touch it
+        assert await redis.execute("PING") == b"PONG"
+        await redis.set("short", 1, ex=10)
+        await redis.execute("APPEND", "short", "2")
+        assert await redis.ttl("short") <= 10
+        with pytest.raises(ConfigurationError, match="GETDEL changes keys: leave read=True out"):
+            await redis.execute("GETDEL", "forever", read=True)
+        with pytest.raises(QueryRejected):
+            await redis.execute("NONSENSE", "forever")
+        with pytest.raises(QueryRejected):
+            await redis.execute("HSET", "forever", "f", "v")  # of another type: nothing of the transaction counts
+        assert await redis.ttl("forever") in {-1, 3600, 3599}
+
+
+async def test_a_user_who_may_not_ask_what_a_command_writes_is_told(make, server):
+    server.command("ACL", "SETUSER", "narrow", "on", ">pw", "~*", "+@all", "-command")
+    async with make(username="narrow", password="pw", retention="1h") as redis:
+        with pytest.raises(QueryRejected, match="NOPERM"):
+            await redis.execute("SET", "k", "v")
+        assert await redis.get("k") is None
+
+
+@pytest.mark.parametrize(
     ("text", "seconds"),
     [("30d", 2_592_000), ("1d12h", 129_600), ("90min", 5400), ("2w", 1_209_600), (60, 60), ("1s", 1)],
 )

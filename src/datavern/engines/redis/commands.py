@@ -11,7 +11,7 @@ import hiredis
 from datavern.contracts.errors import ConfigurationError
 from datavern.engines.redis.errors import rejected
 from datavern.engines.redis.pipeline import Pipeline
-from datavern.engines.redis.retention import Lives, RetentionReport, Seconds, audit
+from datavern.engines.redis.retention import Lives, RetentionReport, Seconds, audit, written_keys
 from datavern.engines.redis.steps import Key, Step, Steps
 from datavern.engines.redis.values import from_clear, name_of, shown, to_clear
 from datavern.engines.redis.wire import pack
@@ -212,10 +212,14 @@ class Commands:
     async def execute(self, *command: str | bytes | float, key: Key | None = None, read: bool = False) -> Any:
         """Any other command, over the shared connection: the server's own reply, nothing sealed and nothing opened.
 
+        Where there is a retention, the keys that the command writes (RENAME, COPY, RESTORE, HSET, PERSIST, …) are
+        bounded by it in the same transaction: the server is asked which they are. A script's are those it declares.
+
         Args:
             command: its words: ``await redis.execute("HGETALL", "h")``.
             key: by which a cluster routes it; the first word after the command's own when None.
-            read: it changes nothing, so that a lost answer is a `ConnectionFailed` that may be tried again.
+            read: it changes nothing, so that a lost answer is a `ConnectionFailed` that may be tried again. A command
+                that does change something is refused then, where there is a retention.
 
         Raises:
             ConfigurationError: a command that waits, or changes the connection that others use too: `client` has it.
@@ -232,6 +236,13 @@ class Commands:
                 raise ConfigurationError(f"{self.name}: a command's words are text, bytes and numbers")
         words = tuple(name_of(w) if isinstance(w, str) else w for w in command)
         route = name_of(key) if key is not None else next((w for w in words[1:] if isinstance(w, bytes)), b"")
+        if self._lives.cap is not None:
+            written = await written_keys(self._router, words, route)
+            if written and read:
+                raise ConfigurationError(f"{self.name}: {command[0].upper()} changes keys: leave read=True out")
+            if written:
+                parts = (words, *((b"PEXPIRE", name, self._lives.cap, b"LT") for name in written))
+                return await self._run(Step(parts, route, False))
         return await self._router.call(pack(words), route, read)
 
     # ---- how --------------------------------------------------------------------------------------------------------

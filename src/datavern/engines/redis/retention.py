@@ -10,14 +10,14 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from datavern.contracts.errors import ConfigurationError
+from datavern.contracts.errors import ConfigurationError, QueryRejected
 from datavern.engines.redis.values import shown
 from datavern.engines.redis.wire import pack
 
 if TYPE_CHECKING:
     from datavern.engines.redis.router import Router
 
-__all__ = ["Lives", "RetentionCut", "RetentionReport", "Seconds", "audit"]
+__all__ = ["Lives", "RetentionCut", "RetentionReport", "Seconds", "audit", "written_keys"]
 
 Seconds = float | dt.timedelta
 """A time to live."""
@@ -132,3 +132,26 @@ async def audit(router: Router, cap: int | None, *, fix: bool, limit: int) -> Re
             if fix and cap is not None:
                 fixed += await router.call(pack((b"PEXPIRE", key, cap)), key, False)
     return RetentionReport(keys, without, longer, fixed, tuple(examples))
+
+
+async def written_keys(router: Router, words: tuple[Any, ...], route: bytes) -> list[bytes]:
+    """The keys that a command writes, as the server itself reads the command (COMMAND GETKEYSANDFLAGS).
+
+    Args:
+        router: where it is to go.
+        words: the command.
+        route: by which a cluster routes it.
+
+    Raises:
+        QueryRejected: the server does not let this user ask (ACL: ``+command``).
+    """
+    refused = ""
+    try:
+        found = await router.call(pack((b"COMMAND", b"GETKEYSANDFLAGS", *words)), route, True)
+    except QueryRejected as error:
+        if error.code != "ERR":
+            raise
+        refused = error.code
+    if refused:  # without keys there is nothing to bound (PING, FLUSHALL); what is wrong with it, the command will say
+        return []
+    return [key for key, flags in found if b"RO" not in flags]
