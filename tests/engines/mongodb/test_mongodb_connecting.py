@@ -16,6 +16,7 @@ from datavern.contracts.errors import (
     ConfigurationError,
     ConnectionFailed,
     PoolTimeout,
+    ProviderError,
     QueryRejected,
     ResidencyViolation,
 )
@@ -302,6 +303,15 @@ async def test_a_server_alone_has_no_replica_set():
             assert "replica_set" not in health.facts
         with pytest.raises(ConfigurationError, match="is in no replica set"):
             await made(server.uri("app"), replica_set="rs0", connect_timeout=0.5).connect()
+
+
+async def test_reads_go_where_the_read_preference_says(make):
+    async with make(read_preference="secondaryPreferred") as mongo:
+        assert mongo.client.read_preference.mongos_mode == "secondaryPreferred"
+        assert await mongo.find_document("cases") is None  # without a secondary the primary answers
+    with pytest.raises(ProviderError):
+        async with make(read_preference="secondary", connect_timeout=1.0) as mongo:
+            await mongo.find_document("cases")
 
 
 async def test_health(mongo):

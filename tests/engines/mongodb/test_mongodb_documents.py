@@ -17,6 +17,7 @@ from datavern.contracts.errors import (
     KeyErased,
     QueryRejected,
     ResidencyViolation,
+    SerializationConflict,
 )
 from datavern.contracts.values import actor
 
@@ -320,6 +321,66 @@ async def test_whose_a_document_is_cannot_be_changed(mongo, keys):
     await keys.start_erasure("u1")
     with pytest.raises(KeyErased):
         await mongo.replace_document("cases", {"_id": id_}, {"n": 2}, subject="u1")
+
+
+# ---- another classification -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("subject", ["u1", None])
+@pytest.mark.parametrize(
+    ("before", "after"), [("OPEN", "SECRET"), ("SECRET", "RESTRICTED"), ("SECRET", "CONFIDENTIAL")]
+)
+async def test_a_documents_classification_is_changed_with_its_body(mongo, before, after, subject):
+    with actor("first"):
+        id_ = await mongo.insert_document("cases", {"title": "planted", "n": 1}, classification=before, subject=subject)
+    assert await mongo.reclassify_document("cases", {"_id": id_}, after, subject=subject)
+    stored = await mongo.collection("cases").find_one({"_id": id_})
+    assert ("_sealed" in stored) == (after in {"SECRET", "CONFIDENTIAL"})
+    assert (b"planted" in encode(stored)) == (after == "RESTRICTED")
+    found = await mongo.find_document("cases", {"_id": id_})
+    assert (found["title"], found["n"]) == ("planted", 1)
+    assert (found["_metadata"]["classification"], found["_metadata"]["created_by"]) == (after, "first")
+    assert [d["_id"] async for d in mongo.find_documents("cases", subject=subject)] == [id_]
+    assert not await mongo.reclassify_document("cases", {"_id": 0}, after)
+
+
+async def test_a_classification_that_may_not_be_there_changes_nothing(mongo, make, keys):
+    id_ = await mongo.insert_document("cases", {"n": 1}, classification="OPEN", subject="u1")
+    before = await mongo.collection("cases").find_one()
+    async with make(location="eu") as abroad:
+        abroad.attach(KeptKeys(keys))
+        with pytest.raises(ResidencyViolation):
+            await abroad.reclassify_document("cases", {"_id": id_}, "SECRET", subject="u1")
+    with pytest.raises(ConfigurationError, match="give subject="):
+        await mongo.reclassify_document("cases", {"_id": id_}, "SECRET")
+    with pytest.raises(ConfigurationError, match="about somebody else"):
+        await mongo.reclassify_document("cases", {"_id": id_}, "SECRET", subject="u2")
+    with pytest.raises(ConfigurationError, match="no classification of that name"):
+        await mongo.reclassify_document("cases", {"_id": id_}, "TOP", subject="u1")
+    mongo.attach(KeptKeys(keys, {"cases": "owner.id"}))
+    with pytest.raises(ConfigurationError, match=r"finds people by owner\.id"):
+        await mongo.reclassify_document("cases", {"_id": id_}, "SECRET", subject="u1")
+    assert await mongo.collection("cases").find_one() == before
+
+
+async def test_a_change_meanwhile_is_not_lost(mongo):
+    id_ = await mongo.insert_document("cases", {"n": 1}, classification="OPEN")
+    with pytest.raises(SerializationConflict):
+        async with mongo.transaction() as session:
+            await mongo.collection("cases").find_one({"_id": id_}, session=session)  # its snapshot begins
+            await mongo.collection("cases").update_one({"_id": id_}, {"$set": {"n": 2}})
+            await mongo.reclassify_document("cases", {"_id": id_}, "SECRET", session=session)
+    assert await mongo.reclassify_document("cases", {"_id": id_}, "SECRET")
+    assert (await mongo.find_document("cases"))["n"] == 2
+
+
+async def test_an_erasure_in_the_middle_of_a_change_leaves_nothing(mongo, keys):
+    id_ = await mongo.insert_document("cases", {"n": 1}, classification="OPEN", subject="u1")
+    with pytest.raises(KeyErased):
+        async with mongo.transaction() as session:
+            await mongo.reclassify_document("cases", {"_id": id_}, "SECRET", subject="u1", session=session)
+            await erase(keys, "u1")
+    assert await mongo.collection("cases").count_documents({}) == 0
 
 
 # ---- beside other writers -------------------------------------------------------------------------------------------

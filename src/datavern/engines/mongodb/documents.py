@@ -27,7 +27,16 @@ if TYPE_CHECKING:
     from datavern.crypto.sealed import DataKey
     from datavern.engines.mongodb.provider import MongoDBProvider
 
-__all__ = ["METADATA", "SEALED_BODY", "Documents", "identity_of", "labels_of", "milliseconds"]
+__all__ = [
+    "METADATA",
+    "SEALED_BODY",
+    "Documents",
+    "check_subject",
+    "identity_of",
+    "labels_of",
+    "milliseconds",
+    "sealed_body",
+]
 
 METADATA: Final = "_metadata"
 SEALED_BODY: Final = "_sealed"
@@ -135,7 +144,7 @@ class Documents:
         self._marks: dict[Classification | str | None, Mark] = {}
         self._places: dict[str, Place] = {}
 
-    def _mark(self, classification: Classification | str | None) -> Mark:
+    def mark(self, classification: Classification | str | None) -> Mark:
         """What a classification means here.
 
         Raises:
@@ -181,11 +190,11 @@ class Documents:
         """Insert a document; its ``_id``."""
         provider = self._provider
         place = self._places.get(name) or self.place(name)
-        mark = self._marks.get(classification) or self._mark(classification)
+        mark = self._marks.get(classification) or self.mark(classification)
         if METADATA in document or SEALED_BODY in document:
             raise ConfigurationError(f"{name}: {METADATA} and {SEALED_BODY} are Datavern's own fields: leave them out")
         if place.subject_path is not None:
-            _check_subject(place, name, mark.grade, subject)
+            check_subject(place, name, mark.grade, subject)
         store: KeyStore | None = None
         key: DataKey | None = None
         who = ""
@@ -213,7 +222,7 @@ class Documents:
             if mark.sealed:
                 assert key is not None  # noqa: S101  (for the type checker: a sealed document has a key)
                 labels = label_bytes(mark.labels, moment, by, tag, identity_of(id_, place.options))
-                stored = {"_id": id_, METADATA: metadata, SEALED_BODY: _sealed(place, key, labels, document)}
+                stored = {"_id": id_, METADATA: metadata, SEALED_BODY: sealed_body(place, key, labels, document)}
             else:
                 stored = {"_id": id_, **document, METADATA: metadata}
             await place.collection.insert_one(stored, session=session)
@@ -224,9 +233,9 @@ class Documents:
         if who and store is not None and key is not None:
             # Nothing of this waits while the key store's last answer holds: the usual case.
             if session is not None and (open_ := provider.transactions_open.get(session)) is not None:
-                open_.written.append(partial(self._look_again, place, store, who, key, id_))
+                open_.written.append(partial(self.look_again, place, store, who, key, id_))
             elif store.warm(place.dataset, who) is not key:
-                await self._look_again(place, store, who, key, id_)
+                await self.look_again(place, store, who, key, id_)
         return id_
 
     async def replace(
@@ -241,7 +250,7 @@ class Documents:
         provider, place = self._provider, self.place(name)
         if METADATA in document or SEALED_BODY in document:
             raise ConfigurationError(f"{name}: {METADATA} and {SEALED_BODY} are Datavern's own fields: leave them out")
-        found = await self._first(place, filter_, session, {METADATA: 1})
+        found = await self.first(place, filter_, session, {METADATA: 1})
         if found is None:
             return False
         id_, metadata = found["_id"], found.get(METADATA)
@@ -252,11 +261,11 @@ class Documents:
         labels = labels_of(metadata, id_, place.options)
         grade = graded(metadata["classification"])
         store = await provider.keys.ready("replace_document") if labels.subject_tag or grade in SEALED else None
-        who, key = await self._key_of(place, store, labels.subject_tag, subject, name)
+        who, key = await self.key_of(place, store, labels.subject_tag, subject, name)
         error: BaseException | None = None
         try:
             if key is not None and grade in SEALED:
-                body = _sealed(place, key, labels.bytes, document)
+                body = sealed_body(place, key, labels.bytes, document)
                 stored = {"_id": id_, METADATA: dict(metadata), SEALED_BODY: body}
             else:
                 stored = {"_id": id_, **document, METADATA: dict(metadata)}
@@ -266,11 +275,11 @@ class Documents:
         if error is not None:
             raise error
         if who and store is not None and key is not None and store.warm(place.dataset, who) is not key:
-            await self._look_again(place, store, who, key, id_)
+            await self.look_again(place, store, who, key, id_)
         return result.matched_count > 0
 
     @staticmethod
-    async def _key_of(
+    async def key_of(
         place: Place, store: KeyStore | None, tag: bytes | None, subject: object, name: str
     ) -> tuple[str, DataKey | None]:
         """Who a document is about, and the key for a new body of it."""
@@ -285,7 +294,7 @@ class Documents:
             raise ConfigurationError(f"{name}: the document is about somebody else: whose it is cannot be changed")
         return who, store.warm(place.dataset, who) or await store.subject_key(place.dataset, who)
 
-    async def _look_again(self, place: Place, store: KeyStore, who: str, key: DataKey, id_: Any) -> None:
+    async def look_again(self, place: Place, store: KeyStore, who: str, key: DataKey, id_: Any) -> None:
         """Take a document back that was written while its subject was being erased.
 
         Raises:
@@ -309,7 +318,7 @@ class Documents:
     ) -> Document | None:
         """The first document that matches, opened, or None."""
         place = self._places.get(name) or self.place(name)
-        found = await self._first(place, filter_, session, None)
+        found = await self.first(place, filter_, session, None)
         if found is None:
             return None
         sealed = found.get(SEALED_BODY)
@@ -369,13 +378,14 @@ class Documents:
                 opened.append(_in_the_clear(document, name))
         return opened
 
-    async def _first(
+    async def first(
         self,
         place: Place,
         filter_: Mapping[str, Any] | None,
         session: AsyncClientSession | None,
-        projection: Mapping[str, Any] | None,
+        projection: Mapping[str, Any] | None = None,
     ) -> Document | None:
+        """The first document that matches, as it is stored, or None."""
         error: BaseException | None = None
         try:
             return await place.collection.find_one(filter_, projection, session=session)
@@ -384,7 +394,7 @@ class Documents:
         raise error
 
 
-def _check_subject(place: Place, name: str, grade: Classification, subject: object) -> None:
+def check_subject(place: Place, name: str, grade: Classification, subject: object) -> None:
     """Refuse what an erasure would not find by the data map's path.
 
     Raises:
@@ -402,7 +412,8 @@ def _check_subject(place: Place, name: str, grade: Classification, subject: obje
         )
 
 
-def _sealed(place: Place, key: DataKey, labels: bytes, document: Mapping[str, Any]) -> bytes:
+def sealed_body(place: Place, key: DataKey, labels: bytes, document: Mapping[str, Any]) -> bytes:
+    """The body of a document, sealed with its labels."""
     body = document
     if "_id" in document:
         body = {name: value for name, value in document.items() if name != "_id"}

@@ -27,6 +27,7 @@ from datavern.engines.mongodb.encrypting import check_installed
 from datavern.engines.mongodb.fields import FieldEncryption
 from datavern.engines.mongodb.files import Files
 from datavern.engines.mongodb.keys import Keys, check_residency
+from datavern.engines.mongodb.reclassifying import reclassify
 from datavern.engines.mongodb.settings import MongoDBSettings, Replication, Sharding, read_uri
 from datavern.engines.mongodb.subjects import MongoDBSubjects
 from datavern.engines.mongodb.transactions import (
@@ -394,6 +395,37 @@ class MongoDBProvider:
             ConfigurationError: `subject` is missing, or another; or the document was not written by `insert_document`.
         """
         return await self._documents.replace(collection, filter, document, subject, session)
+
+    async def reclassify_document(
+        self,
+        collection: str,
+        filter: Mapping[str, Any],  # noqa: A002  (PyMongo's own name for it)
+        classification: Classification | str,
+        *,
+        subject: object = None,
+        session: AsyncClientSession | None = None,
+    ) -> bool:
+        """Give the first document that matches another classification; whether there was one.
+
+        Its body is sealed, or put into the clear, as the new one asks for; the rest of its metadata stays. It runs in
+        a transaction, so that nobody's change in between is lost: MongoDB has them in replica sets and clusters.
+
+        Args:
+            collection: its name.
+            filter: as for `find_document`.
+            classification: the new one.
+            subject: whose it is, if it is somebody's.
+            session: as for `insert_document`.
+
+        Raises:
+            ResidencyViolation: such data may not be here. Nothing is changed.
+            ConfigurationError: `subject` is missing, or another; the data map would not find its subject any more; or
+                it was not written by `insert_document`.
+            DecryptionFailed, KeyErased, ProviderError: as reading and writing it.
+        """
+        return await reclassify(
+            self._documents, self, collection, filter, classification=classification, subject=subject, session=session
+        )
 
     async def open_documents(self, collection: str, documents: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         """Documents of any query of PyMongo's that kept ``_id``, ``_metadata`` and ``_sealed``, opened."""
