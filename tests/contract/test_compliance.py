@@ -4,6 +4,7 @@ import datetime as dt
 from pathlib import Path
 
 import pytest
+from secondaries import stand_in
 
 from datavern import (
     ConfigurationError,
@@ -18,6 +19,7 @@ from datavern import (
     SQLiteProvider,
     SubjectRequest,
 )
+from datavern.testing import create_test_database
 
 PURPOSE = "customer-account"
 
@@ -204,7 +206,21 @@ async def test_datavern_s_own_writes_pass_and_a_text_that_reads_the_same_does_no
 
 
 async def test_a_failover_group_and_a_provider_alone_refuse_it_too(database, keyring):
-    members = [database.provider(f"m{n}", location="norway", compliance=["nsm"]) for n in range(2)]
+    async with create_test_database(database.engine) as other:
+        await stand_in(other)
+        places = {"m0": database, "m1": other}
+        members = [d.provider(name, location="norway", compliance=["nsm"]) for name, d in places.items()]
+        await _refused_by_a_group(members, keyring)
+    alone = database.provider("main", location="norway", compliance=["nsm"], keyring=keyring)
+    async with alone:
+        await alone.execute("UPDATE users SET place = 'x'")  # nobody told it of a data map
+        with pytest.raises(ConsentRequired):
+            await alone.store_personal_data({"user_id": "anna", "x": 1}, "none")
+        with pytest.raises(PrivacyError):
+            await alone.execute("DELETE FROM personal_data")
+
+
+async def _refused_by_a_group(members, keyring):
     group = FailoverGroup("main", primary=members[0], secondaries=members[1:])
     async with DatabaseManager({"main": group}, data_map=DataMap([users()]), keyring=keyring, ledger="main") as db:
         await db.prepare("users")
@@ -213,13 +229,6 @@ async def test_a_failover_group_and_a_provider_alone_refuse_it_too(database, key
         for session in (db["main"], members[0]):
             with pytest.raises(PrivacyError):
                 await session.execute("DELETE FROM users")
-    alone = database.provider("main", location="norway", compliance=["nsm"], keyring=keyring)
-    async with alone:
-        await alone.execute("UPDATE users SET place = 'x'")  # nobody told it of a data map
-        with pytest.raises(ConsentRequired):
-            await alone.store_personal_data({"user_id": "anna", "x": 1}, "none")
-        with pytest.raises(PrivacyError):
-            await alone.execute("DELETE FROM personal_data")
 
 
 async def test_without_nsm_plain_sql_writes_what_it_likes(managed):

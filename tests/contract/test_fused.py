@@ -9,6 +9,7 @@ import traceback
 import uuid
 
 import pytest
+from secondaries import stand_in
 
 from datavern import (
     ConfigurationError,
@@ -19,6 +20,7 @@ from datavern import (
     SerializationConflict,
     actor,
 )
+from datavern.testing import create_test_database
 from datavern.testing.contract.errors import PLANTED, nothing_planted
 
 INSERT = "INSERT INTO cases (id, state) VALUES ($1, $2)"
@@ -266,8 +268,17 @@ async def test_an_entry_can_be_written_by_itself(db, main):
 
 
 async def test_a_failover_group_writes_both_on_its_primary(database, keyring, sql):
-    first, second = (database.provider(name, location="norway") for name in ("first", "second"))
-    async with DatabaseManager(primary=first, secondary=second, keyring=keyring, ledger="main") as db:
+    first = database.provider("first", location="norway")
+    async with create_test_database(database.engine) as other:
+        await stand_in(other)
+        second = other.provider("second", location="norway")
+        await _both_on_the_primary(
+            DatabaseManager(primary=first, secondary=second, keyring=keyring, ledger="main"), sql
+        )
+
+
+async def _both_on_the_primary(manager, sql):
+    async with manager as db:
         assert isinstance(db["main"], FailoverGroup)
         await db.execute(sql("CREATE TABLE cases (id {integer} PRIMARY KEY, state {text})"))
         key = uuid.uuid4().hex

@@ -1,59 +1,91 @@
-"""A primary and its secondaries, spoken to as one provider: the thin form.
+"""A primary and its replicas, spoken to as one provider.
 
-What it does: a statement goes to the primary. When the primary cannot be reached, `query*` and `stream` run READ ONLY
-on a secondary, and everything that writes is refused (`NoHealthyConnection`) until the primary is back. What it never
-does: write to a secondary, or promote one. Following promotions, replicas that read and lag are not in it yet.
+Who the primary is, the servers say (`connectors/health.py` asks, `connectors/topology.py` decides), and not the label:
+the group follows the promotion that Patroni, an operator or the engine's own cluster made. It never promotes, and it
+writes to nobody who is not provably the primary. While there is none, writes wait for one within their deadline, and
+`query*` and `stream` run READ ONLY on a secondary. What provably was not done is run again on the new primary; what may
+have been done is `OutcomeUnknown`, and run again only under an idempotency key.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+import logging
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
+from datavern.connectors.following import Following, FollowingRead, Messages, engine_call
+from datavern.connectors.group_health import group_health
+from datavern.connectors.health import INTERVAL, Event, Monitor
+from datavern.connectors.reading import Reading
+from datavern.connectors.retry import backoff
+from datavern.connectors.routing import Positions
+from datavern.connectors.topology import Member, Topology, Verdict
 from datavern.contracts.capabilities import Capabilities, Isolation, Provider, needs
-from datavern.contracts.errors import ConfigurationError, ConnectionFailed, DatavernError, NoHealthyConnection
-from datavern.contracts.values import Health, Location, Parameters, Row
+from datavern.contracts.errors import (
+    ConfigurationError,
+    ConnectionFailed,
+    NoHealthyConnection,
+    OutcomeUnknown,
+    ProviderError,
+)
+from datavern.contracts.values import Health, Location, Parameters
 
 if TYPE_CHECKING:
-    from datavern.contracts.capabilities import Services, Session
+    from datavern.connectors.patroni import Patroni
+    from datavern.contracts.capabilities import Services
     from datavern.contracts.fused import Entry
+    from datavern.contracts.roles import Standing
 
 __all__ = ["FailoverGroup"]
 
 T = TypeVar("T")
+log = logging.getLogger("datavern.failover")
 _WIDTH = {Location.NORWAY: 0, Location.EU: 1, Location.GLOBAL: 2}
 
-RECHECK = 1.0
-"""Seconds after which a primary that could not be reached is tried again."""
+WAIT = 30.0
+"""Seconds that a call waits for a primary, where its caller sets no earlier end (``asyncio.timeout``)."""
+SETTLING = 2.0
+"""Seconds that opening waits for members that answer late, once one is there."""
 
 
-class FailoverGroup:
+class FailoverGroup(Reading):
     """A provider over providers.
 
     Args:
         name: the group's, unique within a manager.
-        primary: takes every write.
+        primary: the primary as far as you know; where the engine has roles, the servers' word counts.
         secondaries: hold the same data, kept so by the engine's own replication; tried in this order.
+        replicas_read: let reads with ``read_only=True`` go to replicas.
+        max_lag: seconds that a replica may be behind to be read from; None: however many.
+        patroni: URLs of Patroni's REST APIs, or a `datavern.connectors.patroni.Patroni`: then only the leader that it
+            names is written to; while none of them answers, the members' own word counts.
+        wait: seconds that a call waits for a primary, where its caller sets no earlier end with ``asyncio.timeout``.
+        interval: seconds between two questions to a member while nothing happens.
 
     Attributes:
         location: the widest of the members': data may be on any of them.
 
     Raises:
-        ConfigurationError: no secondary, a member twice, or members of different engines.
+        ConfigurationError: no secondary, a member twice, members of different engines, a number that is none.
     """
 
-    def __init__(self, name: str, *, primary: Provider, secondaries: Sequence[Provider]) -> None:
+    def __init__(
+        self,
+        name: str,
+        *,
+        primary: Provider,
+        secondaries: Sequence[Provider],
+        replicas_read: bool = False,
+        max_lag: float | None = None,
+        patroni: Patroni | Sequence[str] | None = None,
+        wait: float | None = None,
+        interval: float = INTERVAL,
+    ) -> None:
         members = (primary, *secondaries)
-        if len(members) < 2:  # noqa: PLR2004  (a primary and somebody to stand in)
-            raise ConfigurationError(f"{name}: a failover group needs at least one secondary")
-        if len({id(member) for member in members}) < len(members):
-            raise ConfigurationError(f"{name}: a provider is in the failover group twice")
-        if len({member.engine for member in members}) > 1:
-            engines = ", ".join(sorted({member.engine for member in members}))
-            raise ConfigurationError(f"{name}: the members of a failover group have one engine, not {engines}")
+        _check(name, members, max_lag=max_lag, wait=wait, interval=interval)
         self.name = name
         self.primary = primary
         self.secondaries = tuple(secondaries)
@@ -62,22 +94,49 @@ class FailoverGroup:
         self.location = max((member.location for member in members), key=_WIDTH.__getitem__)
         self.compliance: frozenset[str] = frozenset().union(*(member.compliance for member in members))
         self.face: Provider = self
-        self._active = primary
-        self._recheck = 0.0
+        self.replicas_read = replicas_read
+        self.max_lag = max_lag
+        self.wait = WAIT if wait is None else wait
+        self._interval = interval if max_lag is None else min(interval, max(0.02, max_lag / 3))
+        self._patroni = _patroni(patroni)
+        self._positions = Positions(name)
+        self._observers: list[Callable[[Event], None]] = []
+        self.followers: list[Messages] = []
+        self.epoch = 0
+        self._monitor: Monitor | None = None
+        self._know_nothing()
         for member in members:
             member.face = self
+
+    def _know_nothing(self) -> None:
+        self._known = [Member(member) for member in self.members]
+        self._topology = Topology(self.name, self._known)
+        self._session: Any = self.primary.capabilities.session  # of the primary; None while there is none
+        self._leader = self._known[0]
+        self._led: Member | None = None
+        self._active: Provider = self.primary
 
     # ---- what it is -------------------------------------------------------------------------------------------------
 
     @property
     def members(self) -> tuple[Provider, ...]:
-        """The primary, then the secondaries."""
+        """The labelled primary, then the secondaries."""
         return (self.primary, *self.secondaries)
 
     @property
     def active_provider(self) -> Provider:
-        """The member that the last statement went to."""
-        return self._active
+        """The member that serves: the primary of this moment, or without one the secondary that was read from last."""
+        return self._leader.provider if self._session is not None else self._active
+
+    @property
+    def leading(self) -> Provider:
+        """The primary of the moment, or the last one."""
+        return self._leader.provider
+
+    @property
+    def serving(self) -> bool:
+        """Whether there is a primary at this moment."""
+        return self._session is not None
 
     @property
     def provider(self) -> Provider:
@@ -91,43 +150,110 @@ class FailoverGroup:
 
     @property
     def capabilities(self) -> Capabilities:
-        """The primary's. Personal data and Datavern's own tables are read and written there alone."""
+        """The engine's. What is read and written through them goes to the primary of that moment."""
         own = self.primary.capabilities
+
+        def following(what: str) -> Any:
+            return None if getattr(own, what) is None else Following(self, what)
+
         return Capabilities(
             session=None if own.session is None else self,
             transactions=None if own.transactions is None else self,
-            subjects=own.subjects,
-            ledger=own.ledger,
-            guarded=own.guarded,
+            subjects=following("subjects"),
+            ledger=following("ledger"),
+            guarded=following("guarded"),
+            point_reads=None if own.point_reads is None else self,
             reasons=own.reasons,
         )
 
     def __getattr__(self, name: str) -> Any:
-        """An engine's own calls go to the primary."""
+        """An engine's own calls go to the primary of the moment; one that is sent while there is none waits for it."""
         if name.startswith("_") or "primary" not in self.__dict__:
             raise AttributeError(name)
-        return getattr(self.primary, name)
+        return engine_call(self, lambda provider: provider, name)
 
     # ---- opening and closing ----------------------------------------------------------------------------------------
 
     async def connect(self) -> None:
-        """Open every member that can be reached; one is enough.
+        """Open every member that can be reached, and find out who is the primary; one member is enough. Idempotent.
 
         Raises:
-            ConnectionFailed: none can be; the primary's reason.
-            ConfigurationError: a member's settings are wrong.
+            ConnectionFailed: none can be reached; the labelled primary's reason.
+            ConfigurationError: a member's settings are wrong, or the members hold different databases.
         """
-        results = await asyncio.gather(*(member.connect() for member in self.members), return_exceptions=True)
-        failures = [r for r in results if isinstance(r, BaseException)]
-        fatal = next((f for f in failures if not isinstance(f, ConnectionFailed)), None)
-        if fatal is not None or len(failures) == len(results):
+        if self._monitor is not None:
+            return
+        self._know_nothing()
+        try:
+            await self._open_members()
+            self._monitor = monitor = Monitor(
+                self._topology,
+                interval=self._interval,
+                changed=self._changed,
+                tell=self._tell,
+                heard=self._heard,
+                mark=lambda: self._positions.acknowledged,
+                patroni=self._patroni,
+            )
+            self._session = None
+            self._topology.doubt(monotonic())
+            monitor.start()
+            deadline = monotonic() + SETTLING
+            while self._settling() and await monitor.news(deadline):
+                pass
+            self._refuse_strangers()
+        except BaseException:
             await self.close()
-            raise fatal or failures[0]
-        if isinstance(results[0], BaseException):
-            self._stand_in()
+            raise
+
+    async def _open_members(self) -> None:
+        tasks = {m: asyncio.ensure_future(m.provider.connect()) for m in self._known}
+        try:
+            waiting = set(tasks.values())
+            limit: float | None = None
+            while waiting:
+                done, waiting = await asyncio.wait(waiting, timeout=limit, return_when=asyncio.FIRST_COMPLETED)
+                if not done:
+                    break
+                if any(not task.cancelled() and task.exception() is None for task in done):
+                    limit = SETTLING  # one is there: the monitor goes on with those that take longer
+        finally:
+            for task in tasks.values():
+                task.cancel()
+            await asyncio.wait(tasks.values())
+        failures: dict[Member, BaseException] = {}
+        for member, task in tasks.items():
+            error = ConnectionFailed(f"{member.name} does not answer") if task.cancelled() else task.exception()
+            if error is None:
+                member.opened = True
+            else:
+                failures[member] = error
+        fatal = next((f for f in failures.values() if not isinstance(f, ConnectionFailed)), None)
+        if fatal is not None:
+            raise fatal
+        if len(failures) == len(self._known):
+            raise failures[self._known[0]]
+
+    def _refuse_strangers(self) -> None:
+        foreign = [f"{m.name} {m.problem}" for m in self._known if m.foreign]
+        if foreign:
+            raise ConfigurationError(
+                f"{self.name}: the members of a failover group are copies of one database, and {'; '.join(foreign)}"
+            )
+
+    def _settling(self) -> bool:
+        monitor = self._monitor
+        assert monitor is not None  # noqa: S101  (for the type checker: connect made it)
+        unheard = [m for m in self._known if m.opened and m.last is None and not m.missing]
+        return monitor.verdict.asking or bool(unheard)
 
     async def close(self) -> None:
-        """Close every member."""
+        """Close every member. Idempotent."""
+        monitor, self._monitor = self._monitor, None
+        self._leader = self._known[0]
+        self._session = self.primary.capabilities.session
+        if monitor is not None:
+            await monitor.stop()
         results = await asyncio.gather(*(member.close() for member in self.members), return_exceptions=True)
         for result in results:
             if isinstance(result, BaseException):
@@ -145,65 +271,78 @@ class FailoverGroup:
         for member in self.members:
             member.attach(services)
 
+    # ---- how it is --------------------------------------------------------------------------------------------------
+
+    def observe(self, observer: Callable[[Event], None]) -> Callable[[], None]:
+        """Have `observer` called, from the loop, with each `datavern.connectors.health.Event`; what stops it again.
+
+        An observer that raises is logged, and disturbs nothing.
+        """
+        self._observers.append(observer)
+
+        def stop() -> None:
+            if observer in self._observers:
+                self._observers.remove(observer)
+
+        return stop
+
     async def health(self) -> Health:
-        """The members' health as one: "degraded" while a member is not healthy, "unhealthy" when none is."""
+        """The members' health as one: "degraded" while a member is not well, "unhealthy" when none serves.
+
+        `facts["members"]` holds for each member: status, role and version, whether it `serves` as the primary, timeline
+        and position, seconds of `lag` (at the most), percentiles of its latency, its pool, and its `problem`.
+        """
         found = await asyncio.gather(*(member.health() for member in self.members))
-        states = {m.name: h.status for m, h in zip(self.members, found, strict=True)}
-        serving = next((h for h in found if h.status != "unhealthy"), found[0])
-        status = "healthy" if set(states.values()) == {"healthy"} else serving.status
-        if status == "healthy" and set(states.values()) != {"healthy"}:
-            status = "degraded"
-        problems = "; ".join(
-            f"{m.name}: {h.detail or h.status}"
-            for m, h in zip(self.members, found, strict=True)
-            if h.status != "healthy"
+        monitor = self._monitor
+        return group_health(
+            self._known,
+            found,
+            leader=self._leader if self.serving and monitor is not None else None,
+            verdict=None if monitor is None else monitor.verdict,
+            positions=self._positions,
         )
-        role = serving.role if serving is found[0] else "secondary"
-        return Health(status, role, serving.latency, serving.version, problems, serving.pool, {"members": states})
 
-    # ---- reading ----------------------------------------------------------------------------------------------------
-
-    async def query(self, sql: str, parameters: Parameters = ()) -> Sequence[Row]:
-        """All rows; READ ONLY on a secondary while the primary cannot be reached."""
-        if await self._primary_serves():
+    def _tell(self, event: Event) -> None:
+        level = logging.INFO if event.kind in {"primary", "back"} else logging.WARNING
+        log.log(level, "%s: %s", event.group, event.detail)
+        for observer in list(self._observers):
             try:
-                return await needs(self.primary, "session").query(sql, parameters)
-            except ConnectionFailed as error:
-                self._gone(error)
-        return await self._read(lambda tx: tx.query(sql, parameters))
+                observer(event)
+            except Exception as error:  # noqa: BLE001  (an observer's fault is not the group's)
+                log.error("%s: an observer raised %s", event.group, type(error).__name__)  # noqa: TRY400  (no values)
 
-    async def query_one(self, sql: str, parameters: Parameters = ()) -> Row | None:
-        """The first row, or None; as `query`."""
-        if await self._primary_serves():
-            try:
-                return await needs(self.primary, "session").query_one(sql, parameters)
-            except ConnectionFailed as error:
-                self._gone(error)
-        return await self._read(lambda tx: tx.query_one(sql, parameters))
+    def _heard(self, member: Member, standing: Standing, sent: float, mark: int) -> None:
+        """The monitor got an answer: where it is the primary's, it tells how far the history goes."""
+        if not standing.writable or member.foreign or standing.timeline != self._topology.timeline:
+            return
+        lost = self._positions.sample(standing, sent, mark)
+        if lost is None:
+            return
+        counted = str(lost.lost_at_least)
+        if lost.lost_at_most > lost.lost_at_least:
+            counted += f" to {lost.lost_at_most}"
+        detail = (
+            f"the promotion of {member.name} left writes behind: timeline {lost.new} began {lost.bytes} bytes before "
+            f"the end of timeline {lost.old}. Of this process's acknowledged writes {counted} are lost"
+        )
+        facts = {name: getattr(lost, name) for name in lost.__slots__}
+        self._tell(Event("divergence", self.name, member.name, detail, facts))
 
-    async def query_value(self, sql: str, parameters: Parameters = ()) -> Any:
-        """The first column of the first row, or None; as `query`."""
-        row: Any = await self.query_one(sql, parameters)
-        return None if row is None else row[0]
-
-    def stream(self, sql: str, parameters: Parameters = (), *, batch_size: int = 1000) -> _Stream:
-        """Rows in constant memory; as `query`. A stream that has begun ends with the member that it began on."""
-        return _Stream(self, sql, parameters, batch_size)
-
-    async def _read(self, work: Callable[[Session], Awaitable[T]]) -> T:
-        failure: DatavernError | None = None
-        for member in self.secondaries:
-            try:
-                async with needs(member, "transactions").transaction(read_only=True) as tx:
-                    result = await work(tx)
-            except ConnectionFailed as error:
-                failure = error
-            else:
-                self._active = member
-                return result
-        raise NoHealthyConnection(
-            f"{self.name}: neither the primary nor a secondary can be reached", provider=self.name
-        ) from failure
+    def _changed(self, verdict: Verdict) -> None:
+        """The monitor tells who is the primary."""
+        leader = verdict.leader
+        self.epoch = 0 if self._monitor is None else self._monitor.epoch
+        if leader is None:
+            self._session = None
+            return
+        before, self._led = self._led, leader
+        self._leader = leader
+        self._session = leader.provider.capabilities.session
+        if before is not None and before is not leader:
+            if (roles := before.provider.capabilities.roles) is not None:
+                roles.sever()  # what still runs there may not be acknowledged any more
+            for follower in list(self.followers):
+                follower.follow(leader.provider)
 
     # ---- writing ----------------------------------------------------------------------------------------------------
 
@@ -215,130 +354,242 @@ class FailoverGroup:
         audit: Entry | None = None,
         idempotency_key: str | None = None,
     ) -> int:
-        """Run a statement on the primary; how many rows it changed. See `datavern.contracts.capabilities.Session`."""
-        session = needs(await self._writable(), "session")
-        return await session.execute(sql, parameters, audit=audit, idempotency_key=idempotency_key)
+        """Run a statement on the primary; how many rows it changed. See `datavern.contracts.capabilities.Session`.
+
+        With an `idempotency_key` it is run again where its outcome is not known: it is done once, whatever happened.
+        """
+        session, epoch = self._session, self.epoch
+
+        def again(provider: Any) -> Any:
+            return provider.capabilities.session.execute(sql, parameters, audit=audit, idempotency_key=idempotency_key)
+
+        keyed = idempotency_key is not None
+        if session is None or keyed or audit is not None:
+            return await self.on_primary(again, idempotent=keyed)
+        positions = self._positions
+        positions.begun += 1
+        try:
+            done = await session.execute(sql, parameters)
+        except (ConnectionFailed, OutcomeUnknown) as error:
+            failure = error
+        else:
+            positions.acknowledged += 1
+            if self.replicas_read:
+                positions.wrote()
+            return done  # type: ignore[no-any-return]  # a session's count
+        positions.begun -= 1
+        return await self.on_primary(again, failure=failure, epoch=epoch)
 
     async def execute_many(self, sql: str, parameters: Sequence[Parameters]) -> int:
         """Run a statement on the primary once for each set of parameters, all or none; how many sets were run."""
-        return await needs(await self._writable(), "session").execute_many(sql, parameters)
+        return await self.on_primary(lambda provider: needs(provider, "session").execute_many(sql, parameters))
 
-    def transaction(self, *, isolation: Isolation | None = None, read_only: bool = False, **more: Any) -> _Transaction:
-        """Begin a transaction on the primary; a read-only one on a secondary while the primary cannot be reached."""
-        return _Transaction(self, {"isolation": isolation, "read_only": read_only, **more})
+    def transaction(
+        self,
+        *,
+        isolation: Isolation | None = None,
+        read_only: bool = False,
+        after: str | None = None,
+        max_lag: float | None = None,
+        **more: Any,
+    ) -> _Transaction:
+        """Begin a transaction on the primary; a read-only one on a replica, or on a secondary while there is none.
+
+        Args:
+            isolation: the engine's default when None.
+            read_only: let the server refuse every change. With `replicas_read` it goes to a replica.
+            after: what `position` gave: the transaction sees what was written by then.
+            max_lag: seconds that a replica may be behind, for this transaction.
+            more: what the engine takes beside.
+        """
+        self._check_routing(read_only=read_only, after=after, max_lag=max_lag)
+        return _Transaction(self, {"isolation": isolation, "read_only": read_only, **more}, after, max_lag)
 
     async def run_in_transaction(self, work: Callable[[Any], Awaitable[T]], **settings: Any) -> T:
-        """Run ``work(tx)`` on the primary, again from the start while an error says that it may be."""
-        return await needs(await self._writable(), "transactions").run_in_transaction(work, **settings)
+        """Run ``work(tx)`` on the primary, again from the start while an error says that it may be, failover included.
 
-    async def _writable(self) -> Provider:
-        if not await self._primary_serves():
-            raise NoHealthyConnection(
-                f"{self.name}: the primary {self.primary.name} cannot be reached, and a secondary takes no writes",
-                provider=self.name,
-            )
-        return self.primary
-
-    # ---- who serves -------------------------------------------------------------------------------------------------
-
-    async def _primary_serves(self) -> bool:
-        """Whether the primary is to be tried: it served last time, or it is time to look, and it is there again."""
-        if self._active is self.primary:
-            return True
-        if monotonic() < self._recheck:
-            return False
-        self._recheck = monotonic() + RECHECK  # one caller looks, the others do not wait for it
-        try:
-            await self.primary.connect()
-        except DatavernError:
-            return False
-        health = await self.primary.health()
-        if health.status == "unhealthy" or health.role != "primary":
-            return False
-        self._active = self.primary
-        return True
-
-    def _gone(self, failure: ConnectionFailed) -> None:
-        """The primary could not take a read.
-
-        Raises the failure again where it is the configuration's and not the server's (a wrong password).
+        What is waited for a primary counts against no attempt.
         """
-        if failure.retry != "safe":
-            raise failure
-        self._stand_in()
+        keyed = settings.get("idempotency_key") is not None
 
-    def _stand_in(self) -> None:
-        self._active = self.secondaries[0]
-        self._recheck = monotonic() + RECHECK
+        async def run(provider: Any) -> T:
+            return await needs(provider, "transactions").run_in_transaction(work, **settings)
+
+        return await self.on_primary(run, idempotent=keyed, whole=True)
+
+    async def on_primary(
+        self,
+        call: Callable[[Provider], Awaitable[T]],
+        *,
+        idempotent: bool = False,
+        whole: bool = False,
+        again: bool = True,
+        counts: bool = True,
+        failure: ProviderError | None = None,
+        epoch: int = -1,
+    ) -> T:
+        """Run ``call(provider)`` on the primary, again on the next one where provably nothing was done.
+
+        Args:
+            call: what to do.
+            idempotent: it may be run again where its outcome is not known, too.
+            whole: it is a whole transaction, to be run again where the server has undone it because it broke.
+            again: False: it cannot be run twice (it has consumed what it was given); its failure is raised.
+            counts: when it returns, something may have been written.
+            failure: of the first attempt, where that was made already.
+            epoch: of the group, when that was made.
+
+        Raises:
+            NoHealthyConnection: no primary came within the deadline.
+            ProviderError: what the call raised last.
+        """
+        deadline = monotonic() + self.wait
+        positions = self._positions
+        attempt = 0
+        while True:
+            if failure is not None:
+                self.noticed(failure, epoch)
+                if self._monitor is None or not again or not _again(failure, idempotent=idempotent, whole=whole):
+                    raise failure
+                attempt += 1
+                if attempt > 1:
+                    await asyncio.sleep(backoff(attempt - 1, base=0.02, longest=0.5))
+                if monotonic() >= deadline:
+                    raise failure
+            provider = await self._primary(deadline, failure)
+            epoch = self.epoch
+            positions.begun += counts
+            try:
+                done = await call(provider)
+            except ProviderError as error:
+                failure = error
+            else:
+                if counts:
+                    self.acknowledged()
+                return done
+            positions.begun -= counts
+
+    def acknowledged(self) -> None:
+        """A write of this task was confirmed."""
+        self._positions.acknowledged += 1
+        if self.replicas_read:
+            self._positions.wrote()
+
+    def noticed(self, failure: BaseException | None, epoch: int) -> None:
+        """A call ended so; where that tells of the server, everybody is asked.
+
+        Args:
+            failure: what it raised.
+            epoch: of the group when it was begun: what belongs to an earlier incident is no news.
+        """
+        if isinstance(failure, ConnectionFailed | OutcomeUnknown) and self._monitor is not None:
+            self._monitor.doubt(epoch)
+
+    async def _primary(self, deadline: float, failure: BaseException | None = None) -> Provider:
+        """The primary, as soon as there is one.
+
+        Raises:
+            NoHealthyConnection: there was none by the deadline, or none is to be hoped for.
+        """
+        while self._session is None and (monitor := self._monitor) is not None:
+            hopeless = self._hopeless() and not monitor.verdict.asking
+            if hopeless or not await monitor.news(deadline):
+                raise NoHealthyConnection(f"{self.name}: {monitor.verdict.reason}", provider=self.name) from failure
+        return self._leader.provider
+
+    # ---- what engines offer beside ----------------------------------------------------------------------------------
+
+    def coalesced(
+        self, table: str, *, key: str, columns: Sequence[str] | None = None, batch_size: int = 100
+    ) -> FollowingRead:
+        """Hot reads by key from the primary of the moment: see `datavern.contracts.capabilities.PointReads`."""
+
+        def make(provider: Provider) -> Any:
+            reads = needs(provider, "point_reads")
+            return reads.coalesced(table, key=key, columns=columns, batch_size=batch_size)
+
+        return FollowingRead(self, make)
+
+    def listen(self, *channels: str, **settings: Any) -> Messages:
+        """Messages, from the primary of the moment: see the engine's own.
+
+        After a failover it goes on with the new primary, and says with an item whose `missed` is set that messages may
+        have been missed.
+        """
+        return Messages(self, lambda provider: provider.listen(*channels, **settings))  # type: ignore[attr-defined]  # the engine's
+
+
+def _again(failure: ProviderError, *, idempotent: bool, whole: bool) -> bool:
+    """Whether a failed call may be made again on the next primary."""
+    if isinstance(failure, OutcomeUnknown):
+        return idempotent
+    if not isinstance(failure, ConnectionFailed):
+        return False
+    return failure.retry == "safe" or (whole and failure.retry == "transaction")
+
+
+def _check(
+    name: str, members: Sequence[Provider], *, max_lag: float | None, wait: float | None, interval: float
+) -> None:
+    if len(members) < 2:  # noqa: PLR2004  (a primary and somebody to stand in)
+        raise ConfigurationError(f"{name}: a failover group needs at least one secondary")
+    if len({id(member) for member in members}) < len(members):
+        raise ConfigurationError(f"{name}: a provider is in the failover group twice")
+    if len({member.engine for member in members}) > 1:
+        engines = ", ".join(sorted({member.engine for member in members}))
+        raise ConfigurationError(f"{name}: the members of a failover group have one engine, not {engines}")
+    for what, value in (("max_lag", max_lag), ("wait", wait)):
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0):
+            raise ConfigurationError(f"{name}: {what}: expected seconds, 0 or more")
+    if isinstance(interval, bool) or not isinstance(interval, int | float) or not interval > 0:
+        raise ConfigurationError(f"{name}: interval: expected seconds, more than 0")
+
+
+def _patroni(given: Patroni | Sequence[str] | None) -> Patroni | None:
+    if given is None:
+        return None
+    from datavern.connectors.patroni import Patroni  # noqa: PLC0415  (few groups have one)
+
+    return given if isinstance(given, Patroni) else Patroni(given)
 
 
 class _Transaction:
     """A transaction on whichever member may take it."""
 
-    __slots__ = ("_group", "_inner", "_settings")
+    __slots__ = ("_after", "_epoch", "_group", "_inner", "_max_lag", "_settings")
 
-    def __init__(self, group: FailoverGroup, settings: dict[str, Any]) -> None:
+    def __init__(
+        self, group: FailoverGroup, settings: dict[str, Any], after: str | None, max_lag: float | None
+    ) -> None:
         self._group = group
         self._settings = settings
+        self._after = after
+        self._max_lag = max_lag
+        self._epoch = -1
         self._inner: AbstractAsyncContextManager[Any]
 
     async def __aenter__(self) -> Any:
         group = self._group
         if not self._settings["read_only"]:
-            primary = await group._writable()  # noqa: SLF001  (a part of the group)
-            self._inner = needs(primary, "transactions").transaction(**self._settings)
-            return await self._inner.__aenter__()
-        members = group.members if await group._primary_serves() else group.secondaries  # noqa: SLF001
-        failure: ConnectionFailed | None = None
-        for member in members:
-            self._inner = needs(member, "transactions").transaction(**self._settings)
-            try:
-                tx = await self._inner.__aenter__()
-            except ConnectionFailed as error:
-                failure = error
-                continue
-            group._active = member  # noqa: SLF001
-            return tx
-        raise NoHealthyConnection(
-            f"{group.name}: neither the primary nor a secondary can be reached", provider=group.name
-        ) from failure
+            return await group.on_primary(self._enter, counts=False)
+        token = group._check_routing(read_only=True, after=self._after, max_lag=self._max_lag)  # noqa: SLF001  (a part)
+        return await group.read(self._enter, read_only=True, token=token, max_lag=self._max_lag)
 
-    async def __aexit__(self, *exc: object) -> Any:
-        return await self._inner.__aexit__(*exc)  # type: ignore[arg-type]  # what the block was left with
+    async def _enter(self, provider: Provider, _: bool = False) -> Any:
+        """Begin: nothing was read or written yet, so another member may do as well where this one fails."""
+        self._epoch = self._group.epoch
+        self._inner = needs(provider, "transactions").transaction(**self._settings)
+        return await self._inner.__aenter__()
 
-
-class _Stream:
-    """A stream on whichever member serves when it begins."""
-
-    __slots__ = ("_arguments", "_group", "_inner", "_transaction")
-
-    def __init__(self, group: FailoverGroup, sql: str, parameters: Parameters, batch_size: int) -> None:
-        self._group = group
-        self._arguments = (sql, parameters, batch_size)
-        self._inner: AbstractAsyncContextManager[AsyncIterator[Row]]
-        self._transaction: _Transaction | None = None
-
-    async def __aenter__(self) -> AsyncIterator[Row]:
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> Any:
         group = self._group
-        sql, parameters, size = self._arguments
-        if await group._primary_serves():  # noqa: SLF001  (a part of the group)
-            self._inner = needs(group.primary, "session").stream(sql, parameters, batch_size=size)
-            try:
-                return await self._inner.__aenter__()
-            except ConnectionFailed as error:
-                group._gone(error)  # noqa: SLF001
-        self._transaction = _Transaction(group, {"isolation": None, "read_only": True})
-        tx = await self._transaction.__aenter__()
-        self._inner = tx.stream(sql, parameters, batch_size=size)
         try:
-            return await self._inner.__aenter__()
-        except BaseException as error:
-            await self._transaction.__aexit__(type(error), error, error.__traceback__)
+            left = await self._inner.__aexit__(kind, error, trace)  # type: ignore[arg-type]  # what the block was left with
+        except ProviderError as failure:
+            group.noticed(failure, self._epoch)
             raise
-
-    async def __aexit__(self, *exc: object) -> None:
-        try:
-            await self._inner.__aexit__(*exc)  # type: ignore[arg-type]  # what the block was left with
-        finally:
-            if self._transaction is not None:
-                await self._transaction.__aexit__(*exc)
+        if kind is None and not self._settings["read_only"]:
+            group._positions.begun += 1  # noqa: SLF001  (a part of the group)
+            group.acknowledged()
+        group.noticed(error, self._epoch)
+        return left

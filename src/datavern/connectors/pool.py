@@ -196,6 +196,11 @@ class Pool(Roster[C], Generic[C]):
         for other in gone:
             self._connector.abort(other.connection)
 
+    def sever(self) -> None:
+        """The server was superseded: let go of every connection, those in use, too, whose borrowers' calls end."""
+        for slot in [*self.retire(self.generation), *self.open]:
+            self._connector.abort(slot.connection)
+
     def _next(self) -> Slot[C] | None:
         return self.idle.pop() if self.idle else None
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import Dialect
 
     from datavern.contracts.fused import Entry, Guarded
+    from datavern.contracts.roles import Roles
 
 __all__ = [
     "Capabilities",
@@ -396,6 +397,7 @@ class Capabilities:
     ledger: Ledger | None = None
     point_reads: PointReads | None = None
     guarded: Guarded | None = None
+    roles: Roles | None = None
     reasons: Mapping[str, str] = field(default_factory=dict)
 
 

@@ -217,6 +217,12 @@ class PostgreSQLServer:
         if self._kept is None:
             self._finalizer = weakref.finalize(self, shutil.rmtree, self._folder_made(), ignore_errors=True)
 
+    def gone(self) -> None:
+        """Its processes were killed: `start` brings it back with its data, on its port."""
+        self._end(b"k", keep=True)
+        if self._kept is None:
+            self._finalizer = weakref.finalize(self, shutil.rmtree, self._folder_made(), ignore_errors=True)
+
     def stop(self) -> None:
         """Stop it and remove its folder, unless that is one to keep. Idempotent."""
         proxy, self._proxy = self._proxy, None

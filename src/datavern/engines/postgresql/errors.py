@@ -28,7 +28,7 @@ from datavern.contracts.errors import (
 )
 from datavern.engines.postgresql.statements import Effect
 
-__all__ = ["Fault", "Stage", "connecting", "fault"]
+__all__ = ["Fault", "Stage", "connecting", "demoted", "fault"]
 
 Stage = Literal["statement", "transaction", "commit"]
 """Where an error came from: a statement of its own, one inside a transaction, or the commit."""
@@ -286,6 +286,16 @@ def _from_server(error: Any, name: str, stage: Stage, sets: Sequence[Sequence[An
         where = "" if position is None else f", at character {position} of the statement"
         raised = QueryRejected(f"{name}: {words}{where} (SQLSTATE {code})", provider=name, code=code, position=position)
     return Fault(_caused(raised, error, code or None, constraint), fate)
+
+
+def demoted(found: Fault, name: str) -> Fault:
+    """A transaction that was to write, on a server that takes no writes any more."""
+    raised = ConnectionFailed(
+        f"{name}: the server takes no writes: it is a standby, or was set read-only",
+        provider=name, code="25006", retry="transaction",
+    )  # fmt: skip
+    raised.__cause__ = found.error.__cause__
+    return Fault(raised, "renew")
 
 
 def _violation(error: asyncpg.PostgresError, code: str) -> str:

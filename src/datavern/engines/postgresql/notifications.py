@@ -187,6 +187,15 @@ class Listening:
                 if left is not None:
                     self._connector.abort(left)
 
+    def follow(self, provider: PostgreSQLProvider) -> None:
+        """Go on with another server: as if the connection had broken, and been made there."""
+        self._provider._listening.discard(self)  # noqa: SLF001  (a part of the engine)
+        self._provider = provider
+        self._connector = PostgreSQLConnector(provider.settings)
+        if self._ended is None and self._entered:
+            provider._listening.add(self)  # noqa: SLF001  (a part of the engine)
+            self._broken.set()
+
     # ---- messages ---------------------------------------------------------------------------------------------------
 
     def __aiter__(self) -> Self:

@@ -30,6 +30,7 @@ from datavern.engines.postgresql.connection import PostgreSQLConnector
 from datavern.engines.postgresql.copying import Rows, copy_in
 from datavern.engines.postgresql.errors import Fault, fault
 from datavern.engines.postgresql.fused import Fusing, PostgreSQLGuarded
+from datavern.engines.postgresql.health import PostgreSQLRoles
 from datavern.engines.postgresql.ledger import PostgreSQLLedger
 from datavern.engines.postgresql.many import many
 from datavern.engines.postgresql.notifications import NOTIFY, Listening, notify
@@ -155,6 +156,7 @@ class PostgreSQLProvider(PostgreSQLSearches):
             ledger=self._ledger,
             guarded=PostgreSQLGuarded(self),
             point_reads=self,
+            roles=PostgreSQLRoles(self),
         )
 
     @classmethod
@@ -256,6 +258,7 @@ class PostgreSQLProvider(PostgreSQLSearches):
         if isinstance(self._pool, _NotOpen):
             return Health("unhealthy", detail="not open")
         try:
+            self._effects.setdefault(_HEALTH, Effect.READS)
             async with asyncio.timeout(_HEALTH_DEADLINE):
                 await self.query_value("SELECT 1")  # the connection is made and warm: the next answer's time is its own
                 start = time.perf_counter()
@@ -687,6 +690,9 @@ class _NotOpen:
         """A borrower that outlived the pool: its connection was aborted with it."""
 
     give = discard = renew = recover
+
+    def sever(self) -> None:
+        pass
 
 
 def _location(settings: PostgreSQLSettings, path: str) -> Location:

@@ -10,7 +10,7 @@ from datavern.contracts.capabilities import Isolation, Provider
 from datavern.contracts.errors import ConfigurationError, ConnectionFailed, QueryRejected
 from datavern.contracts.values import Parameters, Row
 from datavern.engines.postgresql.copying import Rows, copy_in
-from datavern.engines.postgresql.errors import Fault, fault
+from datavern.engines.postgresql.errors import Fault, demoted, fault
 from datavern.engines.postgresql.many import many
 from datavern.engines.postgresql.notifications import NOTIFY, notify
 from datavern.engines.postgresql.statements import Effect
@@ -268,6 +268,8 @@ class PostgreSQLTransaction:
         found = fault(
             error, name=self._provider.name, stage="transaction", effect=effect, parameters=parameters, many=many
         )
+        if found.error.__class__ is QueryRejected and found.error.code == "25006" and not self._read_only:
+            found = demoted(found, self._provider.name)
         if found.connection != "keep":
             self._broken = found.connection
         return found

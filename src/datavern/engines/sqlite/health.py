@@ -6,16 +6,18 @@ import asyncio
 import os
 import sqlite3
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from datavern.contracts.errors import DatavernError
+from datavern.contracts.errors import ConnectionFailed, DatavernError, ProviderError
 from datavern.contracts.values import Health, PoolStats
 
 if TYPE_CHECKING:
+    from datavern.contracts.roles import Standing
     from datavern.engines.sqlite.lanes import Lanes
     from datavern.engines.sqlite.provider import SQLiteProvider
 
-__all__ = ["probe", "stats"]
+__all__ = ["SQLiteRoles", "probe", "stats"]
 
 _PATIENCE = 5.0  # seconds for an answer
 
@@ -76,3 +78,47 @@ def stats(lanes: Lanes | None) -> PoolStats:
         created=lanes.created + 1,
         timeouts=lanes.timeouts,
     )
+
+
+class SQLiteRoles:
+    """A file has no role, and nobody copies it: the label says which one is written to. See `contracts/roles.py`."""
+
+    def __init__(self, provider: SQLiteProvider) -> None:
+        self._provider = provider
+
+    def watch(self, lost: Callable[[], None]) -> SQLiteRoles:  # noqa: ARG002  (a file breaks no connection)
+        """Itself: there is no connection to keep."""
+        return self
+
+    @property
+    def shut(self) -> bool:
+        """Whether the provider is closed."""
+        return self._provider._lanes is None  # noqa: SLF001  (a part of the engine)
+
+    async def ask(self) -> Standing:
+        """Whether the file is open and answers.
+
+        Raises:
+            ConnectionFailed: it is not, or does not.
+        """
+        from datavern.contracts.roles import Standing  # noqa: PLC0415  (only in a failover group)
+
+        health = await probe(self._provider, self._provider._lanes)  # noqa: SLF001  (a part of the engine)
+        if health.status == "unhealthy":
+            name = self._provider.name
+            raise ConnectionFailed(f"{name}: {health.detail}", provider=name)
+        return Standing(writable=True, told=False, version=health.version)
+
+    def reads(self, sql: str) -> bool:  # noqa: ARG002  (nobody asks: a file has no replicas)
+        """Not known."""
+        return False
+
+    def refused_write(self, error: ProviderError) -> bool:  # noqa: ARG002  (a file has no replicas)
+        """Never."""
+        return False
+
+    def sever(self) -> None:
+        """Nothing: nobody supersedes a file."""
+
+    def close(self) -> None:
+        """Nothing to let go of."""

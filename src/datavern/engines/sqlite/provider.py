@@ -19,7 +19,7 @@ from datavern.contracts.services import serve_alone
 from datavern.contracts.values import Compliance, Health, Location, Parameters, PoolStats
 from datavern.engines.idempotency import KEPT
 from datavern.engines.sqlite.fused import Fusing, SQLiteGuarded, run_fused
-from datavern.engines.sqlite.health import probe, stats
+from datavern.engines.sqlite.health import SQLiteRoles, probe, stats
 from datavern.engines.sqlite.jobs import Job, Kind, Run, classify, forget, run_function
 from datavern.engines.sqlite.lanes import Lanes
 from datavern.engines.sqlite.online_backup import Upkeep
@@ -138,6 +138,7 @@ class SQLiteProvider(Statements, SQLiteSearches, Upkeep):
             ledger=self._ledger,
             guarded=SQLiteGuarded(self),
             point_reads=self,
+            roles=SQLiteRoles(self),
         )
 
     @classmethod
