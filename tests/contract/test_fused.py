@@ -346,6 +346,80 @@ async def test_run_in_transaction_runs_both_again(db, main, sql):
     assert len(await entries(main)) == 1
 
 
+# ---- a transaction under a key --------------------------------------------------------------------------------------
+
+
+async def test_a_transaction_under_a_key_is_run_once(main, sql):
+    runs = []
+
+    async def work(tx):
+        runs.append(1)
+        await tx.execute(sql(INSERT), [len(runs), f"s{len(runs)}"])
+        if len(runs) < 3:
+            raise SerializationConflict("again")
+        return "done"
+
+    assert await main.run_in_transaction(work, idempotency_key="close 7") == "done"
+    assert await main.run_in_transaction(work, idempotency_key="close 7") is None
+    assert len(runs) == 3
+    assert await cases(main) == {3: "s3"}
+
+
+async def test_of_many_transactions_under_a_key_one_is_kept(main, sql):
+    async def work(tx):
+        number = (await tx.query_value("SELECT count(*) FROM cases")) + 1
+        await tx.execute(sql(INSERT), [number, f"s{number}"])
+        return number
+
+    many = [main.run_in_transaction(work, idempotency_key="k", attempts=20) for _ in range(20)]
+    given = await asyncio.gather(*many)
+    assert sorted(given, key=str) == [1, *[None] * 19]
+    assert len(await cases(main)) == 1
+
+
+async def test_a_key_goes_with_what_failed(main, sql):
+    async def fail(tx):
+        await tx.execute(sql(INSERT), [1, "a"])
+        raise ZeroDivisionError
+
+    async def work(tx):
+        return await tx.execute(sql(INSERT), [2, "b"])
+
+    with pytest.raises(ZeroDivisionError):
+        await main.run_in_transaction(fail, idempotency_key="k")
+    assert await main.run_in_transaction(work, idempotency_key="k") == 1
+    assert await cases(main) == {2: "b"}
+
+
+async def test_a_claim_in_a_transaction_of_ones_own(main, sql):
+    for n in range(3):
+        async with main.transaction() as tx:
+            if await tx.claim("order 7", 1000 + n) is None:
+                await tx.execute(sql(INSERT), [n, f"s{n}"])
+            else:
+                assert await tx.claim("order 7") == 1000
+    assert await cases(main) == {0: "s0"}
+
+
+async def test_statements_and_transactions_share_their_keys(main, sql):
+    async def work(tx):
+        return await tx.execute(sql(INSERT), [1, "a"])
+
+    await main.run_in_transaction(work, idempotency_key="a transaction's")
+    assert await main.execute(sql(CLOSE), [1], idempotency_key="a transaction's") == 0
+    assert await main.execute(sql(CLOSE), [1], idempotency_key="a statement's") == 1
+    assert await main.run_in_transaction(work, idempotency_key="a statement's") is None
+
+
+@pytest.mark.parametrize("settings", [{"idempotency_key": " "}, {"idempotency_key": "k", "read_only": True}])
+async def test_a_key_that_makes_no_sense(main, settings):
+    async def work(tx):
+        raise AssertionError("run all the same")
+
+    with pytest.raises(ConfigurationError, match="idempotency_key"):
+        await main.run_in_transaction(work, **settings)
+
+
 async def test_a_new_subjects_handle_is_made_in_the_callers_transaction(db, main, sql):
     async with main.transaction() as tx:
         await tx.execute(sql(INSERT), [1, "a"])

@@ -6,7 +6,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -27,6 +29,9 @@ SELECT (SELECT count(*) FROM pg_settings WHERE source = 'session' AND name <> 'j
      + (SELECT count(*) FROM pg_class WHERE relpersistence = 't' AND relkind = 'r' AND pg_table_is_visible(oid))
      + (SELECT count(*) FROM pg_cursors WHERE is_holdable)
 """
+
+COMMIT = b"COMMIT\0"
+"""As it goes over the wire; READ COMMITTED is none."""
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -291,4 +296,139 @@ async def test_a_network_that_cuts_and_cuts(through_proxy: tuple[TCPProxy, Any],
             await asyncio.gather(*tasks)
         assert set(ended) == {"read", "failed, safe"}
         assert await pg.query_value("SELECT 1") == 1
+        await until(lambda: pg.stats().idle == pg.stats().size)
+
+
+# ---- a network that breaks at the worst moment ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("moment", ["before", "after", "midway"])
+async def test_a_commit_without_an_answer(through_proxy: tuple[TCPProxy, Any], moment: Any) -> None:
+    """Alone it is told as what it is, and never run again; under a key it is done once, and gives its result."""
+    proxy, provider = through_proxy
+    async with provider(pool=Pool(max=2)) as pg:
+        await pg.execute("CREATE TABLE done (key int, run int)")
+        runs = 0
+
+        async def work(tx: Any) -> int:
+            nonlocal runs
+            runs += 1
+            await tx.execute("INSERT INTO done VALUES ($1, $2)", [key, runs])
+            return runs
+
+        key = 1
+        proxy.strike(COMMIT, moment)
+        with pytest.raises(OutcomeUnknown):
+            await pg.run_in_transaction(work)
+        assert (runs, proxy.struck) == (1, 1)
+        assert await pg.query_value("SELECT count(*) FROM done") == (moment != "before")
+
+        key = 2
+        proxy.strike(COMMIT, moment)
+        assert await pg.run_in_transaction(work, idempotency_key="the table of the keys is made") is not None
+        assert await pg.query_value("SELECT count(*) FROM done WHERE key = 2") == 1
+        key = 3
+        for n in range(1, 4):
+            proxy.strike(COMMIT, moment)
+            runs = 0
+            gave = await pg.run_in_transaction(work, idempotency_key=f"key {n}")
+            assert gave == runs == (2 if moment == "before" else 1), "what was committed is what it gave"
+            assert await pg.run_in_transaction(work, idempotency_key=f"key {n}") is None
+        assert [tuple(row) for row in await pg.query("SELECT run, count(*) FROM done WHERE key = 3 GROUP BY run")] == [
+            (runs, 3)
+        ]
+
+
+@pytest.mark.parametrize("moment", ["before", "after", "midway"])
+async def test_a_statement_without_an_answer(through_proxy: tuple[TCPProxy, Any], moment: Any) -> None:
+    proxy, provider = through_proxy
+    insert, read = "INSERT INTO done VALUES ($1)", "SELECT $1::text, repeat('x', 100000)"
+    async with provider(pool=Pool(max=1)) as pg:
+        await pg.execute("CREATE TABLE done (word text)")
+        await pg.execute(insert, ["prepared"])
+        await pg.query(read, ["prepared"])
+        proxy.strike(b"fjellrev", moment)
+        with pytest.raises(ConnectionFailed) as caught:
+            await pg.query(read, ["fjellrev"])
+        assert caught.value.retry == "safe"
+        await pg.execute(insert, ["prepared"])
+        proxy.strike(b"fjellrev", moment)
+        with pytest.raises(OutcomeUnknown):
+            await pg.execute(insert, ["fjellrev"])
+        there = "SELECT count(*) FROM done WHERE word = 'fjellrev'"
+        assert await pg.query_value(there) == (moment != "before")
+        await pg.execute(insert, ["prepared"], idempotency_key="prepared")
+        proxy.strike(b"fjellrev", moment)
+        with pytest.raises(OutcomeUnknown):
+            await pg.execute(insert, ["fjellrev"], idempotency_key="once")
+        assert await pg.execute(insert, ["fjellrev"], idempotency_key="once") == 1
+        assert await pg.query_value(there) == 1 + (moment != "before")
+        # Inside a transaction nothing is unknown: it was undone.
+        proxy.strike(b"fjellrev", moment)
+        with pytest.raises(ConnectionFailed) as caught:
+            async with pg.transaction() as tx:
+                await tx.execute(insert, ["fjellrev"])
+        assert caught.value.retry == "transaction"
+        assert await pg.query_value(there) == 1 + (moment != "before")
+
+
+async def test_a_ledger_through_a_bad_network(through_proxy: tuple[TCPProxy, Any], faults_long: bool) -> None:
+    """What was acknowledged is there once, what was denied is not, and under a key everything is there once."""
+    proxy, provider = through_proxy
+    dice = random.Random(11)
+    told: dict[int, str] = {}
+    over = False
+    proxy.delay(0.001)
+    async with provider(pool=Pool(max=6)) as pg:
+        await pg.execute("CREATE TABLE done (key int)")
+        await pg.execute("INSERT INTO done VALUES (-1)", idempotency_key="the table is made")
+
+        async def write(first: int) -> None:
+            key = first
+            while not over:
+                key += 10
+
+                async def work(tx: Any, key: int = key) -> int:
+                    await tx.execute("INSERT INTO done VALUES ($1)", [key])
+                    return key
+
+                try:
+                    match first % 3:
+                        case 0:
+                            await pg.execute("INSERT INTO done VALUES ($1)", [key])
+                        case 1:
+                            assert await pg.run_in_transaction(work) == key
+                        case _:
+                            while True:
+                                with contextlib.suppress(ProviderError):
+                                    assert await pg.run_in_transaction(work, idempotency_key=str(key)) in {key, None}
+                                    break
+                                await asyncio.sleep(0.001)
+                    told[key] = "done"
+                except OutcomeUnknown:
+                    told[key] = "unknown"
+                except ProviderError as error:
+                    told[key] = "not done" if error.retry != "never" else str(error)
+                    await asyncio.sleep(0.001)
+
+        tasks = [asyncio.ensure_future(write(k)) for k in range(10)]
+        while list(told.values()).count("done") < (5000 if faults_long else 200):
+            await asyncio.sleep(dice.random() * 0.05)
+            match dice.randrange(4):
+                case 0:
+                    await asyncio.to_thread(proxy.cut)
+                case 1:
+                    await asyncio.to_thread(proxy.reset)
+                case _:
+                    proxy.strike(COMMIT, dice.choice(["before", "after", "midway"]))
+        over = True
+        async with asyncio.timeout(60):
+            await asyncio.gather(*tasks)
+        there = Counter(row[0] for row in await pg.query("SELECT key FROM done WHERE key >= 0"))
+        done = {key for key, what in told.items() if what == "done"}
+        assert not done - there.keys(), "acknowledged, and lost"
+        assert not {key for key, what in told.items() if what == "not done"} & there.keys(), "denied, and done"
+        assert set(there.values()) == {1}, "twice"
+        assert set(told.values()) <= {"done", "not done", "unknown"}
+        assert len(told) > len(done), "the test does not test"
         await until(lambda: pg.stats().idle == pg.stats().size)

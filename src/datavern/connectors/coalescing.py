@@ -17,7 +17,6 @@ What `CoalescedRead` promises, beside what a single statement does:
 
 from __future__ import annotations
 
-import copy
 from asyncio import AbstractEventLoop, CancelledError, Future, Task, get_running_loop
 from collections.abc import Sequence
 from contextvars import Context
@@ -25,7 +24,7 @@ from typing import Any, Final, Literal, Protocol
 
 from datavern.config import Pool
 from datavern.contracts.capabilities import Session
-from datavern.contracts.errors import ConfigurationError, DatavernError, PoolTimeout
+from datavern.contracts.errors import ConfigurationError, PoolTimeout, twin_of
 from datavern.contracts.values import Row
 
 __all__ = ["Blame", "CoalescedRead", "KeyedRead", "Source", "check_read"]
@@ -229,7 +228,7 @@ class CoalescedRead:
         except Exception as error:  # noqa: BLE001  (whatever it is, it belongs to those who still wait)
             for _, future, _ in batch:
                 if not future.done():
-                    future.set_exception(_twin(error))
+                    future.set_exception(twin_of(error))
 
     async def _answer(self, batch: list[_Asked]) -> None:
         """Each its answer. Raises what is nobody's fault: it concerns all that have none yet."""
@@ -325,13 +324,3 @@ def check_read(table: str, key: str, columns: Sequence[str] | None, batch_size: 
         raise ConfigurationError(f"{table}: the key {key} is not among the columns: a row must say whose it is")
     if batch_size < 1:
         raise ConfigurationError(f"batch_size is {batch_size}: expected at least 1")
-
-
-def _twin(error: Exception) -> Exception:
-    """The same error for one of several callers: a traceback of its own."""
-    if not isinstance(error, DatavernError):  # a mistake in a program: not every class of error can be copied
-        return error
-    twin = copy.copy(error)
-    twin.__cause__ = error.__cause__
-    twin.__suppress_context__ = True
-    return twin

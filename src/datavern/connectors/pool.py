@@ -24,7 +24,6 @@ A borrower takes and gives back like this, without a task, a shield or a context
 from __future__ import annotations
 
 import asyncio
-import copy
 import logging
 import traceback
 from collections.abc import Callable, Coroutine
@@ -35,7 +34,7 @@ from typing import Any, Generic, Protocol, TypeVar
 from datavern.config import Pool as PoolSettings
 from datavern.connectors.retry import backoff
 from datavern.connectors.roster import Roster, Slot, Waiter
-from datavern.contracts.errors import ConnectionFailed, PoolTimeout
+from datavern.contracts.errors import ConnectionFailed, PoolTimeout, twin_of
 
 __all__ = ["Connector", "Pool", "Slot"]
 
@@ -297,7 +296,7 @@ class Pool(Roster[C], Generic[C]):
             self._last_failure = failure
         for waiter in self.failed(slot):
             if not waiter.done():
-                waiter.set_exception(_copy(failure))
+                waiter.set_exception(twin_of(failure))
         self._failures += 1
         if not self._resting and not self.closed:
             self._resting = True
@@ -432,11 +431,3 @@ class Pool(Roster[C], Generic[C]):
     def _note_return(self) -> None:
         if self._returned is not None and not self.open:
             self._returned.set()
-
-
-def _copy(error: Exception) -> Exception:
-    """The same error for one more caller: a traceback of its own."""
-    twin = copy.copy(error)
-    twin.__cause__ = error.__cause__
-    twin.__suppress_context__ = True
-    return twin

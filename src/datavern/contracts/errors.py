@@ -50,6 +50,7 @@ __all__ = [
     "SerializationConflict",
     "SubjectRequestRejected",
     "TransferError",
+    "twin_of",
 ]
 
 Retry = Literal["safe", "transaction", "never"]
@@ -310,3 +311,16 @@ def _rebuild(kind: type[DatavernError], args: tuple[Any, ...], state: dict[str, 
     error.args = args
     error.__dict__.update(state)
     return error
+
+
+def twin_of(error: Exception) -> Exception:
+    """The same error for one more who waits: one that is shared would gather everybody's traceback.
+
+    What is no error of ours is given back as it is: it is a mistake in a program, and not every class can be copied.
+    """
+    if not isinstance(error, DatavernError):
+        return error
+    twin = _rebuild(type(error), error.args, error.__dict__)
+    twin.__cause__ = error.__cause__
+    twin.__suppress_context__ = True
+    return twin

@@ -1,8 +1,9 @@
 """The keys of changes that were made: what relational engines share.
 
 A key is written with the change that it names, in the same statement or transaction, and holds how many rows that
-changed. It is kept for `KEPT` at least, and goes with a purge after that: `purge_idempotency` of a provider, and a
-thousand at a time as keys are used.
+changed; one that names a whole transaction holds the mark of whoever ran it, as a negative number. It is kept for
+`KEPT` at least, and goes with a purge after that: `purge_idempotency` of a provider, and a thousand at a time as keys
+are used.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from datavern.contracts.values import now, timestamp
 if TYPE_CHECKING:
     import sqlalchemy as sa
 
-__all__ = ["CHANGE", "EVERY", "KEPT", "MOST", "TABLE", "Keys", "expired", "keys"]
+__all__ = ["CHANGE", "EVERY", "KEPT", "MOST", "TABLE", "Keys", "changed_of", "count_of", "expired", "keys", "mark_of"]
 
 KEPT: Final = dt.timedelta(days=7)
 """How long a key counts, at the least."""
@@ -41,6 +42,21 @@ def expired(older_than: dt.timedelta) -> str:
     if not isinstance(older_than, dt.timedelta) or older_than < dt.timedelta(0):
         raise ConfigurationError("older_than: expected a timedelta, such as timedelta(days=7)")
     return timestamp(now() - older_than)
+
+
+def changed_of(mark: int) -> int:
+    """What stands in the table for a transaction with that mark."""
+    return -mark
+
+
+def mark_of(changed: int) -> int:
+    """The mark of the transaction that wrote it; 0 where it was a statement."""
+    return max(0, -changed)
+
+
+def count_of(changed: int) -> int:
+    """How many rows the statement changed that wrote it; 0 where it was a transaction."""
+    return max(0, changed)
 
 
 @cache

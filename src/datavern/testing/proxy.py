@@ -1,4 +1,7 @@
-"""A TCP proxy that can cut, freeze and refuse, and speak TLS as PostgreSQL does: for tests of what networks do."""
+"""A TCP proxy that cuts, resets, freezes, delays and refuses, and speaks TLS as PostgreSQL does.
+
+For tests of what networks do: at random, and at the very moment that matters (`TCPProxy.strike`).
+"""
 
 from __future__ import annotations
 
@@ -6,12 +9,14 @@ import asyncio
 import contextlib
 import datetime as dt
 import ipaddress
+import socket
 import ssl
+import struct
 import threading
 from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 __all__ = ["Certificates", "TCPProxy"]
 
@@ -94,6 +99,25 @@ def _context(certificates: Certificates) -> ssl.SSLContext:
     return context
 
 
+Moment = Literal["before", "after", "midway"]
+
+
+class _Struck(Exception):
+    """The connection's last moment has come."""
+
+
+class _Link:
+    """A connection through the proxy."""
+
+    def __init__(self, *, flowing: bool) -> None:
+        self.flowing = asyncio.Event()
+        if flowing:
+            self.flowing.set()
+        self.moment: Moment | None = None
+        """It was struck, and ends with the server's next answer."""
+        self.sockets: list[socket.socket] = []
+
+
 class TCPProxy:
     """Listens on a port of this machine and passes everything on, until it is told not to.
 
@@ -104,6 +128,11 @@ class TCPProxy:
         port: the port there.
         certificates: speak TLS to the client with them.
         greeting: the client first asks for TLS as PostgreSQL's do (SSLRequest); False: TLS from the first byte.
+
+    Attributes:
+        port: where it listens.
+        accepted: connections that came so far.
+        struck: of them, those that `strike` ended.
     """
 
     def __init__(
@@ -115,11 +144,14 @@ class TCPProxy:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._server: asyncio.Server | None = None
-        self._links: set[asyncio.Task[None]] = set()
-        self._flowing: asyncio.Event | None = None
+        self._links: dict[asyncio.Task[None], _Link] = {}
+        self._flowing = True  # for those who come
         self._refusing = False
+        self._delay = 0.0
+        self._strikes: list[tuple[bytes, Moment]] = []
         self.port = 0
         self.accepted = 0
+        self.struck = 0
 
     def start(self) -> Self:
         """Listen. Idempotent."""
@@ -141,17 +173,40 @@ class TCPProxy:
             thread.join()
             loop.close()
 
-    def freeze(self) -> None:
-        """Pass nothing on any more, in either direction; connections stay open, and new ones are taken and starved."""
-        self._call(self._freeze)
+    def freeze(self, *, newcomers: bool = True) -> None:
+        """Pass nothing on any more, in either direction; connections stay open.
+
+        Args:
+            newcomers: new connections are taken and starved, too; False: only those that are open now are frozen, as
+                where a firewall has forgotten them.
+        """
+        self._call(lambda: self._freeze(newcomers=newcomers))
 
     def thaw(self) -> None:
         """Pass on again, what was held back first."""
         self._call(self._thaw)
 
+    def delay(self, seconds: float) -> None:
+        """Hold back each piece for so long, in either direction, from here on. 0: not any more."""
+        self._delay = seconds
+
     def cut(self) -> None:
         """Break every connection that is open now, as a network does: without a goodbye."""
         self._call(self._cut)
+
+    def reset(self) -> None:
+        """Break every connection that is open now with a reset (RST), as a server's machine does that has restarted."""
+        self._call(lambda: self._cut(reset=True))
+
+    def strike(self, mark: bytes, moment: Moment) -> None:
+        """Break the next connection whose client sends these bytes, once, at that moment.
+
+        Args:
+            mark: part of a statement or of a value, as it goes over the wire, in one piece.
+            moment: "before": the server never gets it; "after": the server has answered, and the client never gets
+                that; "midway": the client gets a part of the answer.
+        """
+        self._strikes.append((mark, moment))
 
     def refuse(self, *, refusing: bool = True) -> None:
         """Break new connections as they come (or stop doing so)."""
@@ -169,8 +224,6 @@ class TCPProxy:
 
     def _run(self, loop: asyncio.AbstractEventLoop, ready: threading.Event) -> None:
         asyncio.set_event_loop(loop)
-        self._flowing = asyncio.Event()
-        self._flowing.set()
         context = None
         if self._certificates is not None and not self._greeting:
             context = _context(self._certificates)
@@ -183,38 +236,47 @@ class TCPProxy:
         loop.run_until_complete(self._cut())
         loop.run_until_complete(asyncio.sleep(0))
 
-    async def _freeze(self) -> None:
-        assert self._flowing is not None  # noqa: S101  (for the type checker)
-        self._flowing.clear()
+    async def _freeze(self, *, newcomers: bool) -> None:
+        self._flowing = not newcomers
+        for link in self._links.values():
+            link.flowing.clear()
 
     async def _thaw(self) -> None:
-        assert self._flowing is not None  # noqa: S101  (for the type checker)
-        self._flowing.set()
+        self._flowing = True
+        for link in self._links.values():
+            link.flowing.set()
 
-    async def _cut(self) -> None:
-        links = list(self._links)
-        for link in links:
-            link.cancel()
-        await asyncio.gather(*links, return_exceptions=True)
+    async def _cut(self, *, reset: bool = False) -> None:
+        tasks = list(self._links)
+        if reset:
+            for link in self._links.values():
+                _reset_on_close(link)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.accepted += 1
         if self._refusing:
             writer.transport.abort()
             return
-        link = asyncio.current_task()
-        assert link is not None  # noqa: S101  (for the type checker: a coroutine runs in a task)
-        self._links.add(link)
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101  (for the type checker: a coroutine runs in a task)
+        link = self._links[task] = _Link(flowing=self._flowing)
+        link.sockets.append(writer.get_extra_info("socket"))
         onward: asyncio.StreamWriter | None = None
         try:
             back, onward = await asyncio.open_connection(*self._target)
+            link.sockets.append(onward.get_extra_info("socket"))
             if self._certificates is not None and self._greeting:
                 await self._start_tls(reader, writer, onward)
-            await asyncio.gather(self._pass(reader, onward), self._pass(back, writer))
+            await asyncio.gather(self._ask(reader, onward, link), self._answer(back, writer, link))
+        except _Struck:
+            self.struck += 1
         except (OSError, ssl.SSLError, asyncio.IncompleteReadError, asyncio.CancelledError):
             pass  # either end is gone, or the test cut it: that is what this proxy is for
         finally:
-            self._links.discard(link)
+            self._links.pop(task, None)
             writer.transport.abort()
             if onward is not None:
                 onward.transport.abort()
@@ -230,15 +292,50 @@ class TCPProxy:
         writer.write(b"S")
         await writer.start_tls(_context(self._certificates))
 
-    async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        assert self._flowing is not None  # noqa: S101  (for the type checker)
-        while data := await reader.read(65536):
-            await self._flowing.wait()
+    async def _ask(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, link: _Link) -> None:
+        """From the client to the server."""
+        while data := await self._next(reader, link):
+            for strike in self._strikes:
+                if strike[0] in data:
+                    self._strikes.remove(strike)
+                    link.moment = strike[1]
+                    break
+            if link.moment == "before":
+                raise _Struck
             writer.write(data)
             await writer.drain()
-        with contextlib.suppress(OSError):
-            await self._flowing.wait()
-            if writer.can_write_eof():
-                writer.write_eof()
-            else:
-                writer.close()
+        await _end(writer)
+
+    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, link: _Link) -> None:
+        """From the server to the client."""
+        while data := await self._next(reader, link):
+            if link.moment == "midway":
+                writer.write(data[: max(1, len(data) // 2)])
+                await writer.drain()
+                await asyncio.sleep(0.01)  # what is in the socket goes out before it is closed
+            if link.moment is not None:
+                raise _Struck
+            writer.write(data)
+            await writer.drain()
+        await _end(writer)
+
+    async def _next(self, reader: asyncio.StreamReader, link: _Link) -> bytes:
+        data = await reader.read(65536)
+        if self._delay:
+            await asyncio.sleep(self._delay)
+        await link.flowing.wait()
+        return data
+
+
+async def _end(writer: asyncio.StreamWriter) -> None:
+    with contextlib.suppress(OSError):
+        if writer.can_write_eof():
+            writer.write_eof()
+        else:
+            writer.close()
+
+
+def _reset_on_close(link: _Link) -> None:
+    for end in link.sockets:
+        with contextlib.suppress(OSError):  # closed already
+            end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

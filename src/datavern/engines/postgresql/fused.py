@@ -73,7 +73,7 @@ class Fusing:
             does = provider._checked(sql, parameters, audited=audit is not None)  # noqa: SLF001
         if key is not None:
             key = checked_key(key)
-            await self._prepare_keys()
+            await self.prepare_keys()
         written = None if key is None else (key, timestamp())
         plan = self._plan(sql, None if entry is None else entry[0], keyed=key is not None)
         if plan is not None:
@@ -202,12 +202,25 @@ class Fusing:
 
     # ---- keys -------------------------------------------------------------------------------------------------------
 
+    async def claim(self, tx: PostgreSQLTransaction, key: str, mark: int) -> int | None:
+        """See `PostgreSQLTransaction.claim`."""
+        if not self._ready:
+            await self._prepare_keys_inside(tx)
+        values = {"key": checked_key(key), "at": timestamp(), "changed": idempotency.changed_of(mark)}
+        if await tx.execute(*_CLAIM.bind(self._dialect(), **values)):  # waits for whoever writes the same key
+            return None
+        changed = await tx.query_value(*idempotency.keys().find.bind(self._dialect(), of_key=key))
+        if changed is None:
+            raise SerializationConflict(f"{tx.provider.name}: the idempotency key went just now")
+        return idempotency.mark_of(changed)
+
     async def _count_of(self, session: Any, key: str) -> int | None:
         """What the change of that key has changed; None where it was not made."""
         found = await session.query_value(*idempotency.keys().find.bind(self._dialect(), of_key=key))
-        return None if found is None else int(found)
+        return None if found is None else idempotency.count_of(found)
 
-    async def _prepare_keys(self) -> None:
+    async def prepare_keys(self) -> None:
+        """Make the table where it is not there, and let go of old keys now and then."""
         if not self._ready:
             await self._provider._ledger.create_tables(idempotency.keys().metadata)  # noqa: SLF001
             self._ready = True

@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 
 from datavern.config import TLS, Pool, Secret, checked
 from datavern.connectors.coalescing import CoalescedRead, check_read
 from datavern.connectors.pool import Pool as ConnectionPool
 from datavern.connectors.pool import Slot
-from datavern.connectors.retry import run_in_transaction
+from datavern.connectors.retry import Budget, run_in_transaction
 from datavern.contracts import services
 from datavern.contracts.capabilities import Capabilities, Isolation, Provider
 from datavern.contracts.errors import (
@@ -22,6 +23,7 @@ from datavern.contracts.errors import (
     PoolTimeout,
     QueryRejected,
 )
+from datavern.contracts.fused import checked_key
 from datavern.contracts.regions import locate
 from datavern.contracts.values import Health, Location, Parameters, PoolStats, Row
 from datavern.engines.idempotency import KEPT
@@ -140,6 +142,7 @@ class PostgreSQLProvider(PostgreSQLSearches):
             )
         self._services: Services | None = None
         self._connecting = asyncio.Lock()
+        self._budget = Budget(reserve=max(100.0, 10.0 * settings.pool.max))
         self._pool: Any = _NotOpen(self.name)
         self._effects: dict[str, Effect] = {}
         self._mapped: Mapped | None = None
@@ -462,6 +465,7 @@ class PostgreSQLProvider(PostgreSQLSearches):
             return TenantTransaction(self, begin, read_only=read_only, tenant=tenant)
         return PostgreSQLTransaction(self, begin, read_only=read_only)
 
+    @overload
     async def run_in_transaction(
         self,
         work: Callable[[Any], Awaitable[T]],
@@ -470,13 +474,69 @@ class PostgreSQLProvider(PostgreSQLSearches):
         read_only: bool = False,
         tenant: str | None = None,
         attempts: int = 5,
-    ) -> T:
-        """Run ``work(tx)`` in a transaction, again from the start while an error says that it may be (`retry`)."""
+        idempotency_key: None = None,
+    ) -> T: ...
+    @overload
+    async def run_in_transaction(
+        self,
+        work: Callable[[Any], Awaitable[T]],
+        *,
+        isolation: Isolation | None = None,
+        tenant: str | None = None,
+        attempts: int = 5,
+        idempotency_key: str,
+    ) -> T | None: ...
+    async def run_in_transaction(
+        self,
+        work: Callable[[Any], Awaitable[T]],
+        *,
+        isolation: Isolation | None = None,
+        read_only: bool = False,
+        tenant: str | None = None,
+        attempts: int = 5,
+        idempotency_key: str | None = None,
+    ) -> T | None:
+        """Run ``work(tx)`` in a transaction, again from the start while an error says that it may be (`retry`).
+
+        Args:
+            work: may be called several times; what it does outside of the transaction is done as often.
+            isolation: as `transaction`.
+            read_only: as `transaction`.
+            tenant: as `transaction`.
+            attempts: transactions to begin, at the most.
+            idempotency_key: names what is done, for seven days: it is done once, however often it is asked for. With
+                one, a commit without an answer is looked into after a reconnect, and begun again where it did not
+                happen.
+
+        Returns:
+            What `work` gave; None where an earlier call with the key has done it.
+
+        Raises:
+            OutcomeUnknown: a commit without an answer, and no key, or no answer to what became of it either.
+            ConfigurationError: the key may not be one, or is given for what only reads.
+        """
+
+        @asynccontextmanager
+        async def keyed() -> AsyncIterator[PostgreSQLTransaction]:
+            await self._fusing.prepare_keys()
+            async with self.transaction(isolation=isolation, tenant=tenant) as tx:
+                yield tx
 
         def begin() -> PostgreSQLTransaction:
             return self.transaction(isolation=isolation, read_only=read_only, tenant=tenant)
 
-        return await run_in_transaction(begin, work, attempts=attempts)
+        if idempotency_key is not None:
+            checked_key(idempotency_key)
+            if read_only:
+                raise ConfigurationError("idempotency_key: what only reads needs none, and cannot hold one")
+        return await run_in_transaction(
+            begin if idempotency_key is None else keyed,
+            work,
+            attempts=attempts,
+            idempotency_key=idempotency_key,
+            budget=self._budget,
+            patience=self.settings.pool.acquire,
+        )
 
     async def enable_row_level_security(self, table: str, column: str = "tenant_id") -> list[str]:
         """Let every role see and write only the rows of its transaction's tenant; what was run. Idempotent.

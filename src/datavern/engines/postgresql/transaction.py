@@ -241,6 +241,24 @@ class PostgreSQLTransaction:
         self._provider._effects.setdefault(NOTIFY, Effect.WRITES)  # noqa: SLF001  (two halves of one engine)
         await notify(self, self._provider.name, channel, payload)
 
+    async def claim(self, idempotency_key: str, mark: int = 0) -> int | None:
+        """Name this transaction, before anything else is done in it: of those with the same key, one commits.
+
+        Waits for another that is open under the same key.
+
+        Args:
+            idempotency_key: 1 to 255 characters, kept for seven days.
+            mark: a number by which one knows one's own claim.
+
+        Returns:
+            None: the key is this transaction's now. Else the mark of the one that committed: do nothing in this one.
+
+        Raises:
+            ConfigurationError: the key may not be one.
+            SerializationConflict: the other committed in the meantime, and this one's snapshot is too old to see it.
+        """
+        return await self._provider._fusing.claim(self, idempotency_key, mark)  # noqa: SLF001
+
     def stream(self, sql: str, parameters: Parameters = (), *, batch_size: int = 1000) -> RowStream:
         """Rows in constant memory, through a portal on the server."""
         return RowStream(self, sql, parameters, batch_size=batch_size, own=False)

@@ -6,8 +6,6 @@ only the code travels on, and words of ours.
 
 from __future__ import annotations
 
-import copy
-
 from datavern.contracts.errors import (
     ConnectionFailed,
     DriverError,
@@ -19,7 +17,7 @@ from datavern.contracts.errors import (
     Retry,
 )
 
-__all__ = ["RETIRING", "Redirect", "code_of", "connecting", "full", "rejected", "twin_of", "unanswered", "unsent"]
+__all__ = ["RETIRING", "Redirect", "code_of", "connecting", "full", "rejected", "unanswered", "unsent"]
 
 _REJECTED = {
     "WRONGTYPE": "the key holds another kind of value than this command is for",
@@ -145,13 +143,6 @@ def unsent(provider: str, why: str) -> ConnectionFailed:
 def full(provider: str, most: int) -> PoolTimeout:
     """Too many commands wait."""
     return PoolTimeout(f"{provider}: {most} commands wait for an answer already (max_pending)", provider=provider)
-
-
-def twin_of(error: Exception) -> Exception:
-    """The same error for another who waits: a shared one would gather everybody's traceback."""
-    twin = copy.copy(error)
-    twin.__cause__, twin.__context__, twin.__traceback__ = error.__cause__, None, None
-    return twin
 
 
 # ---- connecting -----------------------------------------------------------------------------------------------------

@@ -20,8 +20,8 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from datavern.connectors.retry import backoff
-from datavern.contracts.errors import ProviderError
-from datavern.engines.redis.errors import full, twin_of, unsent
+from datavern.contracts.errors import ProviderError, twin_of
+from datavern.engines.redis.errors import full, unsent
 from datavern.engines.redis.wire import Entry, Wire, pack
 
 __all__ = ["Line"]

@@ -15,8 +15,8 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 from datavern.connectors.retry import backoff
-from datavern.contracts.errors import ConfigurationError, ConnectionFailed, ProviderError
-from datavern.engines.redis.errors import twin_of, unsent
+from datavern.contracts.errors import ConfigurationError, ConnectionFailed, ProviderError, twin_of
+from datavern.engines.redis.errors import unsent
 from datavern.engines.redis.values import name_of, shown
 from datavern.engines.redis.wire import Wire, pack
 

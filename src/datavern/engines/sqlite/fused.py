@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import datetime as dt
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache, partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from datavern.contracts.errors import QueryRejected
 from datavern.contracts.fused import Entry, Guard, checked_key, entry_statement
@@ -23,16 +23,18 @@ from datavern.engines.sqlite.jobs import Kind, classify, run_count
 if TYPE_CHECKING:
     from datavern.engines.sqlite.provider import SQLiteProvider
 
-__all__ = ["Fusing", "SQLiteGuarded", "run_fused", "run_fused_or_none"]
+__all__ = ["Fusing", "SQLiteGuarded", "run_claim", "run_fused", "run_fused_or_none"]
 
+T = TypeVar("T")
 _Statement = tuple[str, Sequence[Any]]
 
 
 class _Keyed(NamedTuple):
-    """An idempotency key, and when it was used."""
+    """An idempotency key, when it was used, and before when keys are to go."""
 
     key: str
     at: str
+    purge_before: str | None
 
 
 class Fused(NamedTuple):
@@ -41,7 +43,6 @@ class Fused(NamedTuple):
     sql: str
     entry: _Statement | None
     keyed: _Keyed | None
-    purge_before: str | None
 
 
 class Fusing:
@@ -70,14 +71,20 @@ class Fusing:
         if audit is None and provider._mapped is not None:  # noqa: SLF001  (one engine)
             provider._mapped.check(sql)  # noqa: SLF001
         entry = None if audit is None else entry_statement(audit, provider.face)
-        keyed = before = None
-        if key is not None:
-            keyed = _Keyed(checked_key(key), timestamp())
-            _create()
-            if self._used % idempotency.EVERY == 0:
-                before = idempotency.expired(idempotency.KEPT)
-            self._used += 1
-        return Fused(sql, entry, keyed, before)
+        keyed = None if key is None else self.keyed(key)
+        return Fused(sql, entry, keyed)
+
+    def keyed(self, key: str) -> _Keyed:
+        """A key that is used now.
+
+        Raises:
+            ConfigurationError: it may not be one.
+        """
+        checked = checked_key(key)
+        _create()
+        due = self._used % idempotency.EVERY == 0
+        self._used += 1
+        return _Keyed(checked, timestamp(), idempotency.expired(idempotency.KEPT) if due else None)
 
     async def purge(self, older_than: dt.timedelta) -> int:
         """Delete the keys that are older, a part at a time, so that nobody waits for long; how many."""
@@ -95,13 +102,10 @@ def run_fused(connection: sqlite3.Connection, what: Fused, parameters: Parameter
     """How many rows the caller's statement changed. What it has begun when it fails is the writer's to undo."""
     keyed = what.keyed
     if keyed is not None and (made := _made(connection, keyed)) is not None:
-        return made
+        return idempotency.count_of(made)
     count = run_count(connection, what.sql, parameters)
     if keyed is not None:
-        insert = idempotency.keys().insert.bind(dialect(), key=keyed.key, at=keyed.at, changed=count)
-        connection.execute(*insert)
-        if what.purge_before is not None:
-            _purge(what.purge_before, connection)
+        _write(connection, keyed, count)
     if what.entry is not None:
         connection.execute(*what.entry)
     return count
@@ -109,16 +113,33 @@ def run_fused(connection: sqlite3.Connection, what: Fused, parameters: Parameter
 
 def run_fused_or_none(connection: sqlite3.Connection, what: Fused, parameters: Parameters) -> int:
     """The same inside a transaction that goes on after a failure."""
+    return _or_none(connection, run_fused, what, parameters)
+
+
+def run_claim(connection: sqlite3.Connection, keyed: _Keyed, mark: int) -> int | None:
+    """Write a key for a transaction: None. Else the mark of the one that wrote it before."""
+    return _or_none(connection, _claim, keyed, mark)
+
+
+def _claim(connection: sqlite3.Connection, keyed: _Keyed, mark: int) -> int | None:
+    made = _made(connection, keyed)
+    if made is not None:
+        return idempotency.mark_of(made)
+    _write(connection, keyed, idempotency.changed_of(mark))
+    return None
+
+
+def _or_none(connection: sqlite3.Connection, run: Callable[[sqlite3.Connection, Any, Any], T], *given: Any) -> T:
     connection.execute("SAVEPOINT datavern_fused")
     try:
-        count = run_fused(connection, what, parameters)
+        result = run(connection, *given)
     except BaseException:
         if connection.in_transaction:
             connection.execute("ROLLBACK TO datavern_fused")
             connection.execute("RELEASE datavern_fused")
         raise
     connection.execute("RELEASE datavern_fused")
-    return count
+    return result
 
 
 # ---- keys -----------------------------------------------------------------------------------------------------------
@@ -135,8 +156,15 @@ def _create() -> tuple[str, ...]:
     return tuple(str(step.compile(dialect=dialect())) for step in steps)
 
 
+def _write(connection: sqlite3.Connection, keyed: _Keyed, changed: int) -> None:
+    insert = idempotency.keys().insert.bind(dialect(), key=keyed.key, at=keyed.at, changed=changed)
+    connection.execute(*insert)
+    if keyed.purge_before is not None:
+        _purge(keyed.purge_before, connection)
+
+
 def _made(connection: sqlite3.Connection, keyed: _Keyed) -> int | None:
-    """What the change of that key has changed; None where it was not made. Makes the table where it is missing."""
+    """What stands at that key; None where it was not made. Makes the table where it is missing."""
     try:
         row = connection.execute(*idempotency.keys().find.bind(dialect(), of_key=keyed.key)).fetchone()
     except sqlite3.OperationalError:

@@ -8,12 +8,13 @@ import os
 import sqlite3
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import fields
-from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, overload
 
 from datavern.config import checked
 from datavern.connectors.retry import run_in_transaction
 from datavern.contracts.capabilities import Capabilities, Isolation, Provider, Services
 from datavern.contracts.errors import CapabilityMissing, ConfigurationError, ConnectionFailed
+from datavern.contracts.fused import checked_key
 from datavern.contracts.regions import locate
 from datavern.contracts.services import serve_alone
 from datavern.contracts.values import Compliance, Health, Location, Parameters, PoolStats
@@ -398,6 +399,7 @@ class SQLiteProvider(Statements, SQLiteSearches, Upkeep):
             raise ConfigurationError(f"isolation: expected one of {', '.join(_ISOLATION)}")
         return SQLiteTransaction(self, read_only=read_only)
 
+    @overload
     async def run_in_transaction(
         self,
         work: Callable[[Any], Awaitable[T]],
@@ -405,13 +407,52 @@ class SQLiteProvider(Statements, SQLiteSearches, Upkeep):
         isolation: Isolation | None = None,
         read_only: bool = False,
         attempts: int = 5,
-    ) -> T:
-        """Run ``work(tx)`` in a transaction, again from the start while an error says that it may be (`retry`)."""
+        idempotency_key: None = None,
+    ) -> T: ...
+    @overload
+    async def run_in_transaction(
+        self,
+        work: Callable[[Any], Awaitable[T]],
+        *,
+        isolation: Isolation | None = None,
+        attempts: int = 5,
+        idempotency_key: str,
+    ) -> T | None: ...
+    async def run_in_transaction(
+        self,
+        work: Callable[[Any], Awaitable[T]],
+        *,
+        isolation: Isolation | None = None,
+        read_only: bool = False,
+        attempts: int = 5,
+        idempotency_key: str | None = None,
+    ) -> T | None:
+        """Run ``work(tx)`` in a transaction, again from the start while an error says that it may be (`retry`).
+
+        Args:
+            work: may be called several times; what it does outside of the transaction is done as often.
+            isolation: as `transaction`.
+            read_only: as `transaction`.
+            attempts: transactions to begin, at the most.
+            idempotency_key: names what is done, for seven days: it is done once, however often it is asked for. With
+                one, a commit without an answer is looked into, and begun again where it did not happen.
+
+        Returns:
+            What `work` gave; None where an earlier call with the key has done it.
+
+        Raises:
+            OutcomeUnknown: a commit without an answer, and no key.
+            ConfigurationError: the key may not be one, or is given for what only reads.
+        """
 
         def begin() -> AbstractAsyncContextManager[SQLiteTransaction]:
             return self.transaction(isolation=isolation, read_only=read_only)
 
-        return await run_in_transaction(begin, work, attempts=attempts)
+        if idempotency_key is not None:
+            checked_key(idempotency_key)
+            if read_only:
+                raise ConfigurationError("idempotency_key: what only reads needs none, and cannot hold one")
+        return await run_in_transaction(begin, work, attempts=attempts, idempotency_key=idempotency_key)
 
     # ---- upkeep -----------------------------------------------------------------------------------------------------
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 from datavern.contracts.errors import ProviderError, QueryRejected
 from datavern.contracts.values import Parameters
-from datavern.engines.sqlite.fused import run_fused_or_none
+from datavern.engines.sqlite.fused import run_claim, run_fused_or_none
 from datavern.engines.sqlite.jobs import Job, OwnedJob, Owner, Run, forget, run_many, run_many_or_none, run_nothing
 from datavern.engines.sqlite.session import Statements
 from datavern.engines.sqlite.streams import TransactionStream
@@ -182,6 +182,26 @@ class SQLiteTransaction(Statements):
     def _submit_fused(self, sql: Any, parameters: Any, audit: Entry | None, key: str | None) -> Job:
         what = self._provider._fusing.fused(sql, audit, key)  # noqa: SLF001
         return self._send(run_fused_or_none, what, parameters)
+
+    async def claim(self, idempotency_key: str, mark: int = 0) -> int | None:
+        """Name this transaction, before anything else is done in it: of those with the same key, one commits.
+
+        Args:
+            idempotency_key: 1 to 255 characters, kept for seven days.
+            mark: a number by which one knows one's own claim.
+
+        Returns:
+            None: the key is this transaction's now. Else the mark of the one that committed: do nothing in this one.
+
+        Raises:
+            ConfigurationError: the key may not be one.
+        """
+        job = self._send(run_claim, self._provider._fusing.keyed(idempotency_key), mark)  # noqa: SLF001
+        try:
+            return await job.future  # type: ignore[no-any-return]  # what the job returns
+        except asyncio.CancelledError:
+            self._abandon(job)
+            raise
 
     def _abandon(self, job: Job) -> None:
         if self._broken is None and not (job.future.done() and not job.future.cancelled()):
