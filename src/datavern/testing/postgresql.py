@@ -179,6 +179,20 @@ class PostgreSQLServer:
             return None
 
     @property
+    def data(self) -> Path:
+        """Folder of its data. Only of a server that was started here."""
+        return self._folder_made() / "data"
+
+    def run(self, tool: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run one of the server's own programs, as the user that the server runs as, and wait for its end."""
+        if self._install is None:
+            raise ConfigurationError("the server is not started, or is somebody else's")
+        command = [str(self._install / tool), *arguments]
+        return subprocess.run(  # noqa: S603  (our own binaries)
+            command, capture_output=True, text=True, check=False, cwd=self._folder_made(), **self._who
+        )
+
+    @property
     def log(self) -> str:
         """What the server wrote to its log."""
         folder = self._folder

@@ -1,6 +1,6 @@
 """Streaming replicas of a `PostgreSQLServer`, and what happens to servers: promoted, demoted, killed, frozen.
 
-``with PostgreSQLServer() as server, PostgreSQLReplica(server) as replica: replica.promote()``. Synchronous, as the
+``with PostgreSQLServer() as server, PostgreSQLReplica(server) as replica: kill(server); promote(replica)``. Synchronous, as the
 server is.
 """
 
@@ -13,13 +13,16 @@ import signal
 import subprocess
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 from urllib.parse import quote
 
 from datavern.contracts.errors import ConfigurationError
 from datavern.testing.postgresql import PostgreSQLServer
 
-__all__ = ["PostgreSQLReplica", "demote", "freeze", "kill", "processes", "thaw"]
+__all__ = ["STANDBY", "PostgreSQLReplica", "demote", "follow", "freeze", "kill", "processes", "promote", "thaw"]
+
+STANDBY = "standby"
+"""What a replica is called by the server that it follows (``synchronous_standby_names``)."""
 
 
 class PostgreSQLReplica(PostgreSQLServer):
@@ -27,79 +30,56 @@ class PostgreSQLReplica(PostgreSQLServer):
 
     Args:
         of: the server that is copied; started, and one of `PostgreSQLServer`'s own.
-        name: what the other calls it (``synchronous_standby_names``).
-        port: another way to the server that is copied than its own port (a proxy).
         settings: server settings, beside those that the copy brings.
 
     Raises:
         ConfigurationError: on `start`: the copy could not be made, or the server does not come up.
     """
 
-    def __init__(
-        self, of: PostgreSQLServer, *, name: str = "replica", port: int = 0, settings: Mapping[str, str] | None = None
-    ) -> None:
+    def __init__(self, of: PostgreSQLServer, *, settings: Mapping[str, str] | None = None) -> None:
         super().__init__(settings=settings)
         self._of = of
-        self._name = name
-        self._through = port
         self._password = of.password or ""
 
     def _initialise(self, folder: Path, binaries: Path) -> None:
-        of = self._of
-        if of._folder is None:  # noqa: SLF001  (the same family)
-            raise ConfigurationError("PostgreSQLReplica: the server to copy is not started, or is somebody else's")
         try:
             self._install = self._reachable(binaries, folder)
-            self._copy(folder)
+            _copy(self._of, self)
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             self._folder = None
             raise
 
-    def _copy(self, folder: Path) -> None:
-        assert self._install is not None  # noqa: S101  (for the type checker: the callers set it)
-        command = [
-            str(self._install / "pg_basebackup"), "-D", str(folder / "data"), "-d", self._line(self._of), "-R",
-            "-X", "stream", "-c", "fast", "--no-sync",
-        ]  # fmt: skip
-        self._ran(command, folder)
-        for left in ("server.log", "postmaster.pid"):
-            (folder / "data" / left).unlink(missing_ok=True)
 
-    def _line(self, of: PostgreSQLServer) -> str:
-        """How to connect to the other server."""
-        who = f"postgres:{quote(of.password or '', safe='')}"
-        return f"postgresql://{who}@127.0.0.1:{self._through or of.port}/?application_name={self._name}"
+def _copy(of: PostgreSQLServer, to: PostgreSQLServer) -> None:
+    """Copy the data of a server that runs into the folder of one that does not, so that it follows the first."""
+    if of.pid is None:
+        raise ConfigurationError("the server to copy is not started, or is somebody else's")
+    line = f"postgresql://postgres:{quote(of.password or '', safe='')}@127.0.0.1:{of.port}/?application_name={STANDBY}"
+    data = to.data
+    _run(to, "pg_basebackup", "-D", str(data), "-d", line, "-R", "-X", "stream", "-c", "fast", "--no-sync")
+    (data / "server.log").unlink(missing_ok=True)
 
-    def _ran(self, command: list[str], folder: Path) -> None:
-        done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder, **self._who)  # noqa: S603  (our own binaries)
-        if done.returncode != 0:
-            tool = Path(command[0]).name
-            said = done.stderr.replace(quote(self._password, safe=""), "***")
-            raise ConfigurationError(f"{tool} failed:\n{said[-1500:]}")
 
-    # ---- what happens to it -----------------------------------------------------------------------------------------
+def _run(server: PostgreSQLServer, tool: str, *arguments: str) -> None:
+    done = server.run(tool, *arguments)
+    if done.returncode != 0:
+        said = done.stderr.replace(quote(server.password or "-", safe=""), "***")
+        raise ConfigurationError(f"{tool} failed:\n{said[-1500:]}")
 
-    def promote(self, *, wait: bool = True) -> None:
-        """Let it take writes, on a timeline of its own. Returns when it does, or at once without `wait`."""
-        assert self._install is not None  # noqa: S101  (for the type checker: _make set it)
-        folder = self._folder_made()
-        flag = "-w" if wait else "-W"
-        self._ran([str(self._install / "pg_ctl"), "promote", "-D", str(folder / "data"), flag, "-t", "30"], folder)
 
-    def follow(self, of: PostgreSQLServer) -> None:
-        """Make it a copy of `of` again, from wherever it went: it stops, is made anew, and starts on its port."""
-        self._of = of
-        if self._watchdog is not None:
-            self.halt(immediate=True)
-        folder = self._folder_made()
-        shutil.rmtree(folder / "data", ignore_errors=True)
-        self._copy(folder)
-        self.start()
+def promote(server: PostgreSQLServer, *, wait: bool = True) -> None:
+    """Let a replica take writes, on a timeline of its own. Returns when it does; at once without `wait`."""
+    _run(server, "pg_ctl", "promote", "-D", str(server.data), "-w" if wait else "-W", "-t", "30")
 
-    def __enter__(self) -> Self:
-        self.start()
-        return self
+
+def follow(server: PostgreSQLServer, of: PostgreSQLServer) -> None:
+    """Make a server a copy of another, whatever it was: it is stopped, made anew, and started on its port."""
+    if server.pid is not None:
+        server.halt(immediate=True)
+    shutil.rmtree(server.data, ignore_errors=True)
+    _copy(of, server)
+    server.start()
 
 
 def processes(server: PostgreSQLServer) -> list[int]:
