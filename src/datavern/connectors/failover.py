@@ -20,7 +20,7 @@ from datavern.connectors.following import Following, FollowingRead, Messages, en
 from datavern.connectors.group_health import group_health
 from datavern.connectors.health import INTERVAL, Event, Monitor
 from datavern.connectors.reading import Reading
-from datavern.connectors.retry import backoff
+from datavern.connectors.retry import Budget, backoff, run_in_transaction
 from datavern.connectors.routing import Positions
 from datavern.connectors.topology import Member, Topology, Verdict
 from datavern.contracts.capabilities import Capabilities, Isolation, Provider, needs
@@ -31,6 +31,7 @@ from datavern.contracts.errors import (
     OutcomeUnknown,
     ProviderError,
 )
+from datavern.contracts.fused import checked_key
 from datavern.contracts.values import Health, Location, Parameters
 
 if TYPE_CHECKING:
@@ -100,6 +101,7 @@ class FailoverGroup(Reading):
         self._interval = interval if max_lag is None else min(interval, max(0.02, max_lag / 3))
         self._patroni = _patroni(patroni)
         self._positions = Positions(name)
+        self._budget = Budget()
         self._observers: list[Callable[[Event], None]] = []
         self.followers: list[Messages] = []
         self.epoch = 0
@@ -313,6 +315,8 @@ class FailoverGroup(Reading):
 
     def _heard(self, member: Member, standing: Standing, sent: float, mark: int) -> None:
         """The monitor got an answer: where it is the primary's, it tells how far the history goes."""
+        if not standing.writable and (roles := member.provider.capabilities.roles) is not None:
+            roles.mend()  # an old primary that follows the new one
         if not standing.writable or member.foreign or standing.timeline != self._topology.timeline:
             return
         lost = self._positions.sample(standing, sent, mark)
@@ -338,6 +342,8 @@ class FailoverGroup(Reading):
         before, self._led = self._led, leader
         self._leader = leader
         self._session = leader.provider.capabilities.session
+        if (mended := leader.provider.capabilities.roles) is not None:
+            mended.mend()
         if before is not None and before is not leader:
             if (roles := before.provider.capabilities.roles) is not None:
                 roles.sever()  # what still runs there may not be acknowledged any more
@@ -405,24 +411,43 @@ class FailoverGroup(Reading):
         self._check_routing(read_only=read_only, after=after, max_lag=max_lag)
         return _Transaction(self, {"isolation": isolation, "read_only": read_only, **more}, after, max_lag)
 
-    async def run_in_transaction(self, work: Callable[[Any], Awaitable[T]], **settings: Any) -> T:
+    async def run_in_transaction(
+        self,
+        work: Callable[[Any], Awaitable[T]],
+        *,
+        attempts: int = 5,
+        idempotency_key: str | None = None,
+        **settings: Any,
+    ) -> Any:
         """Run ``work(tx)`` on the primary, again from the start while an error says that it may be, failover included.
 
-        What is waited for a primary counts against no attempt.
+        Args:
+            work: may be called several times; what it does outside of the transaction is done as often.
+            attempts: transactions to begin, at the most; one that waits for a primary is one.
+            idempotency_key: names what is done: it is done once, whatever became of a commit without an answer.
+            settings: as `transaction`.
+
+        Returns:
+            What `work` gave; None where an earlier call with the key has done it.
         """
-        keyed = settings.get("idempotency_key") is not None
-
-        async def run(provider: Any) -> T:
-            return await needs(provider, "transactions").run_in_transaction(work, **settings)
-
-        return await self.on_primary(run, idempotent=keyed, whole=True)
+        if idempotency_key is not None:
+            checked_key(idempotency_key)
+            if settings.get("read_only"):
+                raise ConfigurationError("idempotency_key: what only reads needs none, and cannot hold one")
+        return await run_in_transaction(
+            lambda: self.transaction(**settings),
+            work,
+            attempts=attempts,
+            idempotency_key=idempotency_key,
+            budget=self._budget,
+            patience=self.wait,
+        )
 
     async def on_primary(
         self,
         call: Callable[[Provider], Awaitable[T]],
         *,
         idempotent: bool = False,
-        whole: bool = False,
         again: bool = True,
         counts: bool = True,
         failure: ProviderError | None = None,
@@ -433,7 +458,6 @@ class FailoverGroup(Reading):
         Args:
             call: what to do.
             idempotent: it may be run again where its outcome is not known, too.
-            whole: it is a whole transaction, to be run again where the server has undone it because it broke.
             again: False: it cannot be run twice (it has consumed what it was given); its failure is raised.
             counts: when it returns, something may have been written.
             failure: of the first attempt, where that was made already.
@@ -449,10 +473,12 @@ class FailoverGroup(Reading):
         while True:
             if failure is not None:
                 self.noticed(failure, epoch)
-                if self._monitor is None or not again or not _again(failure, idempotent=idempotent, whole=whole):
+                if self._monitor is None or not again or not _again(failure, idempotent=idempotent):
                     raise failure
                 attempt += 1
-                if attempt > 1:
+                if attempt > 1:  # the first one goes to another primary, or to one that has been asked how it is
+                    if not self._budget.spend():
+                        raise failure
                     await asyncio.sleep(backoff(attempt - 1, base=0.02, longest=0.5))
                 if monotonic() >= deadline:
                     raise failure
@@ -519,13 +545,11 @@ class FailoverGroup(Reading):
         return Messages(self, lambda provider: provider.listen(*channels, **settings))  # type: ignore[attr-defined]  # the engine's
 
 
-def _again(failure: ProviderError, *, idempotent: bool, whole: bool) -> bool:
+def _again(failure: ProviderError, *, idempotent: bool) -> bool:
     """Whether a failed call may be made again on the next primary."""
     if isinstance(failure, OutcomeUnknown):
         return idempotent
-    if not isinstance(failure, ConnectionFailed):
-        return False
-    return failure.retry == "safe" or (whole and failure.retry == "transaction")
+    return isinstance(failure, ConnectionFailed) and failure.retry == "safe"
 
 
 def _check(
@@ -533,6 +557,9 @@ def _check(
 ) -> None:
     if len(members) < 2:  # noqa: PLR2004  (a primary and somebody to stand in)
         raise ConfigurationError(f"{name}: a failover group needs at least one secondary")
+    for member in members:
+        if not hasattr(member, "capabilities") or not hasattr(member, "engine"):
+            raise ConfigurationError(f"{name}: a failover group is made of providers, not {type(member).__name__}")
     if len({id(member) for member in members}) < len(members):
         raise ConfigurationError(f"{name}: a provider is in the failover group twice")
     if len({member.engine for member in members}) > 1:

@@ -196,9 +196,24 @@ class Pool(Roster[C], Generic[C]):
             self._connector.abort(other.connection)
 
     def sever(self) -> None:
-        """The server was superseded: let go of every connection, those in use, too, whose borrowers' calls end."""
+        """The server was superseded: nothing goes to it any more, until `mend`.
+
+        Every connection is let go of, those in use, too, whose borrowers' calls end; who waits, and who comes, is told.
+        """
+        self.severed = True
         for slot in [*self.retire(self.generation), *self.open]:
             self._connector.abort(slot.connection)
+        for waiter in self.dismissed():
+            if not waiter.done():
+                waiter.set_exception(self._superseded())
+
+    def mend(self) -> None:
+        """The server takes part again."""
+        self.severed = False
+        self._staff()
+
+    def _superseded(self) -> ConnectionFailed:
+        return ConnectionFailed(f"{self._name}: another server is the primary by now", provider=self._name)
 
     def _next(self) -> Slot[C] | None:
         return self.idle.pop() if self.idle else None
@@ -227,6 +242,8 @@ class Pool(Roster[C], Generic[C]):
     async def _wait(self, deadline: float, patience: float) -> Slot[C]:
         if self.closed:
             raise ConnectionFailed(f"{self._name}: the provider is closed", provider=self._name)
+        if self.severed:
+            raise self._superseded()
         waiter: Waiter[C] = self._loop.create_future()
         if not self.join(waiter):
             raise PoolTimeout(

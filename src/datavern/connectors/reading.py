@@ -260,11 +260,17 @@ class Reading:
 
     async def _on_replica(self, call: Read[T], token: Token | None, max_lag: float | None) -> tuple[bool, T | None]:
         async for member in self._replicas(token, max_lag):
+            if not member.breaker.allows():
+                continue
             member.busy += 1
             try:
-                return True, await call(member.provider, False)
+                result = await call(member.provider, False)
             except ConnectionFailed as error:
                 self._replica_failed(member, error)
+            else:
+                if member.breaker.failures:
+                    member.breaker.succeeded()
+                return True, result
             finally:
                 member.busy -= 1
         return False, None
@@ -378,6 +384,7 @@ class Reading:
         if error.retry != "safe":
             raise error
         member.missing += 1
+        member.breaker.failed()
         if self._monitor is not None:
             self._monitor.ask()
 

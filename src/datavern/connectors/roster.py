@@ -78,6 +78,8 @@ class Roster(Generic[C]):
         """Those that are being reset."""
         self.generation = 0
         self.closed = False
+        self.severed = False
+        """No connection is kept, made or given out for the time being."""
         self.acquired = 0
         self.created = 0
         self.discarded = 0
@@ -100,7 +102,7 @@ class Roster(Generic[C]):
     def put(self, slot: Slot[C]) -> bool:
         """A connection is free and as new. Hand it to who waits longest, or keep it; False: it is to be closed."""
         now = monotonic()
-        if self.closed or slot.generation != self.generation or now >= slot.expires:
+        if self.closed or self.severed or slot.generation != self.generation or now >= slot.expires:
             self.drop(slot)
             return False
         slot.used = now
@@ -131,7 +133,7 @@ class Roster(Generic[C]):
 
     def wanted(self) -> int:
         """How many connections to begin making now: one for each who waits and has none coming, and up to `min`."""
-        if self.closed:
+        if self.closed or self.severed:
             return 0
         room = self.settings.max - len(self.open) - self.connecting
         for_waiters = len(self.waiters) - self.connecting

@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from datavern.connectors.retry import Breaker
 from datavern.contracts.roles import Standing
 
 if TYPE_CHECKING:
@@ -45,11 +46,12 @@ class Member:
         opened: its pool was opened once.
         latencies: seconds of its last answers.
         busy: reads that are on it at this moment.
+        breaker: leaves it alone as a replica while it answers the monitor, and fails those who read.
     """
 
     __slots__ = (
-        "busy", "failed", "foreign", "last", "latencies", "missing", "name", "opened", "problem", "provider", "sent",
-        "shut", "standing",
+        "breaker", "busy", "failed", "foreign", "last", "latencies", "missing", "name", "opened", "problem", "provider",
+        "sent", "shut", "standing",
     )  # fmt: skip
 
     def __init__(self, provider: Provider) -> None:
@@ -66,6 +68,7 @@ class Member:
         self.opened = False
         self.latencies: deque[float] = deque(maxlen=128)
         self.busy = 0
+        self.breaker = Breaker(failures=3)
 
     @property
     def latency(self) -> float:

@@ -94,8 +94,13 @@ class Roles(Protocol):
         ...
 
     def sever(self) -> None:
-        """Abort every connection that callers hold, at once: the server was superseded.
+        """Send nothing to this server any more, until `mend`: it was superseded.
 
-        What they wait for ends: reads with `ConnectionFailed`, what may have been done with `OutcomeUnknown`.
+        What callers wait for ends at once: reads with `ConnectionFailed`, what may have been done with
+        `OutcomeUnknown`. What comes is refused with `ConnectionFailed`.
         """
+        ...
+
+    def mend(self) -> None:
+        """Let callers use it again. Idempotent."""
         ...

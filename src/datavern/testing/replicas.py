@@ -1,7 +1,7 @@
 """Streaming replicas of a `PostgreSQLServer`, and what happens to servers: promoted, demoted, killed, frozen.
 
-``with PostgreSQLServer() as server, PostgreSQLReplica(server) as replica: kill(server); promote(replica)``. Synchronous, as the
-server is.
+``with PostgreSQLServer() as server, PostgreSQLReplica(server) as replica: kill(server); promote(replica)``. All of it
+is synchronous, as the server is, but for `demote`.
 """
 
 from __future__ import annotations

@@ -70,8 +70,14 @@ class PostgreSQLRoles:
         return error.code == "25006"
 
     def sever(self) -> None:
-        """Abort every connection of the pool, those in use, too."""
+        """Abort every connection of the pool, those in use, too, and make none."""
         self._provider._pool.sever()  # noqa: SLF001  (a part of the engine)
+
+    def mend(self) -> None:
+        """Let the pool make connections again."""
+        pool = self._provider._pool  # noqa: SLF001  (a part of the engine)
+        if pool.severed:
+            pool.mend()
 
 
 class PostgreSQLWatch:

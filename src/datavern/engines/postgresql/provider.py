@@ -751,6 +751,8 @@ class _NotOpen:
 
     give = discard = renew = recover
 
+    severed = False
+
     def sever(self) -> None:
         pass
 
