@@ -164,6 +164,7 @@ class FailoverGroup(Reading):
             subjects=following("subjects"),
             ledger=following("ledger"),
             guarded=following("guarded"),
+            samples=following("samples"),
             point_reads=None if own.point_reads is None else self,
             reasons=own.reasons,
         )

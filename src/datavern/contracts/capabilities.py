@@ -33,6 +33,7 @@ __all__ = [
     "PointRead",
     "PointReads",
     "Provider",
+    "Samples",
     "Services",
     "Session",
     "Shape",
@@ -281,6 +282,32 @@ class Subjects(Protocol):
         ...
 
 
+class Samples(Protocol):
+    """What lies in the stores, for whoever looks for personal data that nobody spoke of. Nothing is changed."""
+
+    async def stores(self) -> list[str]:
+        """Every table (collection, family of keys) with the application's data.
+
+        Neither the engine's own nor Datavern's, and none twice: a partitioned table stands without its partitions.
+        """
+        ...
+
+    async def sample(self, store: str, size: int) -> dict[str, list[Any]]:
+        """Values of some rows, from all over the store, by column (of documents: by path).
+
+        Values are as the driver gives them, without NULLs; long texts are cut, bytes left out. What is sealed is not
+        opened. The same row may come twice; an empty store gives its columns, or nothing where it has none.
+
+        Args:
+            store: one of `stores`.
+            size: how many rows, about.
+
+        Raises:
+            ProviderError: the store may not be read.
+        """
+        ...
+
+
 class Ledger(Protocol):
     """What an engine must offer to hold Datavern's own tables, the audit log among them.
 
@@ -398,6 +425,7 @@ class Capabilities:
     point_reads: PointReads | None = None
     guarded: Guarded | None = None
     roles: Roles | None = None
+    samples: Samples | None = None
     reasons: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -461,6 +489,8 @@ def needs(provider: Provider, capability: Literal["subjects"]) -> Subjects: ...
 def needs(provider: Provider, capability: Literal["ledger"]) -> Ledger: ...
 @overload
 def needs(provider: Provider, capability: Literal["point_reads"]) -> PointReads: ...
+@overload
+def needs(provider: Provider, capability: Literal["samples"]) -> Samples: ...
 @overload
 def needs(provider: Provider, capability: str) -> Any: ...
 def needs(provider: Provider, capability: str) -> Any:

@@ -19,6 +19,7 @@ from typing import Final
 
 from datavern.contracts.errors import ConfigurationError
 from datavern.contracts.identity import control_digits
+from datavern.privacy.scanning.names import FAMILY, GIVEN
 
 __all__ = ["LARGEST", "Person", "people", "read_csv", "write_csv"]
 
@@ -71,34 +72,6 @@ FOLD: Final = str.maketrans(
      "ž": "z", "é": "e", " ": ".", "-": "."}
 )  # fmt: skip
 
-GIVEN: Final = (
-    "Anne", "Inger", "Kari", "Marit", "Ingrid", "Liv", "Eva", "Berit", "Astrid", "Bjørg", "Hilde", "Solveig", "Åse",
-    "Randi", "Nina", "Wenche", "Elisabeth", "Kristin", "Grete", "Bente", "Ida", "Silje", "Hanne", "Linda", "Gunn",
-    "Turid", "Tone", "Siri", "Tove", "Anita", "Camilla", "Heidi", "Ragnhild", "Laila", "Ellen", "Aud", "Gerd",
-    "Sissel", "Mona", "Nora", "Emma", "Thea", "Sara", "Frida", "Maja", "Sofie", "Ingeborg", "Åshild", "Øydis",
-    "Ålaug", "Sæunn", "Jan", "Per", "Bjørn", "Ole", "Lars", "Kjell", "Knut", "Arne", "Svein", "Thomas", "Hans",
-    "Geir", "Tor", "Morten", "Terje", "Odd", "Erik", "Martin", "Andreas", "John", "Anders", "Rune", "Trond", "Tore",
-    "Daniel", "Jon", "Kristian", "Marius", "Magnus", "Stian", "Øyvind", "Øystein", "Håkon", "Pål", "Åge", "Asbjørn",
-    "Torbjørn", "Jørgen", "Sjur", "Børge", "Vidar", "Gunnar", "Sverre", "Einar", "Olav", "Sindre", "Eirik", "Emil",
-    "Jakob", "Noah", "Filip", "Ánte", "Áilu", "Áilo", "Niillas", "Mihkkal", "Máhtte", "Lásse", "Ánde", "Jovnna",
-    "Issát", "Heaika", "Biera", "Máret", "Biret", "Ravdna", "Risten", "Elle", "Sárá", "Inga", "Káre", "Gáddjá",
-    "Áile", "Rávdná", "Márjá",
-)  # fmt: skip
-FAMILY: Final = (
-    "Hansen", "Johansen", "Olsen", "Larsen", "Andersen", "Pedersen", "Nilsen", "Kristiansen", "Jensen", "Karlsen",
-    "Johnsen", "Pettersen", "Eriksen", "Berg", "Haugen", "Hagen", "Johannessen", "Andreassen", "Jacobsen", "Dahl",
-    "Jørgensen", "Henriksen", "Lund", "Halvorsen", "Sørensen", "Jakobsen", "Moen", "Gundersen", "Iversen", "Strand",
-    "Solberg", "Svendsen", "Eide", "Knutsen", "Martinsen", "Paulsen", "Bakken", "Kristoffersen", "Mathisen", "Lie",
-    "Amundsen", "Nguyen", "Rasmussen", "Ali", "Lunde", "Solheim", "Berge", "Moe", "Nygård", "Bakke", "Kristensen",
-    "Fredriksen", "Holm", "Lien", "Hauge", "Christensen", "Andresen", "Nielsen", "Knudsen", "Evensen", "Sæther",
-    "Aas", "Myhre", "Hanssen", "Haugland", "Thomassen", "Sivertsen", "Simonsen", "Danielsen", "Berntsen", "Sandvik",
-    "Rønning", "Arnesen", "Næss", "Vik", "Antonsen", "Haug", "Ellingsen", "Thorsen", "Edvardsen", "Birkeland",
-    "Isaksen", "Gulbrandsen", "Ruud", "Aasen", "Strøm", "Myklebust", "Tangen", "Ødegård", "Eliassen", "Helland",
-    "Bøe", "Jenssen", "Aune", "Mikkelsen", "Tveit", "Brekke", "Abrahamsen", "Madsen", "Bråten", "Sørlie", "Øvrebø",
-    "Åsheim", "Bjørnstad", "Fjærli", "Kvæven", "Utsi", "Gaup", "Hætta", "Somby", "Guttorm", "Balto", "Bær",
-    "Mienna", "Boine", "Buljo", "Turi", "Skum", "Oskal", "Vuolab", "Eira", "Bongo", "Triumf", "Valkeapää", "Magga",
-    "Sokki", "Partapuoli", "Siri", "Nystø", "Ánot",
-)  # fmt: skip
 STREETS: Final = (
     "Storgata", "Kirkeveien", "Skolegata", "Strandgata", "Bjørkeveien", "Granveien", "Furuveien", "Solbakken",
     "Åsveien", "Elveveien", "Fjordveien", "Havnegata", "Jernbanegata", "Industrivegen", "Sentrumsvegen",

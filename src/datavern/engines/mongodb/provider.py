@@ -28,6 +28,7 @@ from datavern.engines.mongodb.fields import FieldEncryption
 from datavern.engines.mongodb.files import Files
 from datavern.engines.mongodb.keys import Keys, check_residency
 from datavern.engines.mongodb.reclassifying import reclassify
+from datavern.engines.mongodb.samples import MongoDBSamples
 from datavern.engines.mongodb.settings import MongoDBSettings, Replication, Sharding, read_uri
 from datavern.engines.mongodb.subjects import MongoDBSubjects
 from datavern.engines.mongodb.transactions import (
@@ -193,7 +194,9 @@ class MongoDBProvider:
         self._collections = Collections(self)
         self.field_encryption = FieldEncryption(self, settings.field_encryption)
         self.files = Files(self, default)
-        self._capabilities = Capabilities(subjects=MongoDBSubjects(self), reasons=_REASONS)
+        self._capabilities = Capabilities(
+            subjects=MongoDBSubjects(self), samples=MongoDBSamples(self), reasons=_REASONS
+        )
 
     def _check_compliance(self, path: str) -> None:
         if "nsm" in self.compliance and not self.encrypted:

@@ -38,6 +38,7 @@ from datavern.engines.postgresql.many import many
 from datavern.engines.postgresql.notifications import NOTIFY, Listening, notify
 from datavern.engines.postgresql.point_reads import PostgreSQLSource
 from datavern.engines.postgresql.row_security import TenantTransaction, enable
+from datavern.engines.postgresql.samples import PostgreSQLSamples
 from datavern.engines.postgresql.search import PostgreSQLSearches
 from datavern.engines.postgresql.settings import PostgreSQLSettings, merged
 from datavern.engines.postgresql.statements import Effect, effect, ends_transaction, words
@@ -159,6 +160,7 @@ class PostgreSQLProvider(PostgreSQLSearches):
             ledger=self._ledger,
             guarded=PostgreSQLGuarded(self),
             point_reads=self,
+            samples=PostgreSQLSamples(self),
             roles=PostgreSQLRoles(self),
         )
 

@@ -19,6 +19,7 @@ from datavern.engines.redis.line import Line
 from datavern.engines.redis.pubsub import Hub, Subscription, names_of
 from datavern.engines.redis.retention import Lives, Seconds
 from datavern.engines.redis.router import Router, Single
+from datavern.engines.redis.samples import RedisSamples
 from datavern.engines.redis.settings import RedisSettings, Sentinel, normalised, parse_url
 from datavern.engines.redis.steps import Steps
 from datavern.engines.redis.streams import Streams
@@ -170,6 +171,7 @@ class RedisProvider(Streams):
         """What it can do."""
         return Capabilities(
             subjects=RedisSubjects(self),
+            samples=RedisSamples(self),
             reasons={
                 "session": "Redis speaks no SQL: use get, set and the others",
                 "transactions": "Redis has none that could be rolled back; pipeline(transaction=True) is its own kind",

@@ -127,6 +127,7 @@ class SQLiteProvider(Statements, SQLiteSearches, Upkeep):
         self._mapped: Mapped | None = None
         self._holders: set[SQLiteTransaction | Stream] = set()
         from datavern.engines.sqlite.ledger import SQLiteLedger  # noqa: PLC0415  (a provider needs it, the name does not)
+        from datavern.engines.sqlite.samples import SQLiteSamples  # noqa: PLC0415
         from datavern.engines.sqlite.subjects import SQLiteSubjects  # noqa: PLC0415
 
         self._subjects = SQLiteSubjects(self)
@@ -139,6 +140,7 @@ class SQLiteProvider(Statements, SQLiteSearches, Upkeep):
             ledger=self._ledger,
             guarded=SQLiteGuarded(self),
             point_reads=self,
+            samples=SQLiteSamples(self),
             roles=SQLiteRoles(self),
         )
 
