@@ -15,6 +15,7 @@ from datavern import (
     ConstraintViolated,
     DatabaseManager,
     Keyring,
+    OutcomeUnknown,
     Pool,
     PostgreSQLProvider,
     QueryRejected,
@@ -165,6 +166,8 @@ def transactions(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 RULES = ("ruled", "also", "sometimes", "elsewhere")
+REPLACED = ("ruled", "also", "WHERE false")
+"""Without a key: refused for its rule, or it has changed no row in a database with rules, and is looked into."""
 
 
 @pytest.mark.parametrize("keyed", [False, True], ids=["", "keyed"])
@@ -182,7 +185,8 @@ async def test_a_text_does_what_it_does_alone(db, transactions, text, values, ke
     assert await state(main) == expected
     assert await main.query_value("SELECT count(*) FROM datavern_audit WHERE entry_id = $1", [entry.id]) == 1
     of = shape(text)
-    spliced = of is not None and (of.is_counted or not keyed) and not any(rule in text for rule in RULES)
+    ruled = any(part in text for part in (RULES if keyed else REPLACED))
+    spliced = of is not None and (of.is_counted or not keyed) and not ruled
     assert begun == ([] if spliced else ["BEGIN ISOLATION LEVEL READ COMMITTED" if keyed else "BEGIN"])
     if not keyed:
         assert ((text, values) in SPLICED) == (of is not None)
@@ -257,6 +261,35 @@ async def test_a_rule_that_comes_later(db):
     assert await main.query_value("SELECT count(*) FROM datavern_audit") == 4
 
 
+async def test_nothing_is_looked_into_where_there_is_no_rule(db, transactions):
+    main = db["main"]
+    for table, rule in (("ruled", "ruled_insert"), ("also", "also_insert"), ("sometimes", "sometimes_delete")):
+        await main.execute(f"DROP RULE {rule} ON {table}")
+    await main.execute("DROP VIEW elsewhere")
+    assert await main.execute("UPDATE t SET n = 1 WHERE false", audit=await db.audit.entry("a")) == 0
+    assert await main.query_value("SELECT count(*) FROM datavern_audit") == 1
+    assert transactions == []
+
+
+async def test_a_change_of_no_rows_whose_connection_goes_is_an_unknown_outcome(db, monkeypatch):
+    """Whether a rule has taken it away, entry and all, is asked afterwards: an answer that never comes is said."""
+    main = db["main"]
+    real = main.query_value
+
+    async def gone(sql: str, parameters: Any = ()) -> Any:
+        if "pg_rewrite" in sql:
+            await real("SELECT pg_terminate_backend(pg_backend_pid())")
+        return await real(sql, parameters)
+
+    monkeypatch.setattr(main, "query_value", gone)
+    entry = await db.audit.entry("a")
+    with pytest.raises(OutcomeUnknown) as unknown:
+        await main.execute("UPDATE t SET n = 1 WHERE false", audit=entry)
+    assert "audit entry" in str(unknown.value)
+    with pytest.raises(ConstraintViolated):  # it was written: a second time its id is refused
+        await db.audit.write(entry)
+
+
 async def test_who_may_write_and_not_read(db, postgresql_database):
     """Counting rows asks for no right that the change alone does not ask for."""
     main = db["main"]
@@ -274,7 +307,7 @@ async def test_who_may_write_and_not_read(db, postgresql_database):
             plan = main._fusing._made(change, entry, keyed=False)
             async with main.transaction() as tx:
                 await tx.execute(f"SET LOCAL ROLE {role}")
-                assert await tx.query_value(plan.text, values) == 1
+                assert await tx.execute(plan.text, values) == 1
         with pytest.raises(QueryRejected) as refused:
             async with main.transaction() as tx:
                 await tx.execute(f"SET LOCAL ROLE {role}")
@@ -344,8 +377,6 @@ async def test_under_a_stricter_default_isolation(postgresql_database, isolation
 
 
 async def test_a_connection_that_breaks_is_an_unknown_outcome_that_a_key_settles(db):
-    from datavern import OutcomeUnknown
-
     main = db["main"]
     await main.execute("UPDATE t SET n = 0", idempotency_key="made")
     async with main.transaction() as tx:

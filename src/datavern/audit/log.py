@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from operator import itemgetter
 from typing import Any
 
 from datavern.audit.checkpoint import Checkpoint, Signs
@@ -17,7 +18,6 @@ from datavern.audit.tables import log_of
 from datavern.audit.verifier import verify_log
 from datavern.contracts.capabilities import Provider, Session, needs
 from datavern.contracts.errors import AuditError, ConfigurationError, LogTampered
-from datavern.contracts.statements import Compiled
 
 __all__ = ["AuditLog"]
 
@@ -40,7 +40,7 @@ class AuditLog:
         self._signer = signer
         self.origin = origin
         self.verifiers: tuple[str, ...] = (signer.verifier, *verifiers)
-        self._inserts: dict[str | None, Compiled] = {}
+        self._inserts: dict[str | None, tuple[str, Callable[[Mapping[str, Any]], tuple[Any, ...]]]] = {}
 
     @property
     def provider(self) -> Provider:
@@ -95,8 +95,10 @@ class AuditLog:
             ledger = needs(self._provider, "ledger")
             log = log_of(ledger)
             statement = log.insert if source is None else log.insert_for_each(source)
-            insert = self._inserts[source] = statement.compiled(ledger.dialect)
-        return insert.sql, [values[name] for name in insert.names]
+            compiled = statement.compiled(ledger.dialect)
+            insert = self._inserts[source] = (compiled.sql, itemgetter(*compiled.names))
+        sql, in_order = insert
+        return sql, [*in_order(values)]
 
     async def append(
         self,

@@ -16,6 +16,7 @@ from datavern.config import TLS
 from datavern.contracts.errors import ConfigurationError, ConnectionFailed, DatavernError, DriverError
 from datavern.engines.postgresql.errors import connecting
 from datavern.engines.postgresql.settings import PostgreSQLSettings
+from datavern.engines.postgresql.shortcut import connection_class
 
 __all__ = ["RESET", "PostgreSQLConnector", "tls_context"]
 
@@ -39,6 +40,9 @@ BEGIN
 END
 $datavern$;
 """
+
+
+_CONNECTION = connection_class()
 
 
 class PostgreSQLConnector:
@@ -77,6 +81,7 @@ class PostgreSQLConnector:
                     statement_cache_size=settings.statement_cache,
                     server_settings={"application_name": settings.application_name},
                     target_session_attrs="any",
+                    connection_class=_CONNECTION,
                 )
         except Exception as error:  # noqa: BLE001  (each becomes an error of ours, outside this block)
             failure = connecting(

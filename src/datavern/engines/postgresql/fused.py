@@ -1,9 +1,12 @@
 """A change with its audit entry, its idempotency key, its conditions: one round trip where that is certainly the same.
 
 Where it is not (several statements in one text, DDL, a table with rules), the change and what goes with it are the
-statements of one transaction. A change under an idempotency key is made first and asked about later: the key is written
-with it, so a second one fails at the key, or earlier at what the first has changed, is undone as a whole, and then
-finds the key of the first.
+statements of one transaction. The server's own count of rows is the cheapest, and where the change is the outer
+statement it is had for nothing; but a rule that does nothing instead of the change does nothing instead of the entry
+either. Such a change counts no row, so only one that counts none is looked into (`_looked_into`).
+
+A change under an idempotency key is made first and asked about later: the key is written with it, so a second one fails
+at the key, or earlier at what the first has changed, is undone as a whole, and then finds the key of the first.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from datavern.contracts.errors import (
+    ConstraintViolated,
     OutcomeUnknown,
     ProviderError,
     QueryRejected,
@@ -39,27 +43,40 @@ _KNOWN: Final = 2048
 _LONGEST_KNOWN: Final = 16_384
 _MOST_PARAMETERS: Final = 32_767
 _COUNT: Final = f"SELECT pg_catalog.count(*) FROM {idempotency.CHANGE}"  # noqa: S608  (a name of our own)
+_RULES: Final = "SELECT true FROM pg_catalog.pg_rewrite WHERE ev_type <> '1' AND oid >= 16384 LIMIT 1"
+"""Whether somebody made a rule that is not a view's: ev_type 1 is SELECT, lower ids are the server's own (PostgreSQL 18
+documentation, 52.44 and 52.1: FirstNormalObjectId)."""
 _IS_THERE: Final = f"SELECT pg_catalog.to_regclass('{idempotency.TABLE}') IS NOT NULL"
 
 
 class _Plan(NamedTuple):
-    """How a text is sent together with what goes with it."""
+    """How a text is sent together with what goes with it.
+
+    Attributes:
+        text: what is sent.
+        origin: where in the caller's text a character of it stands.
+        parameters: how many of them are the caller's.
+        counts: whether it gives the count as a value; the command tag tells it otherwise.
+        replaceable: whether a rule that replaces the change takes the entry away with it.
+    """
 
     text: str
     origin: Callable[[int], int | None]
     parameters: int
     counts: bool
+    replaceable: bool = False
 
 
 class Fusing:
     """What ``execute(…, audit=…, idempotency_key=…)`` does on a provider, and in a transaction of it."""
 
-    __slots__ = ("_plans", "_provider", "_ready", "_used")
+    __slots__ = ("_plans", "_provider", "_ready", "_ruled", "_used")
 
     def __init__(self, provider: PostgreSQLProvider) -> None:
         self._provider = provider
         self._plans: dict[tuple[str, str | None, bool], _Plan | None] = {}
         self._ready = False
+        self._ruled = False  # the database has rules
         self._used = 0
 
     # ---- a statement of its own -------------------------------------------------------------------------------------
@@ -87,21 +104,58 @@ class Fusing:
             if len(values) <= _MOST_PARAMETERS:
                 failure: ProviderError
                 try:
-                    return await self._send(plan, sql, values, does, given)
+                    count = await self._send(plan, sql, values, does, given)
                 except ProviderError as error:
                     failure = error
-                if _is_unsupported(failure):
-                    self._plans[sql, None if entry is None else entry[0], key is not None] = None
-                elif key is None or failure.retry == "safe" or isinstance(failure, OutcomeUnknown):
-                    raise failure
                 else:
-                    made = await self._count_of(provider, key)
-                    if made is None:
-                        raise failure
-                    return made
+                    if count or entry is None or not plan.replaceable:
+                        return count
+                    return await self._looked_into(sql, parameters, entry)
+                if not _is_unsupported(failure):
+                    return await self._made_before(key, failure)
+                self._plans[sql, None if entry is None else entry[0], key is not None] = None
         begin = begin_statement(None if key is None else "read committed", read_only=False)
         async with PostgreSQLTransaction(provider, begin, read_only=False) as tx:
             return await self._steps(tx, sql, parameters, entry, written)
+
+    async def _made_before(self, key: str | None, failure: ProviderError) -> int:
+        """What the change of that key has changed, which is why this one failed; else it failed for itself."""
+        if key is None or failure.retry == "safe" or isinstance(failure, OutcomeUnknown):
+            raise failure
+        made = await self._count_of(self._provider, key)
+        if made is None:
+            raise failure
+        return made
+
+    async def _looked_into(self, sql: str, parameters: Parameters, entry: tuple[str, list[Any]]) -> int:
+        """The change has changed no row: how many it has after all.
+
+        Where there is no rule in the database that was all, and the entry is written. Where there is one, whether the
+        entry was written is asked by writing it again, which takes no right to read the log: it is refused when it was,
+        and when it was not, the change goes with it in a transaction, as it will from now on.
+        """
+        name = self._provider.name
+        try:
+            if not await self._provider.query_value(_RULES):
+                return 0
+            self._ruled = True
+            self._plans.clear()
+            async with PostgreSQLTransaction(
+                self._provider, begin_statement(None, read_only=False), read_only=False
+            ) as tx:
+                try:
+                    async with tx.savepoint():
+                        await tx.execute(*entry)
+                except ConstraintViolated:
+                    return 0
+                return await self._change(tx, sql, parameters)
+        except ProviderError as error:
+            failed = error
+        raise OutcomeUnknown(
+            f"{name}: the statement changed no row, and whether its audit entry was written could not be found out: "
+            f"{failed}",
+            provider=name,
+        )
 
     async def _send(self, plan: _Plan, sql: str, values: Sequence[Any], does: Effect, given: Sequence[Any]) -> int:
         """One round trip. As the provider's own `execute`; positions are those of the caller's text."""
@@ -147,7 +201,9 @@ class Fusing:
         of = shape(sql)
         if of is None or (keyed and not of.is_counted):
             return None
-        if not of.is_counted:
+        replaceable = of.is_counted and not keyed and not of.returns and not self._ruled
+        counts = of.is_counted and not replaceable
+        if not counts:
             assert entry is not None  # noqa: S101  (for the type checker: without key and entry nobody comes here)
             spliced = tagged(sql, of, entry=entry)
         elif keyed:
@@ -155,7 +211,7 @@ class Fusing:
             spliced = counted(sql, of, entry=entry, closing=insert.sql, closing_takes=len(insert.names))
         else:
             spliced = counted(sql, of, entry=entry, closing=_COUNT)
-        return _Plan(spliced.text, spliced.origin, of.highest, of.is_counted)
+        return _Plan(spliced.text, spliced.origin, of.highest, counts, replaceable)
 
     # ---- statements of a transaction --------------------------------------------------------------------------------
 
@@ -189,16 +245,21 @@ class Fusing:
                 if made is None:
                     raise SerializationConflict(f"{name}: the idempotency key went just now", provider=name)
                 return made
-        tx._audited = entry is not None  # noqa: SLF001
-        try:
-            count = await _alone(tx, sql, parameters)
-        finally:
-            tx._audited = False  # noqa: SLF001
+        count = await self._change(tx, sql, parameters, audited=entry is not None)
         if keys is not None and written is not None:
             await tx.execute(*keys.count.bind(dialect, of_key=written[0], number=count))
         if entry is not None:
             await tx.execute(*entry)
         return count
+
+    async def _change(
+        self, tx: PostgreSQLTransaction, sql: str, parameters: Parameters, *, audited: bool = True
+    ) -> int:
+        tx._audited = audited  # noqa: SLF001
+        try:
+            return await _alone(tx, sql, parameters)
+        finally:
+            tx._audited = False  # noqa: SLF001
 
     # ---- keys -------------------------------------------------------------------------------------------------------
 
