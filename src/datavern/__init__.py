@@ -49,6 +49,7 @@ from datavern.contracts.values import Classification, Health, Location, PoolStat
 if TYPE_CHECKING:
     from datavern.connectors.failover import FailoverGroup
     from datavern.crypto.keyring import Keyring
+    from datavern.engines.azuresql.provider import AzureSQLProvider
     from datavern.engines.mongodb.provider import MongoDBProvider
     from datavern.engines.postgresql.provider import PostgreSQLProvider
     from datavern.engines.redis.provider import RedisProvider
@@ -61,6 +62,7 @@ if TYPE_CHECKING:
 __all__ = [
     "TLS",
     "AuditError",
+    "AzureSQLProvider",
     "BackupCorrupt",
     "BackupError",
     "BackupMissing",
@@ -131,6 +133,7 @@ _LAZY = {
     "SubjectResponse": "datavern.privacy.requests",
 }
 _ENGINES = {
+    "AzureSQLProvider": "azuresql",
     "MongoDBProvider": "mongodb",
     "PostgreSQLProvider": "postgresql",
     "RedisProvider": "redis",

@@ -29,6 +29,7 @@ __all__ = ["DatabaseManager"]
 
 # engine → module, class, and the extra that brings its driver.
 _ENGINES: dict[str, tuple[str, str, str | None]] = {
+    "azuresql": ("datavern.engines.azuresql.provider", "AzureSQLProvider", "azuresql"),
     "mongodb": ("datavern.engines.mongodb.provider", "MongoDBProvider", "mongodb"),
     "postgresql": ("datavern.engines.postgresql.provider", "PostgreSQLProvider", "postgresql"),
     "redis": ("datavern.engines.redis.provider", "RedisProvider", "redis"),

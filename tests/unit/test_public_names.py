@@ -8,7 +8,7 @@ import sys
 import datavern
 
 PUBLIC = """
-AuditError BackupCorrupt BackupError BackupMissing CapabilityMissing ChecksumMismatch Classification
+AuditError AzureSQLProvider BackupCorrupt BackupError BackupMissing CapabilityMissing ChecksumMismatch Classification
 ConfigurationError ConnectionFailed Consent ConsentRequired ConstraintViolated CryptoError DataMap DatabaseManager
 Dataset DatavernError DecryptionFailed ErasureIncomplete FailoverGroup Field Health HistoryDiverged KeyErased
 KeyUnavailable Keyring Location LockTimeout LogTampered MigrationError MigrationFailed MongoDBProvider

@@ -27,12 +27,13 @@ def log_of(ledger: Ledger) -> Log:
     dialect = ledger.dialect
     # Where there are no identity columns, the plain integer key counts; it must be told not to use a number twice.
     counting = None if dialect.supports_identity_columns else f"{dialect.name}_autoincrement"
-    return _log(ledger.stamp_type, ledger.stamp_default, ledger.settled, counting)
+    as_bytes = bool(getattr(ledger, "stamp_bytes", False))
+    return _log(ledger.stamp_type, ledger.stamp_default, ledger.settled, counting, as_bytes)
 
 
 @cache
-def _log(stamp_type: str, stamp_default: str, settled: str, counting: str | None) -> Log:
-    return Log(stamp_type, stamp_default, settled, counting)
+def _log(stamp_type: str, stamp_default: str, settled: str, counting: str | None, as_bytes: bool) -> Log:
+    return Log(stamp_type, stamp_default, settled, counting, as_bytes=as_bytes)
 
 
 class Log:
@@ -40,12 +41,15 @@ class Log:
 
     Args:
         stamp_type: SQL type of the stamp.
-        stamp_default: SQL expression that fills it in.
+        stamp_default: SQL expression that fills it in; empty where the engine does that by itself.
         settled: SQL predicate over it.
         counting: the option that makes a plain integer key count, for engines without identity columns.
+        as_bytes: the engine keeps a stamp as eight bytes, the highest first, and not as a number.
     """
 
-    def __init__(self, stamp_type: str, stamp_default: str, settled: str, counting: str | None) -> None:
+    def __init__(
+        self, stamp_type: str, stamp_default: str, settled: str, counting: str | None, *, as_bytes: bool = False
+    ) -> None:
         import sqlalchemy as sa  # noqa: PLC0415  (loaded when the first own table is needed)
 
         class Stamp(sa.types.UserDefinedType[int]):
@@ -55,6 +59,14 @@ class Log:
 
             def get_col_spec(self, **_: Any) -> str:
                 return stamp_type
+
+            if as_bytes:
+
+                def column_expression(self, column: Any) -> Any:
+                    return sa.cast(column, sa.BigInteger)
+
+                def bind_expression(self, bindvalue: Any) -> Any:
+                    return sa.cast(sa.type_coerce(bindvalue, sa.BigInteger), sa.BINARY(8))
 
         self._settled = settled
         self._stamp = Stamp
@@ -66,13 +78,14 @@ class Log:
             else sa.Column("seq", sa.BigInteger, sa.Identity(), primary_key=True)
         )
         options: dict[str, Any] = {counting: True} if counting else {}
+        default = sa.text(stamp_default) if stamp_default else None
         self.entries = sa.Table(
             ENTRIES,
             self.metadata,
             seq,
             sa.Column("entry_id", sa.Text, nullable=False, unique=True),
             sa.Column("era", sa.BigInteger, nullable=False),
-            sa.Column("stamp", Stamp(), nullable=False, server_default=sa.text(stamp_default)),
+            sa.Column("stamp", Stamp(), nullable=False, server_default=default),
             sa.Column("at", sa.Text, nullable=False),
             sa.Column("action", sa.Text, nullable=False),
             sa.Column("actor", sa.Text),

@@ -315,11 +315,13 @@ class Ledger(Protocol):
     every engine.
 
     Attributes:
-        dialect: SQLAlchemy's dialect with the driver's placeholders (``$1``, ``?``): for `Statement` to compile with.
+        dialect: SQLAlchemy's dialect with the driver's placeholders (``$1``, ``?``, ``@P1``), for `Statement`.
         stamp_type: SQL type of the commit-order stamp of an audit entry.
-        stamp_default: SQL expression that stamps an entry as it is inserted.
+        stamp_default: SQL expression that stamps an entry as it is inserted; empty where the engine does it by itself.
         settled: SQL predicate over the column ``stamp``: true for entries that no open transaction can precede.
             Entries ordered by ``(era, stamp, id)`` and settled never get a neighbour before them.
+
+    An engine that keeps a stamp as eight bytes, the highest first, and not as a number, says ``stamp_bytes = True``.
     """
 
     @property

@@ -23,7 +23,6 @@ __all__ = ["RelationalSubjects", "split_name"]
 
 _LONGEST_NAME = 63  # bytes of an identifier in PostgreSQL; SQLite has no bound
 _TEXTS = 2048  # compiled statements kept for each provider
-_MOST_VALUES = 16_384  # of one list in a condition: SQLite binds 32766 values, PostgreSQL 65535
 
 _Form = tuple[str, int | None]  # a column; None for IS NULL, 0 for =, n for IN with n placeholders, -n for n × LIKE
 
@@ -49,6 +48,12 @@ class RelationalSubjects:
     table_options: ClassVar[str] = ""
     """What follows the columns in CREATE TABLE."""
 
+    adding: ClassVar[str] = "ADD COLUMN"
+    """What stands before a new column in ALTER TABLE."""
+
+    most_values: ClassVar[int] = 16_384
+    """Of one list in a condition: SQLite binds 32766 values, PostgreSQL 65535."""
+
     def __init__(self, provider: Any) -> None:
         self._provider = provider
         self._texts: dict[Hashable, tuple[str, tuple[int | Any, ...]]] = {}
@@ -68,6 +73,10 @@ class RelationalSubjects:
     def holds(self, column: Column, wanted: ShapeColumn) -> bool:
         """Whether a column as it stands can hold what is wanted of it."""
         raise NotImplementedError
+
+    def type_of(self, column: ShapeColumn, *, keyed: bool) -> str:  # noqa: ARG002  (for engines whose keys are bounded)
+        """The type of a new column; `keyed`: it is in the primary key or an index."""
+        return self.types[column.type]
 
     async def exclude(self, tx: Any, store: str) -> None:
         """Keep other processes from preparing the same store until the transaction ends."""
@@ -108,7 +117,7 @@ class RelationalSubjects:
         transaction: Any = None,
     ) -> list[dict[str, Any]]:
         """Rows that match; `lock` holds them against change until the transaction ends."""
-        form, values = _conditions(where)
+        form, values = _conditions(where, self.most_values)
         if form is None or limit == 0:
             return []
         wanted = None if columns is None else tuple(columns)
@@ -123,7 +132,7 @@ class RelationalSubjects:
         self, store: str, where: Mapping[str, Any], *, batch_size: int = 1000, transaction: Any = None
     ) -> AbstractAsyncContextManager[AsyncIterator[dict[str, Any]]]:
         """Rows that match, in constant memory."""
-        form, values = _conditions(where)
+        form, values = _conditions(where, self.most_values)
         if form is None:
             return _Dicts(None)
         key = ("select", store, None, form, (), True, False)
@@ -139,7 +148,7 @@ class RelationalSubjects:
             raise ValueError(f"update of {store} without a condition: nobody means every row")
         if not changes:
             return 0
-        form, values = _conditions(where)
+        form, values = _conditions(where, self.most_values)
         if form is None:
             return 0
         columns = tuple(changes)
@@ -152,7 +161,7 @@ class RelationalSubjects:
         """Delete the rows that match; how many. An empty `where` raises `ValueError`."""
         if not where:
             raise ValueError(f"deleting in {store} without a condition: nobody means every row")
-        form, values = _conditions(where)
+        form, values = _conditions(where, self.most_values)
         if form is None:
             return 0
         key = ("delete", store, form)
@@ -284,7 +293,7 @@ class RelationalSubjects:
         if missing:
             raise ConfigurationError(f"{shape.store}: the primary key names {missing[0]}, which is no column")
         lines = [
-            f"{self.quoted(c.name)} {self.types[c.type]}"
+            f"{self.quoted(c.name)} {self.type_of(c, keyed=c.indexed or c.unique or c.name in shape.primary_key)}"
             + ("" if c.nullable and c.name not in shape.primary_key else " NOT NULL")
             for c in shape.columns
         ]
@@ -304,7 +313,8 @@ class RelationalSubjects:
                     )
                 ddl.append(
                     f"ALTER TABLE {self.quoted_store(shape.store)} "
-                    f"ADD COLUMN {self.quoted(wanted.name)} {self.types[wanted.type]}"
+                    f"{self.adding} {self.quoted(wanted.name)} "
+                    f"{self.type_of(wanted, keyed=wanted.indexed or wanted.unique)}"
                 )
             elif not self.holds(column, wanted):
                 raise ConfigurationError(
@@ -370,7 +380,7 @@ class _Dicts:
         return dict(await anext(self._rows))
 
 
-def _conditions(where: Mapping[str, Any]) -> tuple[tuple[_Form, ...] | None, list[Any]]:
+def _conditions(where: Mapping[str, Any], most: int) -> tuple[tuple[_Form, ...] | None, list[Any]]:
     """The form of a condition, and its values in order; no form when nothing can match (an empty tuple)."""
     form: list[_Form] = []
     values: list[Any] = []
@@ -380,8 +390,8 @@ def _conditions(where: Mapping[str, Any]) -> tuple[tuple[_Form, ...] | None, lis
         elif isinstance(value, tuple):
             if not value:
                 return None, []
-            if len(value) > _MOST_VALUES:
-                raise ValueError(f"{column}: any of {len(value)} values is asked for; the most is {_MOST_VALUES}")
+            if len(value) > most:
+                raise ValueError(f"{column}: any of {len(value)} values is asked for; the most is {most}")
             size = 1 << (len(value) - 1).bit_length()  # few texts for many lengths; the last value fills up
             form.append((column, size))
             values.extend(value)

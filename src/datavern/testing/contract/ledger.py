@@ -109,7 +109,7 @@ class LedgerContract(Contract):
     @asks("session", "transactions")
     async def test_nothing_is_settled_that_an_open_transaction_may_precede(self, provider: Any, sql: Speech) -> None:
         ledger = needs(provider, "ledger")
-        stamp = f"stamp {ledger.stamp_type} NOT NULL DEFAULT {column_default(ledger.stamp_default)}"
+        stamp = f"stamp {ledger.stamp_type} NOT NULL{column_default(ledger.stamp_default)}"
         await provider.execute(sql(f"CREATE TABLE datavern_order (id {{text}} PRIMARY KEY, {stamp})"))
         insert = sql("INSERT INTO datavern_order (id) VALUES ($1)")
 
@@ -130,7 +130,7 @@ class LedgerContract(Contract):
     @asks("session", "transactions")
     async def test_what_was_settled_gets_no_neighbour_before_it(self, provider: Any, sql: Speech) -> None:
         ledger = needs(provider, "ledger")
-        stamp = f"stamp {ledger.stamp_type} NOT NULL DEFAULT {column_default(ledger.stamp_default)}"
+        stamp = f"stamp {ledger.stamp_type} NOT NULL{column_default(ledger.stamp_default)}"
         await provider.execute(sql(f"CREATE TABLE datavern_order (id {{bigint}} PRIMARY KEY, {stamp})"))
         query = f"SELECT id, stamp FROM datavern_order WHERE {ledger.settled} ORDER BY stamp, id"
         going_on = 8
@@ -160,5 +160,7 @@ class LedgerContract(Contract):
 
 
 def column_default(expression: str) -> str:
-    """An expression as it stands behind DEFAULT."""
-    return expression if expression.isalnum() else f"({expression})"
+    """The default of a column; none where the engine fills it in by itself."""
+    if not expression:
+        return ""
+    return f" DEFAULT {expression if expression.isalnum() else f'({expression})'}"

@@ -1,0 +1,1 @@
+"""Azure SQL and SQL Server."""

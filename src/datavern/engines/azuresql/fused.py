@@ -1,0 +1,134 @@
+"""A change with its audit entry, its idempotency key, its conditions: a transaction of a few statements.
+
+T-SQL has no statement that changes two tables and tells how many rows of the first, so these go one after the other on
+one connection. A key is written before the change that it names: of several calls at once the others wait for its
+first, and find its count.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from datavern.contracts.errors import ConstraintViolated
+from datavern.contracts.fused import Entry, Guard, checked_key, entry_statement
+from datavern.contracts.values import Parameters, timestamp
+from datavern.engines import idempotency
+
+if TYPE_CHECKING:
+    from datavern.engines.azuresql.provider import AzureSQLProvider
+    from datavern.engines.azuresql.transaction import AzureSQLTransaction
+
+__all__ = ["AzureSQLGuarded", "Fusing"]
+
+
+class Fusing:
+    """What ``execute(…, audit=…, idempotency_key=…)`` is made of, on a provider and in its transactions."""
+
+    __slots__ = ("_provider", "_ready", "_used")
+
+    def __init__(self, provider: AzureSQLProvider) -> None:
+        self._provider = provider
+        self._ready = False
+        self._used = 0
+
+    async def execute(self, sql: str, parameters: Parameters, audit: Entry | None, key: str | None) -> int:
+        """A change with what goes with it, in a transaction of its own; how many rows it changed."""
+        provider = self._provider
+        entry = None if audit is None else entry_statement(audit, provider.face)
+        known = None if key is None else checked_key(key)
+        if known is not None:
+            await self._prepare_keys()
+        async with provider.transaction() as tx:
+            return await self._run(tx, sql, parameters, entry, known)
+
+    async def inside(
+        self, tx: AzureSQLTransaction, sql: str, parameters: Parameters, audit: Entry | None, key: str | None
+    ) -> int:
+        """The same in an open transaction, which goes on after a failure as if nothing had been run."""
+        entry = None if audit is None else entry_statement(audit, self._provider.face)
+        known = None if key is None else checked_key(key)
+        if known is not None and not self._ready:
+            await self._provider._ledger.make_tables(tx, idempotency.keys().metadata)  # noqa: SLF001  (one engine)
+        async with tx.savepoint():
+            return await self._run(tx, sql, parameters, entry, known)
+
+    async def _run(
+        self,
+        tx: AzureSQLTransaction,
+        sql: str,
+        parameters: Parameters,
+        entry: tuple[str, list[Any]] | None,
+        key: str | None,
+    ) -> int:
+        dialect = self._provider._ledger.dialect  # noqa: SLF001  (one engine, here and below)
+        keys = idempotency.keys() if key is not None else None
+        if keys is not None:
+            try:
+                async with tx.savepoint():
+                    await tx.execute(*keys.insert.bind(dialect, key=key, at=timestamp(), changed=0))
+            except ConstraintViolated:  # it was made, or is being made: the insert has waited for that
+                return int(await tx.query_value(*keys.find.bind(dialect, of_key=key)) or 0)
+        tx._audited = entry is not None  # noqa: SLF001
+        try:
+            count = await tx.execute(sql, parameters)
+        finally:
+            tx._audited = False  # noqa: SLF001
+        if keys is not None:
+            await tx.execute(*keys.count.bind(dialect, of_key=key, number=count))
+        if entry is not None:
+            await tx.execute(*entry)
+        return count
+
+    async def _prepare_keys(self) -> None:
+        """The table is there; and now and then, keys that are old are not."""
+        if not self._ready:
+            await self._provider._ledger.create_tables(idempotency.keys().metadata)  # noqa: SLF001  (one engine)
+            self._ready = True
+        if self._used % idempotency.EVERY == 0:
+            await self._purge(idempotency.expired(idempotency.KEPT))
+        self._used += 1
+
+    async def purge(self, older_than: dt.timedelta) -> int:
+        """Delete the keys that are older, a part at a time, so that nobody waits for long; how many."""
+        before = idempotency.expired(older_than)
+        if not self._ready:
+            await self._provider._ledger.create_tables(idempotency.keys().metadata)  # noqa: SLF001  (one engine)
+            self._ready = True
+        gone = deleted = await self._purge(before)
+        while deleted == idempotency.MOST:
+            deleted = await self._purge(before)
+            gone += deleted
+        return gone
+
+    async def _purge(self, before: str) -> int:
+        dialect = self._provider._ledger.dialect  # noqa: SLF001  (one engine)
+        purge = idempotency.keys().purge.bind(dialect, before=before, most=idempotency.MOST)
+        return await self._provider.execute(*purge)
+
+
+class AzureSQLGuarded:
+    """`Guarded` on Azure SQL: guards, row and entry in one transaction.
+
+    A guard that locks what it finds (FOR SHARE, here ``WITH (REPEATABLEREAD)``) waits for whoever changes it, reads
+    what stands there then, and holds it until the transaction has ended.
+    """
+
+    __slots__ = ("_provider",)
+
+    def __init__(self, provider: AzureSQLProvider) -> None:
+        self._provider = provider
+
+    async def insert(self, store: str, row: Mapping[str, Any], *, guards: Sequence[Guard], audit: Entry) -> bool:
+        """See `datavern.contracts.fused.Guarded`."""
+        provider = self._provider
+        entry = entry_statement(audit, provider.face)
+        insert = provider._subjects.insert_statement(store, row)  # noqa: SLF001  (one engine)
+        async with provider.transaction() as tx:
+            for sql, values in guards:
+                if await tx.query_one(sql, list(values)) is None:
+                    return False
+            await tx.execute(*insert)
+            await tx.execute(*entry)
+        return True

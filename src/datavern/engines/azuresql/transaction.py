@@ -1,0 +1,463 @@
+"""Transactions, savepoints and streams: statements that share one connection."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, Final, Self
+
+from datavern.connectors.pool import Slot
+from datavern.contracts.capabilities import Isolation, Provider
+from datavern.contracts.errors import ConfigurationError, ConnectionFailed, QueryRejected
+from datavern.contracts.values import Parameters, Row
+from datavern.engines.azuresql.connection import AzureSQLConnection
+from datavern.engines.azuresql.errors import Fault, fault
+from datavern.engines.azuresql.many import many
+from datavern.engines.azuresql.statements import Effect
+from datavern.engines.azuresql.wire import Answer, Refused
+
+if TYPE_CHECKING:
+    from datavern.contracts.fused import Entry
+    from datavern.engines.azuresql.procedures import ProcedureResult
+    from datavern.engines.azuresql.provider import AzureSQLProvider
+    from datavern.engines.azuresql.wire import Wire
+
+__all__ = ["AzureSQLTransaction", "RowStream", "level"]
+
+SETTLE_DEADLINE: Final = 5.0
+"""Seconds in which the server must have stopped a statement that was cancelled inside a transaction."""
+
+_LEVELS: Final[dict[str, str]] = {
+    "read committed": "READ COMMITTED",
+    "repeatable read": "REPEATABLE READ",
+    "snapshot": "SNAPSHOT",
+    "serializable": "SERIALIZABLE",
+}
+_DEFAULT: Final = "SET TRANSACTION ISOLATION LEVEL READ COMMITTED"
+
+
+def level(isolation: Isolation | None, *, read_only: bool) -> str | None:
+    """T-SQL's word for an isolation level; None for the default.
+
+    Repeatable reads of somebody who only reads are SNAPSHOT: they see one moment either way, and hold nobody up.
+
+    Raises:
+        ConfigurationError: no such level.
+    """
+    if isolation is None:
+        return None
+    found = _LEVELS.get(isolation)
+    if found is None:
+        raise ConfigurationError(f"isolation: expected one of {', '.join(_LEVELS)}, or None")
+    return "SNAPSHOT" if read_only and isolation == "repeatable read" else found
+
+
+class AzureSQLTransaction:
+    """An open transaction: see `datavern.contracts.capabilities.Transaction`. Made by ``provider.transaction()``.
+
+    T-SQL has no read-only transactions: where one is asked for, statements that do more than read are refused here.
+    """
+
+    __slots__ = (
+        "_audited",
+        "_broken",
+        "_interrupted",
+        "_level",
+        "_over",
+        "_provider",
+        "_read_only",
+        "_savepoints",
+        "_slot",
+        "_streaming",
+        "_wrote",
+    )
+
+    def __init__(self, provider: AzureSQLProvider, level: str | None, *, read_only: bool) -> None:
+        self._provider = provider
+        self._level = level
+        self._read_only = read_only
+        self._slot: Slot[AzureSQLConnection] | None = None
+        self._broken: str | None = None
+        self._over = False  # the server has rolled it back
+        self._interrupted = False  # a statement was cancelled, and only a rollback can follow
+        self._streaming = False
+        self._wrote = False
+        self._audited = False  # the statement that is sent now goes with an audit entry
+        self._savepoints = 0
+
+    @property
+    def provider(self) -> Provider:
+        """The provider that it was begun on, as callers know it."""
+        return self._provider.face
+
+    # ---- begin and end ----------------------------------------------------------------------------------------------
+
+    async def __aenter__(self) -> Self:
+        if self._slot is not None:
+            raise ConfigurationError("a transaction is entered once")
+        begin = "BEGIN TRANSACTION"
+        if self._level is not None:
+            begin = f"SET TRANSACTION ISOLATION LEVEL {self._level}; {begin}"
+        self._slot, _ = await self._provider._send(begin, (), Effect.READS, keep=True)  # noqa: SLF001  (two halves)
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, *rest: object) -> None:
+        slot, self._slot = self._slot, None
+        if slot is None:
+            return
+        pool = self._provider._pool  # noqa: SLF001  (two halves of one engine)
+        if self._broken is not None:
+            if self._broken == "renew":
+                pool.renew(slot)
+            else:
+                pool.discard(slot)
+            if kind is None:
+                raise ConnectionFailed(
+                    f"{self._provider.name}: the connection broke inside the transaction, which the server has undone",
+                    provider=self._provider.name,
+                    retry="transaction",
+                )
+        elif slot.connection.busy or (kind is not None and not issubclass(kind, Exception)):
+            pool.recover(slot)  # cancelled: rolled back in the background, nobody waits for the server
+            if kind is None:
+                raise self._cancelled()
+        elif kind is None and self._interrupted:
+            await self._rollback(slot)
+            raise self._cancelled()
+        elif kind is None and self._over:
+            pool.recover(slot)
+            raise QueryRejected(
+                f"{self._provider.name}: the transaction was rolled back: the server ended it with the error of a "
+                "statement in it, which was caught",
+                provider=self._provider.name,
+            )
+        elif kind is None and not self._read_only:
+            await self._commit(slot)
+        else:
+            await self._rollback(slot)
+
+    def _cancelled(self) -> QueryRejected:
+        return QueryRejected(
+            f"{self._provider.name}: the transaction was rolled back: a statement in it was cancelled (use a savepoint "
+            "around what a deadline may end)",
+            provider=self._provider.name,
+        )
+
+    async def _commit(self, slot: Slot[AzureSQLConnection]) -> None:
+        pool = self._provider._pool  # noqa: SLF001  (two halves of one engine)
+        connection = slot.connection
+        try:
+            await connection.call(connection.wire.run, "COMMIT TRANSACTION", ())
+        except Exception as error:  # noqa: BLE001  (translated, and raised outside this block)
+            found = fault(error, name=self._provider.name, stage="commit" if self._wrote else "transaction")
+        except BaseException:
+            pool.recover(slot)
+            raise
+        else:
+            await self._give(slot)
+            return
+        if found.connection == "keep":
+            pool.recover(slot)  # what is left of it is rolled back
+        else:
+            self._provider._part(slot, found)  # noqa: SLF001  (two halves of one engine)
+        raise found.error
+
+    async def _rollback(self, slot: Slot[AzureSQLConnection]) -> None:
+        """Rolled back before the block is left, so that its locks are gone. What goes wrong here is not news."""
+        pool = self._provider._pool  # noqa: SLF001  (two halves of one engine)
+        connection = slot.connection
+        try:
+            await connection.call(connection.wire.run, "IF @@TRANCOUNT > 0 ROLLBACK TRANSACTION", ())
+        except Exception:  # noqa: BLE001  (the caller's own exception says what happened)
+            pool.discard(slot)
+        except BaseException:
+            pool.recover(slot)
+            raise
+        else:
+            await self._give(slot)
+
+    async def _give(self, slot: Slot[AzureSQLConnection]) -> None:
+        """The connection goes back, at the level of isolation at which it came."""
+        if self._level is not None:
+            slot.touched = True  # reset before its next borrower gets it, and nobody waits for that
+        self._provider._pool.give(slot)  # noqa: SLF001  (two halves of one engine)
+
+    # ---- statements -------------------------------------------------------------------------------------------------
+
+    async def query(self, sql: str, parameters: Parameters = ()) -> Sequence[Row]:
+        """All rows of a statement: of its first result set, where it has several."""
+        answer, _ = await self._run(sql, parameters)
+        return answer.sets[0] if answer.sets else []
+
+    async def query_one(self, sql: str, parameters: Parameters = ()) -> Row | None:
+        """The first row, or None."""
+        rows = await self.query(sql, parameters)
+        return rows[0] if rows else None
+
+    async def query_value(self, sql: str, parameters: Parameters = ()) -> Any:
+        """The first column of the first row, or None."""
+        rows = await self.query(sql, parameters)
+        return rows[0][0] if rows else None
+
+    async def execute(
+        self,
+        sql: str,
+        parameters: Parameters = (),
+        *,
+        audit: Entry | None = None,
+        idempotency_key: str | None = None,
+    ) -> int:
+        """Run a statement; how many rows it changed. Its audit entry and its idempotency key are written after it."""
+        if audit is not None or idempotency_key is not None:
+            return await self._provider._fusing.inside(self, sql, parameters, audit, idempotency_key)  # noqa: SLF001
+        answer, does = await self._run(sql, parameters)
+        return 0 if does is Effect.READS else answer.count
+
+    async def execute_many(self, sql: str, parameters: Sequence[Parameters]) -> int:
+        """Run a statement once for each set of parameters; how many sets."""
+        connection, does = self._ready(sql)
+        sets = self._provider._sets(sql, parameters)  # noqa: SLF001  (two halves of one engine)
+        if sets:
+            await self._call(connection, does, _watched, many, sql, sets)
+        return len(sets)
+
+    async def execute_stored_procedure(self, name: str, parameters: Any = ()) -> ProcedureResult:
+        """Run a stored procedure in the transaction. See `AzureSQLProvider.execute_stored_procedure`."""
+        from datavern.engines.azuresql.procedures import Call  # noqa: PLC0415  (when the first is called)
+
+        call = Call(self._provider.name, name, parameters)
+        answer, _ = await self._run(call.sql, call.values)
+        return call.result(answer)
+
+    async def bulk_insert(
+        self, table: str, columns: Sequence[str], rows: Iterable[Sequence[Any]] | AsyncIterable[Sequence[Any]]
+    ) -> int:
+        """Insert rows in as few statements as T-SQL takes; how many. See `AzureSQLProvider.bulk_insert`."""
+        from datavern.engines.azuresql.bulk import bulk_insert  # noqa: PLC0415  (when the first is made)
+
+        async with self.savepoint():
+            return await bulk_insert(self, table, columns, rows)
+
+    def stream(self, sql: str, parameters: Parameters = (), *, batch_size: int = 1000) -> RowStream:
+        """Rows in constant memory. The transaction runs nothing else until the stream is left."""
+        return RowStream(self._provider, sql, parameters, batch_size=batch_size, transaction=self)
+
+    def savepoint(self) -> Savepoint:
+        """A block of its own inside this one."""
+        self._savepoints += 1
+        return Savepoint(self, f"datavern_{self._savepoints}")
+
+    # ---- inside -----------------------------------------------------------------------------------------------------
+
+    async def _run(self, sql: str, parameters: Parameters) -> tuple[Answer, Effect]:
+        connection, does = self._ready(sql)
+        values = self._provider._values(sql, parameters)  # noqa: SLF001  (two halves of one engine)
+        return await self._call(connection, does, _watched, _run, sql, values), does
+
+    def _ready(self, sql: str) -> tuple[AzureSQLConnection, Effect]:
+        """The connection, once it is sure that the statement may be sent."""
+        slot = self._slot
+        name = self._provider.name
+        problem = ""
+        if slot is None:
+            problem = "the transaction is not open"
+        elif self._streaming:
+            problem = "a stream of this transaction is open, and a connection answers one statement at a time"
+        elif self._interrupted:
+            problem = "a statement of this transaction was cancelled, and only a rollback can follow"
+        elif slot.connection.busy:
+            problem = "a transaction takes one statement at a time, and another task's is still running"
+        elif self._over:
+            problem = "the server has rolled the transaction back, with the error of an earlier statement"
+        if slot is None or problem:
+            raise QueryRejected(f"{name}: {problem}", provider=name)
+        does = self._provider._effect_of(sql, audited=self._audited)  # noqa: SLF001  (two halves of one engine)
+        if does:
+            if self._read_only:
+                raise QueryRejected(f"{name}: this transaction only reads, and the statement may write", provider=name)
+            self._wrote = True
+            if does is Effect.TOUCHES:
+                slot.touched = True
+        return slot.connection, does
+
+    async def _call(self, connection: AzureSQLConnection, does: Effect, work: Any, *args: Any) -> Any:
+        try:
+            return await connection.call(work, connection.wire, *args)
+        except Exception as error:  # noqa: BLE001  (translated, and raised outside this block)
+            found = self._fault(error, does)
+        except BaseException:
+            self._interrupted = True
+            raise
+        raise found.error
+
+    def _fault(self, error: Exception, does: Effect) -> Fault:
+        if isinstance(error, _Ended):
+            self._over = True
+            error = error.error
+        found = fault(error, name=self._provider.name, stage="transaction", effect=does)
+        if found.connection != "keep":
+            self._broken = found.connection
+        return found
+
+
+class _Ended(Exception):
+    """An error with which the server has rolled the transaction back."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__()
+        self.error = error
+
+
+def _watched(wire: Wire, work: Any, *args: Any) -> Any:
+    """On the thread: do it. Some errors end the transaction, and what follows would run without one: so it is asked."""
+    ended: Refused
+    try:
+        return work(wire, *args, inside=True) if work is many else work(wire, *args)
+    except Refused as error:
+        if wire.run("SELECT @@TRANCOUNT", ()).sets[0][0][0]:
+            raise
+        ended = error
+    raise _Ended(ended)
+
+
+def _run(wire: Wire, sql: str, values: Sequence[Any]) -> Answer:
+    return wire.run(sql, values)
+
+
+class Savepoint:
+    """A block inside a transaction that can fail on its own. T-SQL's savepoints need no release."""
+
+    __slots__ = ("_name", "_transaction")
+
+    def __init__(self, transaction: AzureSQLTransaction, name: str) -> None:
+        self._transaction = transaction
+        self._name = name
+
+    async def __aenter__(self) -> AzureSQLTransaction:
+        transaction = self._transaction
+        connection, _ = transaction._ready("SELECT 1")  # noqa: SLF001  (the same file, here and below)
+        await transaction._call(connection, Effect.READS, _watched, _run, f"SAVE TRANSACTION {self._name}", ())  # noqa: SLF001
+        return transaction
+
+    async def __aexit__(self, kind: type[BaseException] | None, *rest: object) -> None:
+        transaction = self._transaction
+        slot = transaction._slot  # noqa: SLF001
+        if kind is None or not issubclass(kind, Exception) or slot is None:
+            return  # cancelled: the transaction around it ends the same way
+        if transaction._broken is not None or transaction._over:  # noqa: SLF001
+            return
+        connection = slot.connection
+        try:
+            async with asyncio.timeout(SETTLE_DEADLINE):
+                if transaction._interrupted:  # noqa: SLF001
+                    await connection.settle()
+                await connection.call(connection.wire.run, f"ROLLBACK TRANSACTION {self._name}", ())
+        except Refused:
+            transaction._over = True  # noqa: SLF001  (only the whole of it can be rolled back)
+        except Exception:  # noqa: BLE001  (the caller's own exception says what happened)
+            transaction._broken = "discard"  # noqa: SLF001
+        else:
+            transaction._interrupted = False  # noqa: SLF001
+
+
+class RowStream:
+    """Rows of a statement, a batch at a time, in memory for one batch.
+
+    ``async with provider.stream(…) as rows: async for row in rows: …``
+    """
+
+    __slots__ = ("_batch_size", "_done", "_parameters", "_provider", "_rows", "_slot", "_sql", "_transaction")
+
+    def __init__(
+        self,
+        provider: AzureSQLProvider,
+        sql: str,
+        parameters: Parameters,
+        *,
+        batch_size: int,
+        transaction: AzureSQLTransaction | None = None,
+    ) -> None:
+        if batch_size < 1:
+            raise ConfigurationError(f"batch_size is {batch_size}: expected at least 1")
+        self._provider = provider
+        self._sql = sql
+        self._parameters = parameters
+        self._batch_size = batch_size
+        self._transaction = transaction
+        self._slot: Slot[AzureSQLConnection] | None = None
+        self._rows: list[Row] = []
+        self._done = True
+
+    async def __aenter__(self) -> Self:
+        provider, transaction = self._provider, self._transaction
+        if transaction is None:
+            values = provider._values(self._sql, self._parameters)  # noqa: SLF001  (one engine, here and below)
+            does = provider._effect_of(self._sql)  # noqa: SLF001
+            self._slot, _ = await provider._send(self._sql, values, does, keep=True, begin=True)  # noqa: SLF001
+        else:
+            connection, does = transaction._ready(self._sql)  # noqa: SLF001
+            values = provider._values(self._sql, self._parameters)  # noqa: SLF001
+            await transaction._call(connection, does, _watched, _begin, self._sql, values)  # noqa: SLF001
+            transaction._streaming = True  # noqa: SLF001
+            self._slot = transaction._slot  # noqa: SLF001
+        self._done = False
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, *rest: object) -> None:
+        slot, self._slot = self._slot, None
+        transaction = self._transaction
+        if slot is None:
+            return
+        connection = slot.connection
+        if transaction is None:
+            pool = self._provider._pool  # noqa: SLF001  (one engine)
+            if connection.dead:
+                return  # it broke, and was parted with
+            if self._done and not connection.busy:
+                pool.give(slot)
+            else:
+                pool.recover(slot)  # the rest is left unread, in the background
+            return
+        if transaction._broken is None and not transaction._interrupted:  # noqa: SLF001  (one engine, here and below)
+            await transaction._call(connection, Effect.READS, _left)  # noqa: SLF001
+        transaction._streaming = False  # noqa: SLF001
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Row:
+        if not self._rows:
+            slot = self._slot
+            if self._done or slot is None:
+                raise StopAsyncIteration
+            rows = await self._next(slot)
+            self._done = len(rows) < self._batch_size
+            if not rows:
+                raise StopAsyncIteration
+            rows.reverse()
+            self._rows = rows
+        return self._rows.pop()
+
+    async def _next(self, slot: Slot[AzureSQLConnection]) -> list[Row]:
+        connection, transaction = slot.connection, self._transaction
+        if transaction is not None:
+            return await transaction._call(connection, Effect.READS, _rows, self._batch_size)  # type: ignore[no-any-return]  # noqa: SLF001
+        try:
+            return await connection.call(_rows, connection.wire, self._batch_size)  # type: ignore[no-any-return]
+        except Exception as error:  # noqa: BLE001  (translated, and raised outside this block)
+            found = fault(error, name=self._provider.name, stage="statement", effect=Effect.READS)
+        self._slot = None
+        self._provider._part(slot, found)  # noqa: SLF001  (one engine)
+        raise found.error
+
+
+def _begin(wire: Wire, sql: str, values: Sequence[Any]) -> None:
+    wire.begin(sql, values)
+
+
+def _rows(wire: Wire, most: int) -> list[Any]:
+    return list(wire.rows(most))
+
+
+def _left(wire: Wire) -> None:
+    wire.end()
