@@ -60,6 +60,8 @@ async def _insert(tx: AzureSQLTransaction, head: str, values: list[Any], width: 
         if error.code is not None or "parameter @P" not in str(error):
             raise
         refused = error
+    else:
+        return
     number = int(str(refused).partition("parameter @P")[2].partition(" ")[0]) - 1
     raise QueryRejected(
         str(refused).replace(

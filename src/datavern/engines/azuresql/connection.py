@@ -46,7 +46,7 @@ class AzureSQLConnection:
         self._jobs: SimpleQueue[tuple[asyncio.Future[Any] | None, Callable[..., Any], tuple[Any, ...]]] = SimpleQueue()
         self._pending = 0
         self._quiet: asyncio.Future[None] | None = None
-        thread = threading.Thread(target=_speak, args=(self._jobs, self._loop, self._done), name=f"datavern-{name}")
+        thread = threading.Thread(target=_speak, args=(self._jobs, self._loop, self), name=f"datavern-{name}")
         thread.daemon = True  # one that a frozen server holds must not hold the process
         thread.start()
 
@@ -86,13 +86,12 @@ class AzureSQLConnection:
         self.dead = True
         if self.wire is not None and self._pending:
             _aside(self.wire.abort)  # it may have to wait for the driver's own lock
-        self._jobs.put((None, self._close, ()))
+        self._jobs.put((None, self._close, ()))  # without a future: the last job
 
     def _close(self) -> None:
         """On the thread: the last thing that it does."""
         if self.wire is not None:
             self.wire.close()
-        raise _Ended
 
     def _done(self, future: asyncio.Future[Any], result: Any, error: BaseException | None) -> None:
         """On the loop: a job is done."""
@@ -107,26 +106,22 @@ class AzureSQLConnection:
             future.set_exception(error)
 
 
-class _Ended(BaseException):
-    """Ends a thread."""
-
-
-def _speak(jobs: SimpleQueue[Any], loop: asyncio.AbstractEventLoop, done: Callable[..., None]) -> None:
+def _speak(jobs: SimpleQueue[Any], loop: asyncio.AbstractEventLoop, connection: AzureSQLConnection) -> None:
     """The thread of a connection."""
     while True:
         future, work, args = jobs.get()
         result, failed = None, None
         try:
             result = work(*args)
-        except _Ended:
-            return
         except BaseException as error:  # noqa: BLE001  (raised where it is awaited)
             failed = error
-        if future is not None:
-            try:
-                loop.call_soon_threadsafe(done, future, result, failed)
-            except RuntimeError:  # the loop is closed, and nobody waits any more
-                return
+        if future is None:
+            return
+        try:
+            loop.call_soon_threadsafe(connection._done, future, result, failed)  # noqa: SLF001  (the same file)
+        except RuntimeError:  # the loop is closed, and nobody waits any more
+            connection._close()  # noqa: SLF001  (the same)
+            return
         del future, work, args, result, failed  # an answer is not kept until the next one comes
 
 

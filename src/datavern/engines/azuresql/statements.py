@@ -68,7 +68,7 @@ _STARTS: Final = _DML | {"with"}
 _VERBS: Final = frozenset(
     """
     alter backup begin break bulk checkpoint close commit continue create dbcc deallocate declare deny drop dump exec
-    execute fetch goto grant if kill load open opendatasource openquery openrowset print raiserror readtext reconfigure
+    execute goto grant if kill load open opendatasource openquery openrowset print raiserror readtext reconfigure
     restore return revert revoke rollback save setuser shutdown tran transaction truncate updatetext use waitfor while
     writetext
     """.split()  # noqa: SIM905  (fifty words are read more easily than fifty strings)
