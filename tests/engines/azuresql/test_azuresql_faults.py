@@ -163,13 +163,18 @@ async def test_a_transaction_that_a_deadline_broke_does_not_commit(behind, proxy
 
 
 async def test_a_savepoint_saves_the_transaction_from_a_deadline(behind, proxy):
+    async def later() -> None:
+        await asyncio.sleep(0.2)
+        proxy.thaw()
+
     async with behind.transaction() as tx:
         with pytest.raises(TimeoutError):
             async with tx.savepoint():
                 proxy.freeze()
-                asyncio.get_running_loop().call_later(0.2, proxy._loop.call_soon_threadsafe, proxy._flowing.set)
+                thawing = asyncio.create_task(later())
                 async with asyncio.timeout(0.05):
                     await tx.query("SELECT 1")
+        await thawing
         assert await tx.query_value("SELECT @@TRANCOUNT") == 1
 
 

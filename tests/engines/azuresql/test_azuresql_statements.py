@@ -29,8 +29,7 @@ WRITES = [
     "INSERT people VALUES (1)",
     "UPDATE people SET name = @P1 OUTPUT inserted.id WHERE id = 2",
     "DELETE FROM people WHERE id IN (SELECT id FROM old)",
-    "MERGE people AS t USING (SELECT 1 AS id) AS s ON t.id = s.id WHEN MATCHED THEN UPDATE SET name = 'x'"
-    " WHEN NOT MATCHED THEN INSERT (id) VALUES (s.id);",
+    "MERGE people t USING s ON t.id = s.id WHEN MATCHED THEN UPDATE SET a = 1 WHEN NOT MATCHED THEN INSERT VALUES (2)",
     "WITH m AS (SELECT 1 AS id) INSERT INTO people (id) SELECT id FROM m",
     "DELETE people OUTPUT deleted.id INTO gone WHERE id = 1",
     "SELECT NEXT VALUE FOR numbers",
