@@ -157,12 +157,18 @@ class DatabaseManager(ShortForm):
         config = load(path)
         databases: dict[str, Provider] = {}
         for name, values in config.databases.items():
-            settings = {k: v for k, v in values.items() if k not in ("provider", "failover")}
+            settings = {k: v for k, v in values.items() if k not in ("provider", "failover", *_GROUP_SETTINGS)}
             kind: Any = provider_class(values["provider"])
             databases[name] = kind.from_settings(name, settings)
         for name, values in config.databases.items():
+            options = {k: values[k] for k in _GROUP_SETTINGS if k in values}
             if values.get("failover"):
-                databases[name] = _group(name, values["failover"], databases)
+                databases[name] = _group(name, values["failover"], databases, options)
+            elif options:
+                raise ConfigurationError(
+                    f"databases.{name}.{next(iter(options))}: is for a failover group, and stands without failover = "
+                    "[…]"
+                )
         data_map = None
         if config.datasets is not None:
             from datavern.privacy.datamap import DataMap  # noqa: PLC0415  (only when there is one)
@@ -393,7 +399,10 @@ class DatabaseManager(ShortForm):
         return await self.services.prepare(dataset)
 
 
-def _group(name: str, secondaries: Any, databases: Mapping[str, Provider]) -> FailoverGroup:
+_GROUP_SETTINGS = ("replicas_read", "max_lag", "patroni")
+
+
+def _group(name: str, secondaries: Any, databases: Mapping[str, Provider], options: Mapping[str, Any]) -> FailoverGroup:
     """The failover group that a configuration file's ``failover = [...]`` describes."""
     from datavern.connectors.failover import FailoverGroup  # noqa: PLC0415  (few managers have one)
 
@@ -408,4 +417,6 @@ def _group(name: str, secondaries: Any, databases: Mapping[str, Provider]) -> Fa
             raise ConfigurationError(
                 f"{where}: {other} has a failover of its own: a group does not stand in for another"
             )
-    return FailoverGroup(name, primary=databases[name], secondaries=[databases[other] for other in secondaries])
+    return FailoverGroup(
+        name, primary=databases[name], secondaries=[databases[other] for other in secondaries], **options
+    )

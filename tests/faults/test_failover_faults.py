@@ -14,23 +14,21 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
+from pairs import DELAYED, Pair, until, until_true
 
 from datavern import (
     ConnectionFailed,
     FailoverGroup,
     NoHealthyConnection,
     OutcomeUnknown,
-    Pool,
     PostgreSQLProvider,
     QueryRejected,
 )
 from datavern.connectors.health import Event
 from datavern.testing.postgresql import PostgreSQLServer
 from datavern.testing.replicas import (
-    STANDBY,
     PostgreSQLReplica,
     demote,
-    follow,
     freeze,
     kill,
     promote,
@@ -38,49 +36,6 @@ from datavern.testing.replicas import (
 )
 
 WRITERS = 20
-DELAYED = {"recovery_min_apply_delay": "200ms"}
-
-
-class Pair:
-    """Two servers, one of which follows the other; which one changes from test to test."""
-
-    def __init__(self, primary: PostgreSQLServer, standby: PostgreSQLServer) -> None:
-        self.primary = primary
-        self.standby = standby
-
-    def swapped(self) -> None:
-        """The standby was promoted: the other becomes its standby."""
-        self.primary, self.standby = self.standby, self.primary
-        follow(self.standby, self.primary)
-
-    async def synchronous(self, on: bool) -> None:
-        """Whether a commit waits for the standby."""
-        async with PostgreSQLProvider.from_url(self.primary.url) as admin:
-            names = STANDBY if on else ""
-            await admin.execute(f"ALTER SYSTEM SET synchronous_standby_names = '{names}'")
-            await admin.query("SELECT pg_reload_conf()")
-            if on:
-                await until_true(admin, "SELECT EXISTS (SELECT FROM pg_stat_replication WHERE sync_state = 'sync')")
-
-    def group(self, **settings: Any) -> FailoverGroup:
-        pool = Pool(min=2, max=10)
-        members = [
-            PostgreSQLProvider.from_url(server.url, name=name, pool=pool, location="norway")
-            for name, server in (("oslo", self.primary), ("bergen", self.standby))
-        ]
-        return FailoverGroup("main", primary=members[0], secondaries=members[1:], **settings)
-
-
-async def until_true(session: Any, sql: str) -> None:
-    async with asyncio.timeout(60):
-        while not await session.query_value(sql):  # noqa: ASYNC110  (the server has no event)
-            await asyncio.sleep(0.01)
-
-
-async def until(condition: Callable[[], Any]) -> None:
-    async with asyncio.timeout(60):
-        while not condition():  # noqa: ASYNC110  (what is waited for has no event)
-            await asyncio.sleep(0.01)
 
 
 @pytest.fixture(scope="module")

@@ -87,6 +87,8 @@ class FailoverGroup(Reading):
     ) -> None:
         members = (primary, *secondaries)
         _check(name, members, max_lag=max_lag, wait=wait, interval=interval)
+        if not isinstance(replicas_read, bool):
+            raise ConfigurationError(f"{name}: replicas_read: expected true or false")
         self.name = name
         self.primary = primary
         self.secondaries = tuple(secondaries)

@@ -156,16 +156,17 @@ class Topology:
     def _know_system(self, member: Member, standing: Standing) -> None:
         if standing.system is None:
             return
-        if self.system is None and (member is self.members[0] or standing.writable):
+        labelled = member is self.members[0]
+        if (self.system is None and (labelled or standing.writable)) or (labelled and self.settled is None):
             self.system = standing.system
-            for other in self.members:  # who answered before
-                if other.last is not None and other is not member:
-                    other.foreign = other.last.system not in {None, self.system}
-        member.foreign = self.system is not None and standing.system != self.system
+        for other in self.members:  # who answered before, too
+            self._compare_system(other)
+
+    def _compare_system(self, member: Member) -> None:
+        system = None if member.last is None else member.last.system
+        member.foreign = system is not None and self.system is not None and system != self.system
         if member.foreign:
-            member.problem = (
-                f"holds another database (system identifier {standing.system}, and the group's is {self.system})"
-            )
+            member.problem = f"holds another database (system identifier {system}, and the group's is {self.system})"
 
     # ---- what follows -----------------------------------------------------------------------------------------------
 
