@@ -19,9 +19,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Mapping, Sequence
-from decimal import Decimal
 from typing import Any
-from uuid import UUID
 
 from datavern.contracts.errors import QueryRejected
 from datavern.contracts.values import Parameters, timestamp
@@ -69,6 +67,9 @@ def _adapted(value: Any, where: int | str) -> Any:
         return timestamp(value) if value.tzinfo else value.isoformat(timespec="microseconds")
     if isinstance(value, dt.date | dt.time):
         return value.isoformat()
+    from decimal import Decimal  # noqa: PLC0415  (both wait for the first value that is neither of the above)
+    from uuid import UUID  # noqa: PLC0415
+
     if isinstance(value, Decimal | UUID):
         return str(value)
     raise QueryRejected(

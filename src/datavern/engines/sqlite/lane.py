@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 from datavern.contracts.errors import DriverError, ProviderError, QueryRejected
 from datavern.engines.sqlite.connection import open_connection
 from datavern.engines.sqlite.errors import code_of, translate, unopened
-from datavern.engines.sqlite.files import prepare_file
 from datavern.engines.sqlite.jobs import Job, OwnedJob
 
 if TYPE_CHECKING:
@@ -72,6 +71,8 @@ class Lane(threading.Thread):
         lanes = self.lanes
         try:
             if self.writes and not lanes.settings.in_memory:
+                from datavern.engines.sqlite.files import prepare_file  # noqa: PLC0415  (brings pathlib; to open is rare)
+
                 prepare_file(lanes.path, lanes.name)
             self.connection = open_connection(lanes.path, lanes.settings, writes=self.writes)
         except BaseException as error:  # noqa: BLE001  (whatever it is, the caller of connect gets it)

@@ -11,12 +11,10 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
-import secrets
 import sqlite3
 import threading
 from collections.abc import Callable
 from contextlib import closing, suppress
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from datavern.contracts.errors import ConfigurationError, ProviderError
@@ -26,6 +24,8 @@ from datavern.engines.sqlite.jobs import Job, Kind, forget, run_function
 from datavern.engines.sqlite.settings import MEMORY, SQLiteSettings
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from datavern.engines.sqlite.lanes import Lanes
 
 __all__ = ["Upkeep"]
@@ -132,7 +132,7 @@ def _attempt(
 
 
 def _copy(source: sqlite3.Connection, path: Path, stop: threading.Event) -> int:
-    part = path.with_name(f"{path.name}.part-{secrets.token_hex(8)}")
+    part = path.with_name(f"{path.name}.part-{os.urandom(8).hex()}")
     reason = ""
     try:
         return _copy_by_way_of(part, source, path, stop)
@@ -201,6 +201,8 @@ def _new_file(given: str | os.PathLike[str]) -> Path:
     name = os.fspath(given)
     if not isinstance(name, str) or not name or "\0" in name or name == MEMORY:
         raise ConfigurationError("backup: expected the path of a new file")
+    from pathlib import Path  # noqa: PLC0415  (waits for the first backup)
+
     path = Path(os.path.abspath(name))  # noqa: PTH100  (names are taken as they are: links are followed by nobody)
     if os.path.lexists(path):
         raise _exists(path)

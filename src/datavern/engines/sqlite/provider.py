@@ -11,7 +11,6 @@ from dataclasses import fields
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, overload
 
 from datavern.config import checked
-from datavern.connectors.retry import run_in_transaction
 from datavern.contracts.capabilities import Capabilities, Isolation, Provider, Services
 from datavern.contracts.errors import CapabilityMissing, ConfigurationError, ConnectionFailed
 from datavern.contracts.fused import checked_key
@@ -454,6 +453,8 @@ class SQLiteProvider(Statements, SQLiteSearches, Upkeep):
             checked_key(idempotency_key)
             if read_only:
                 raise ConfigurationError("idempotency_key: what only reads needs none, and cannot hold one")
+        from datavern.connectors.retry import run_in_transaction  # noqa: PLC0415  (brings random; waits for its use)
+
         return await run_in_transaction(begin, work, attempts=attempts, idempotency_key=idempotency_key)
 
     # ---- upkeep -----------------------------------------------------------------------------------------------------
