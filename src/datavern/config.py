@@ -214,6 +214,7 @@ class General:
         organisation: who is responsible for the data (the controller), as it stands on certificates.
         ledger: name of the database that holds Datavern's own tables; the only database when there is one.
         keyring: where the keys are: ``file:keys``.
+        key_copies: the folder for copies of the key store; a folder beside the keys, when these are files.
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
@@ -221,6 +222,7 @@ class General:
     organisation: str = ""
     ledger: str | None = None
     keyring: str | None = None
+    key_copies: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,7 +245,7 @@ class Config:
 
 _TABLES = ("datavern", "databases", "datasets")
 _SECRETS = frozenset({"password", "token"})
-_PATHS = frozenset({"path", "ca_file", "cert_file", "key_file"})
+_PATHS = frozenset({"path", "ca_file", "cert_file", "key_file", "key_copies"})
 
 
 def load(path: str | os.PathLike[str] = "datavern.toml") -> Config:

@@ -96,6 +96,8 @@ class DatabaseManager(ShortForm):
         keyring: where the keys are (``file:keys``); needed for sealed fields, consent, audit and subject requests.
         ledger: name of the database that holds Datavern's own tables; may be left out when there is only one.
         organisation: who is responsible for the data, as it stands on certificates.
+        key_copies: where a rotation of the keys puts its copy of the key store: a folder, not on the disk of the data,
+            or a `datavern.privacy.rotation.Saved`; with keys in files, a folder beside them when left out.
 
     Raises:
         ConfigurationError: a setting contradicts another.
@@ -113,6 +115,7 @@ class DatabaseManager(ShortForm):
         keyring: str | None = None,
         ledger: str | None = None,
         organisation: str = "",
+        key_copies: Any = None,
     ) -> None:
         self._databases = dict(databases or {})
         if primary is not None or secondary is not None:
@@ -125,6 +128,7 @@ class DatabaseManager(ShortForm):
         self._data_map = data_map
         self._keyring = keyring
         self._organisation = organisation
+        self._key_copies = key_copies
         self._ledger = ledger
         self._privacy: Privacy | None = None
         self._open = False
@@ -181,6 +185,7 @@ class DatabaseManager(ShortForm):
             keyring=general.keyring,
             ledger=general.ledger,
             organisation=general.organisation,
+            key_copies=general.key_copies,
         )
 
     @classmethod
@@ -243,6 +248,7 @@ class DatabaseManager(ShortForm):
             keyring=self._keyring,
             ledger=self._ledger,
             organisation=self._organisation,
+            key_copies=self._key_copies,
         )
         await privacy.open()
         self._privacy = privacy

@@ -123,20 +123,22 @@ async def test_a_store_of_another_ring_is_refused(store, provider, tmp_path):
 
 
 async def test_a_ring_that_is_older_than_the_store_is_refused(store, provider, ring):
+    await provider.execute("INSERT INTO datavern_epochs (epoch, created_at) VALUES (2, '')")
     await provider.execute("UPDATE datavern_store SET epoch = 2")
     with pytest.raises(ConfigurationError, match="restore the latest copy of the keys"):
         await KeyStore(ring, provider).open()
 
 
 async def test_a_store_that_is_older_than_the_last_destroyed_epoch_is_refused(store, provider, ring):
+    await provider.execute("INSERT INTO datavern_epochs (epoch, created_at) VALUES (0, '')")
     await provider.execute("UPDATE datavern_store SET epoch = 0")
     with pytest.raises(ConfigurationError, match="were destroyed"):
         await KeyStore(ring, provider).open()
 
 
 async def test_a_store_of_a_later_version_is_refused(store, provider, ring):
-    await provider.execute("UPDATE datavern_store SET version = 2")
-    with pytest.raises(ConfigurationError, match="version 2"):
+    await provider.execute("UPDATE datavern_store SET version = 3")
+    with pytest.raises(ConfigurationError, match="version 3"):
         await KeyStore(ring, provider).open()
 
 
@@ -181,7 +183,7 @@ async def test_the_tables_name_nobody_and_hold_no_key(store, provider):
         raws.append(raw)
         return await real(raw, context)
 
-    store._keyring = type("Spy", (), {"wrap": staticmethod(spy), "epoch": 1})()
+    store._keyring = store._lookups._keyring = type("Spy", (), {"wrap": staticmethod(spy), "epoch": 1})()
     await store.subject_key("users", "person-42")
     await store.lookup_key("users", "email")
     assert len(raws) == 2
@@ -545,6 +547,8 @@ async def test_what_was_read_before_an_erasure_was_noticed_is_not_remembered_aft
     real, reached, go = store._keyring, asyncio.Event(), asyncio.Event()
 
     class Slow:
+        epoch = 1
+
         async def unwrap(self, wrapped: bytes, context: bytes) -> bytes:
             reached.set()
             await go.wait()

@@ -13,8 +13,8 @@ ConfigurationError ConnectionFailed Consent ConsentRequired ConstraintViolated C
 Dataset DatavernError DecryptionFailed ErasureIncomplete FailoverGroup Field Health HistoryDiverged KeyErased
 KeyUnavailable Keyring Location LockTimeout LogTampered MigrationError MigrationFailed MongoDBProvider
 NoHealthyConnection OutcomeUnknown Pool PoolStats PoolTimeout PostgreSQLProvider PrivacyError ProviderError
-QueryRejected RedisProvider ResidencyViolation RestoreForbidden Row SQLiteProvider Secret SerializationConflict
-SubjectRequest SubjectRequestRejected SubjectResponse TLS TransferError __version__ actor env
+QueryRejected RedisProvider ResidencyViolation RestoreForbidden RotationIncomplete Row SQLiteProvider Secret
+SerializationConflict SubjectRequest SubjectRequestRejected SubjectResponse TLS TransferError __version__ actor env
 """.split()  # noqa: SIM905  (a page of words reads better than a page of quotes)
 
 

@@ -84,7 +84,7 @@ async def examine(config: Any) -> list[Finding]:
     if not db.data_map:
         findings.append(Finding("datasets", ok=True, detail="none yet: the data map says which personal data you keep"))
     if all(f.ok for f in findings) and keyring is not None:
-        findings.append(await _together(DatabaseManager.from_config(config)))
+        findings += await _together(DatabaseManager.from_config(config))
     return findings
 
 
@@ -137,10 +137,25 @@ async def _dataset(dataset: Any, databases: Mapping[str, Any]) -> Finding:
     return Finding(part, ok=True, detail=f"{dataset.label}{sealed}")
 
 
-async def _together(db: DatabaseManager) -> Finding:
+async def _together(db: DatabaseManager) -> list[Finding]:
     """The keys and the key store in the ledger must be each other's: only opening both tells."""
     try:
         async with db:
-            return Finding("key store", ok=True, detail="belongs to this key ring")
+            found = await db.keys.status()
     except DatavernError as error:
-        return Finding("key store", ok=False, detail=str(error))
+        return [Finding("key store", ok=False, detail=str(error))]
+    return [Finding("key store", ok=True, detail="belongs to this key ring"), _rotation(found)]
+
+
+def _rotation(found: Any) -> Finding:
+    """Whether the keys were rotated in time after an erasure."""
+    part = "key rotation"
+    if found.overdue:
+        detail = f"somebody was erased, and a rotation was due by {found.due}: `datavern keys rotate`"
+        return Finding(part, ok=False, detail=detail)
+    if found.rotation is not None:
+        detail = f"to epoch {found.rotation.epoch} is not at its end ({found.rotation.state}): `datavern keys rotate`"
+        return Finding(part, ok=True, detail=detail)
+    if found.due is not None:
+        return Finding(part, ok=True, detail=f"due by {found.due}, since somebody was erased: `datavern keys rotate`")
+    return Finding(part, ok=True, detail="none is due")

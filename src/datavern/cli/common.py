@@ -66,6 +66,10 @@ HINTS: tuple[tuple[type[errors.DatavernError], str], ...] = (
     (errors.OutcomeUnknown, "It may or may not have happened: look before you run it again."),
     (errors.KeyUnavailable, "The key ring is not the one that sealed this: see keyring in datavern.toml."),
     (errors.ConsentRequired, "`datavern consent grant SUBJECT PURPOSE` records a consent."),
+    (
+        errors.RotationIncomplete,
+        "Nothing is lost: run `datavern keys rotate` again; `datavern keys status` shows where it is.",
+    ),
     (errors.ErasureIncomplete, "Run the same command again: it goes on where it stopped."),
 )
 

@@ -162,6 +162,32 @@ def certificate(
 
 
 @app.command()
+def shredded(
+    subject: Subject,
+    *,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Write it to this new file.")] = None,
+    config: Config = CONFIG,
+    json_output: Json = False,
+    verbose: Verbose = False,
+) -> None:
+    """Sign that not even old backups bring an erased person's sealed data back. After `keys rotate`."""
+    out = Output(as_json=json_output, verbose=verbose)
+
+    async def work() -> None:
+        from datavern.manager import DatabaseManager
+
+        require_new(output)
+        async with DatabaseManager.from_config(config) as db:
+            statement = await db.subject_requests.shredded(subject)
+        if output is not None:
+            write_new(output, statement.to_json())
+        out.document(_body(statement))
+        out.say(str(statement))
+
+    command(out, work)
+
+
+@app.command()
 def verify(
     file: Annotated[Path, typer.Argument(metavar="CERTIFICATE", help="The certificate's file.")],
     *,

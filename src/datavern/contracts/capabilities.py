@@ -33,6 +33,7 @@ __all__ = [
     "PointRead",
     "PointReads",
     "Provider",
+    "Replicas",
     "Samples",
     "Services",
     "Session",
@@ -399,6 +400,18 @@ class PointReads(Protocol):
         ...
 
 
+class Replicas(Protocol):
+    """How far the servers that hold the same data have come. Idempotent."""
+
+    async def position(self) -> str | None:
+        """How far this server has written, in the engine's own words; None where it is itself a replica."""
+        ...
+
+    async def behind(self, position: str) -> list[str]:
+        """What has not replayed that position, one line each: this server, or those that it knows to follow it."""
+        ...
+
+
 class Services(Protocol):
     """What a manager gives its providers, so that an engine can offer calls that belong to the features above it."""
 
@@ -428,6 +441,7 @@ class Capabilities:
     guarded: Guarded | None = None
     roles: Roles | None = None
     samples: Samples | None = None
+    replicas: Replicas | None = None
     reasons: Mapping[str, str] = field(default_factory=dict)
 
 

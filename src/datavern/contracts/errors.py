@@ -47,6 +47,7 @@ __all__ = [
     "ResidencyViolation",
     "RestoreForbidden",
     "Retry",
+    "RotationIncomplete",
     "SerializationConflict",
     "SubjectRequestRejected",
     "TransferError",
@@ -200,6 +201,20 @@ class DecryptionFailed(CryptoError):
 
 class KeyUnavailable(CryptoError):
     """The key is not here now: the key ring, the vault or the key store does not hold it."""
+
+
+class RotationIncomplete(CryptoError):
+    """A rotation of the keys that is not at its end: what was done stays done, and `rotate` goes on from there.
+
+    Attributes:
+        state: how far it has come: "rewrap", "reindex", "confirm", "destroy" or "purge".
+        reasons: what it waits for, one line each; empty when another process is at it.
+    """
+
+    def __init__(self, message: str, *, state: str = "", reasons: tuple[str, ...] = ()) -> None:
+        super().__init__(message)
+        self.state = state
+        self.reasons = reasons
 
 
 class KeyErased(CryptoError):

@@ -13,7 +13,7 @@ from typing import Any, Never
 
 from datavern.contracts.errors import ConfigurationError
 
-__all__ = ["Document", "check_owner", "flush_folder", "read_document", "write_document", "write_file"]
+__all__ = ["Document", "check_owner", "flush_folder", "read_document", "wipe_file", "write_document", "write_file"]
 
 _VERSION = 1
 _LONGEST = 1 << 20
@@ -160,6 +160,25 @@ def write_file(path: Path, content: bytes, *, mode: int) -> None:
     except BaseException:
         draft.unlink(missing_ok=True)
         raise
+    flush_folder(path.parent)
+
+
+def wipe_file(path: Path) -> None:
+    """Overwrite a file in place, flush it, and remove it. Nothing where there is none.
+
+    What it gives up is what the file system gives up: see docs/security.md on disks that write elsewhere.
+    """
+    try:
+        descriptor = os.open(path, os.O_WRONLY)
+    except FileNotFoundError:
+        return
+    try:
+        size = os.fstat(descriptor).st_size
+        os.write(descriptor, os.urandom(size))
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    path.unlink(missing_ok=True)
     flush_folder(path.parent)
 
 

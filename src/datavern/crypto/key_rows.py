@@ -20,6 +20,7 @@ __all__ = [
     "LIVING",
     "TAG_KEY",
     "Destroyed",
+    "data_context",
     "derived",
     "handle_row",
     "lookup_context",
@@ -54,7 +55,8 @@ def slot(dataset: str, tag: bytes | None) -> bytes:
     return sha256(b"slot\x00" + text_block(dataset) + block(tag or b"")).digest()
 
 
-def _context(dataset: str, tag: bytes | None, key_id: bytes) -> bytes:
+def data_context(dataset: str, tag: bytes | None, key_id: bytes) -> bytes:
+    """The context of a wrapped data key."""
     return b"data-key\x00" + text_block(dataset) + block(tag or b"") + key_id
 
 
@@ -72,7 +74,7 @@ async def new_key(keyring: Keyring, dataset: str, tag: bytes | None) -> tuple[Da
         "dataset": dataset,
         "subject_tag": tag,
         "state": LIVING,
-        "wrapped": await keyring.wrap(raw, _context(dataset, tag, key_id)),
+        "wrapped": await keyring.wrap(raw, data_context(dataset, tag, key_id)),
         "epoch": keyring.epoch,
         "changed": 0,
         "created_at": timestamp(),
@@ -88,7 +90,7 @@ async def unwrap(keyring: Keyring, dataset: str, tag: bytes | None, key_id: byte
         DecryptionFailed: the wrapped key is not this row's.
         KeyUnavailable: the ring does not hold its epoch.
     """
-    return DataKey(key_id, dataset, tag, await keyring.unwrap(wrapped, _context(dataset, tag, key_id)))
+    return DataKey(key_id, dataset, tag, await keyring.unwrap(wrapped, data_context(dataset, tag, key_id)))
 
 
 async def derived(
@@ -99,7 +101,7 @@ async def derived(
     Raises:
         DecryptionFailed, KeyUnavailable: as `unwrap`.
     """
-    raw = await keyring.unwrap(wrapped, _context(dataset, tag, key_id))
+    raw = await keyring.unwrap(wrapped, data_context(dataset, tag, key_id))
     return HKDF(SHA512(), length, salt=None, info=purpose.encode() + b"\x00" + key_id).derive(raw)
 
 

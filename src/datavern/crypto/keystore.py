@@ -31,12 +31,12 @@ from datavern.crypto.key_rows import (
     Destroyed,
     derived,
     handle_row,
-    lookup_context,
     new_key,
     slot,
     unwrap,
 )
 from datavern.crypto.keyring import Keyring
+from datavern.crypto.lookup_keys import LookupKey, LookupKeys
 from datavern.crypto.remembered import FRESH, Remembered
 from datavern.crypto.sealed import KEY, DataKey
 
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 
 __all__ = ["DataKey", "Destroyed", "KeyStore"]
 
-_VERSION = 1
+_VERSION = 2
 
 _NONE: Mapping[bytes, DataKey] = {}
 
@@ -70,9 +70,11 @@ class KeyStore:
         self._provider = provider
         self._sql: StoreStatements
         self._erasures: Erasures
+        self._lookups: LookupKeys
         self._dialect: Dialect
         self._tag_key = b""
         self._known = Remembered()
+        self._rotator: Any = None
 
     # ---- opening ----------------------------------------------------------------------------------------------------
 
@@ -90,6 +92,7 @@ class KeyStore:
         self._dialect = ledger.dialect
         self._sql = tables.StoreStatements()
         self._erasures = Erasures(self._provider, self._dialect, self._sql)
+        self._lookups = LookupKeys(self._keyring, self._provider, self._dialect, self._sql)
         select = self._sql.store.bind(self._dialect)
         row = await self._session().query_one(*select)
         if row is None:
@@ -103,25 +106,36 @@ class KeyStore:
             )
         self._known.forget()  # what was remembered before belongs to the changes that were known then
         version, ring, epoch, tag_key, self._known.changes = row
-        self._check(version, ring, epoch)
+        await self._check(version, ring, epoch)
         self._tag_key = await self._keyring.unwrap(tag_key, TAG_KEY)
 
-    def _check(self, version: int, ring: str, epoch: int) -> None:
+    async def _check(self, version: int, ring: str, epoch: int) -> None:
         where = f"the key store in {self._provider.name}"
-        if version > _VERSION:
-            raise ConfigurationError(f"{where} is of version {version}, and this Datavern knows {_VERSION}")
-        if ring != self._keyring.ring_id:
+        keyring = self._keyring
+        if version != _VERSION:
+            newer = "install a later Datavern" if version > _VERSION else "it was made before the first release"
+            raise ConfigurationError(f"{where} is of version {version}, and this Datavern knows {_VERSION}: {newer}")
+        if ring != keyring.ring_id:
             raise ConfigurationError(
-                f"{where} belongs to another key ring than {self._keyring.url}: "
-                f"the store names {ring}, and the ring is {self._keyring.ring_id}"
+                f"{where} belongs to another key ring than {keyring.url}: "
+                f"the store names {ring}, and the ring is {keyring.ring_id}"
             )
-        if epoch > self._keyring.epoch:
-            raise ConfigurationError(f"{self._keyring.url} is older than {where}: restore the latest copy of the keys")
-        if epoch not in self._keyring.epochs:
+        if epoch > keyring.epoch:
+            raise ConfigurationError(f"{keyring.url} is older than {where}: restore the latest copy of the keys")
+        if epoch not in keyring.epochs:
             raise ConfigurationError(
                 f"{where} is older than the last rotation: its keys of epoch {epoch} were destroyed. "
                 "Restore a later backup of it"
             )
+        from datavern.crypto.tables import RotationStatements  # noqa: PLC0415  (loaded by now)
+
+        rotations = RotationStatements().rotations.bind(self._dialect)
+        for row in await self._session().query(*rotations):
+            if row["destroyed_at"] is not None and row["previous"] in keyring.epochs:
+                raise ConfigurationError(
+                    f"{keyring.url} is an older copy: it holds the key of epoch {row['previous']}, which was destroyed "
+                    f"{row['destroyed_at'][:10]}. Restore the latest copy of the keys, and destroy this one"
+                )
 
     async def _make(self) -> None:
         wrapped = await self._keyring.wrap(os.urandom(KEY), TAG_KEY)
@@ -134,8 +148,11 @@ class KeyStore:
             "changes": 0,
             "created_at": timestamp(),
         }
+        epoch = {"epoch": row["epoch"], "created_at": row["created_at"]}
         with suppress(ConstraintViolated):  # another process made it at the same moment, and its row counts
-            await self._session().execute(*self._sql.insert_store.bind(self._dialect, **row))
+            async with self._transaction() as tx:
+                await tx.execute(*self._sql.insert_epoch.bind(self._dialect, **epoch))
+                await tx.execute(*self._sql.insert_store.bind(self._dialect, **row))
 
     def _session(self, session: Session | None = None) -> Session:
         if session is not None and session.provider is self._provider:
@@ -240,6 +257,10 @@ class KeyStore:
                 destroyed={row[0] for row in keys if row[1] == DESTROYED},
                 erased={row[0] for row in subjects},
             )
+            self._known.renew(await self._lookups.states(speak))
+            epoch: int = await speak.query_value(*self._sql.epoch.bind(self._dialect))
+            if epoch > self._keyring.epoch:  # another process rotates
+                await self._keyring.reload()
         if speak is not session:  # what an open transaction sees may be old, or its own and yet be undone
             self._known.changes = changes
             self._known.fresh_until = asked + FRESH
@@ -350,7 +371,8 @@ class KeyStore:
                 if handles:
                     await tx.execute_many(*self._sql.insert_handle.bind_many(self._dialect, handles))
                 await tx.execute_many(*self._sql.insert_key.bind_many(self._dialect, [row for _, row in rows]))
-        except ConstraintViolated:
+        except ConstraintViolated:  # or the epoch was closed by a rotation that this process has not heard of
+            await self._renew()
             return {}
         except SerializationConflict:
             if self._own(session):
@@ -431,42 +453,107 @@ class KeyStore:
                 try:
                     await self._session().execute(*self._sql.insert_key.bind(self._dialect, **row))
                 except ConstraintViolated:
+                    await self._renew()
                     continue
                 key = made
             self._known.keep(self._known.of_dataset, dataset, key, seen)
         raise contended(self._provider)
 
     async def lookup_key(self, dataset: str, field: str) -> bytes:
-        """The key of a field's lookup index, 32 bytes. Made when it is first asked for, so ask before a transaction."""
+        """The key of a field's lookup index, 32 bytes. Made when it is first asked for, so ask before a transaction.
+
+        Where a rotation may run, `lookup_keys` says which others there are.
+        """
+        return (await self.lookup_keys(dataset, field)).key
+
+    async def lookup_keys(self, dataset: str, field: str) -> LookupKey:
+        """The keys of a field's lookup index: one, and while a rotation makes the indexes anew two."""
         name = (dataset, field)
         if self._known.stale:
             await self._refresh()
         key = self._known.lookup_keys.get(name)
-        if key is not None:
-            return key
-        context = lookup_context(dataset, field)
-        seen = self._known.changes
-        for _ in range(ATTEMPTS):
-            select = self._sql.lookup_key.bind(self._dialect, in_dataset=dataset, of_field=field)
-            wrapped = await self._session().query_value(*select)
-            if wrapped is not None:
-                key = await self._keyring.unwrap(wrapped, context)
-            else:
-                key = os.urandom(KEY)
-                row = {
-                    "dataset": dataset,
-                    "field": field,
-                    "wrapped": await self._keyring.wrap(key, context),
-                    "epoch": self._keyring.epoch,
-                    "created_at": timestamp(),
-                }
-                try:
-                    await self._session().execute(*self._sql.insert_lookup_key.bind(self._dialect, **row))
-                except ConstraintViolated:
-                    continue
+        if key is None:
+            seen = self._known.changes
+            key = await self._lookups.of(self._session(), dataset, field)
             self._known.keep(self._known.lookup_keys, name, key, seen)
-            return key
-        raise contended(self._provider)
+        return key
+
+    async def lookup_states(self) -> dict[tuple[str, str], frozenset[tuple[bytes, str]]]:
+        """Dataset and field → the ids of the field's lookup keys, and what each is, as the store has them now."""
+        return await self._lookups.states(self._session())
+
+    @property
+    def lookups_seen(self) -> int:
+        """Counts the changes to lookup keys that this process has heard of: what was made of them is then made anew."""
+        return self._known.renewed
+
+    async def heard(self, *, at_once: bool = False) -> None:
+        """Hear of what other processes did to the keys, where the last answer is older than five seconds.
+
+        Args:
+            at_once: in any case.
+        """
+        if at_once:
+            await self._refresh()
+            if self._keyring.epoch < await self._session().query_value(*self._sql.epoch.bind(self._dialect)):
+                await self._keyring.reload()
+        elif self._known.stale:
+            await self._refresh()
+
+    async def _renew(self) -> None:
+        """A row was refused: it may be that the epoch it was wrapped under is closed."""
+        epoch: int = await self._session().query_value(*self._sql.epoch.bind(self._dialect)) or 0
+        if epoch > self._keyring.epoch:
+            await self._keyring.reload()
+
+    # ---- rotation ---------------------------------------------------------------------------------------------------
+
+    @property
+    def rotator(self) -> Any:
+        """What rotates these keys (`datavern.privacy.rotation.Rotator`): a manager's, since it reaches every dataset.
+
+        Raises:
+            ConfigurationError: the store belongs to no manager.
+        """
+        if self._rotator is None:
+            raise ConfigurationError("keys are rotated by the manager that reaches every dataset: db.keys.rotate()")
+        return self._rotator
+
+    @rotator.setter
+    def rotator(self, rotator: Any) -> None:
+        self._rotator = rotator
+
+    async def rotate(self, **settings: Any) -> Any:
+        """Wrap every living key under a new epoch key, make every lookup index anew, and destroy the old epoch key.
+
+        It runs beside the service, in batches; no writer waits for it. What was cut off, by a crash or because
+        something could not be reached, goes on from where it was when it is called again. Of two at once one goes on.
+
+        Args:
+            copy: where the copy of the key store goes that is read back before the old key is destroyed: a folder, or
+                a `datavern.privacy.rotation.Saved`; the manager's ``key_copies`` when left out.
+            patience: seconds to wait for replicas.
+            progress: called with "keys" or "rows" and how many more are done.
+
+        Returns:
+            The `datavern.crypto.rotations.Rotation`. Its ``state`` is "done", or "purge" while a vault still keeps the
+            old key.
+
+        Raises:
+            RotationIncomplete: another process is at it; or something it has to wait for: `reasons` says what.
+            ConfigurationError: the ring cannot destroy keys, or nobody said where the copy goes.
+            KeyUnavailable: the vault did not answer.
+        """
+        return await self.rotator.rotate(**settings)
+
+    async def status(self) -> Any:
+        """How the keys stand, and until when a rotation is due (`datavern.privacy.rotation.KeyStatus`)."""
+        return await self.rotator.status()
+
+    async def verify(self, **settings: Any) -> list[str]:
+        """Unwrap every key of the store: what does not unwrap, one line each; empty when all is well."""
+        problems: list[str] = await self.rotator.verify(**settings)
+        return problems
 
     # ---- erasure ----------------------------------------------------------------------------------------------------
 

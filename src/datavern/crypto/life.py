@@ -20,10 +20,17 @@ if TYPE_CHECKING:
     from datavern.contracts.fused import Guard
     from datavern.crypto.tables import LifeStatements
 
-__all__ = ["KeyLife"]
+__all__ = ["KeyLife", "LookupKeyEnded"]
 
 _ATTEMPTS = 5
 _REGISTERED = 10_000  # keys that are remembered to have a row
+
+
+class LookupKeyEnded(SerializationConflict):
+    """A rotation has ended the lookup key that an index was made with: hear of the new one, and make it again.
+
+    The transaction is as it was: nothing has failed in it.
+    """
 
 
 class KeyLife:
@@ -50,18 +57,21 @@ class KeyLife:
         self._dialect = ledger.dialect
         self._sql = tables.LifeStatements()
 
-    async def hold(self, tx: Session, key_ids: Sequence[bytes]) -> None:
+    async def hold(self, tx: Session, key_ids: Sequence[bytes], lookups: Sequence[bytes] = ()) -> None:
         """Keep the keys from being ended until the transaction ends; one statement, once the keys are known here.
 
         Args:
             tx: the open transaction that writes rows under these keys.
             key_ids: their ids.
+            lookups: the same of lookup keys (`datavern.crypto.lookup_keys.life_ids`).
 
         Raises:
             KeyErased: one of them was ended. Nothing may be written under it.
+            LookupKeyEnded: one of the lookup keys was ended by a rotation.
             SerializationConflict: somebody else registers the same keys at this moment; run the transaction again.
         """
-        missing = await self._held(tx, key_ids)
+        ended = frozenset(lookups)
+        missing = await self._held(tx, [*key_ids, *lookups], ended)
         attempts = _ATTEMPTS
         while missing:
             if not attempts:
@@ -69,20 +79,28 @@ class KeyLife:
             attempts -= 1
             if await self._insert(tx, missing, dead=0):
                 return
-            missing = await self._held(tx, missing)
+            missing = await self._held(tx, missing, ended)
 
-    def guard(self, key_id: bytes) -> Guard | None:
-        """`hold` as a condition of one statement: it gives a row where the key lives, and holds it until the commit.
+    def guard(self, key_id: bytes, *others: bytes) -> Guard | None:
+        """`hold` as a condition of one statement: it gives a row where the keys live, and holds them until the commit.
 
         Where an end of the key is under way it waits for that, and then finds nothing (on PostgreSQL: documentation,
         13.2.1; with one writer at a time there is nothing to wait for).
 
         Returns:
-            None: the key was not seen in this database yet; `hold` registers it.
+            None: one of the keys was not seen in this database yet; `hold` registers it.
         """
-        if key_id not in self._registered:
+        registered = self._registered
+        if key_id not in registered:
             return None
-        return self._sql.living.bind(self._dialect, id=key_id)
+        if not others:
+            return self._sql.living.bind(self._dialect, id=key_id)
+        values = {"id_0": key_id}
+        for number, other in enumerate(others, 1):
+            if other not in registered:
+                return None
+            values[f"id_{number}"] = other
+        return self._sql.living_of(len(values)).bind(self._dialect, **values)
 
     async def end(self, tx: Session, key_ids: Sequence[bytes]) -> None:
         """Mark the keys dead, for ever, when the transaction commits. Waits for the writers that hold them. Idempotent.
@@ -103,12 +121,16 @@ class KeyLife:
             else:
                 raise SerializationConflict("a key is being registered by somebody else", provider=self._provider.name)
 
-    async def _held(self, tx: Session, key_ids: Sequence[bytes]) -> list[bytes]:
+    async def _held(
+        self, tx: Session, key_ids: Sequence[bytes], lookups: frozenset[bytes] = frozenset()
+    ) -> list[bytes]:
         """Lock those that are known, and say which are not."""
         wanted = key_ids if len(key_ids) == 1 else sorted(set(key_ids))
         known = set()
         for statement in self._sql.hold.bind(self._dialect, wanted):
             for key_id, dead in await tx.query(*statement):
+                if dead and key_id in lookups:
+                    raise LookupKeyEnded("a rotation has renewed the lookup keys", provider=self._provider.name)
                 if dead:
                     raise KeyErased("the subject was erased: nothing is written under the old key any more")
                 known.add(key_id)
@@ -118,7 +140,8 @@ class KeyLife:
     async def _insert(self, tx: Session, key_ids: Sequence[bytes], *, dead: int) -> bool:
         """Register keys; False when somebody else has done so meanwhile. The transaction goes on either way."""
         moment = timestamp()
-        rows = [{"key_id": key_id, "dead": dead, "changed_at": moment} for key_id in key_ids]
+        # In the order of the ids: two that register the same keys do not wait for each other in a circle.
+        rows = [{"key_id": key_id, "dead": dead, "changed_at": moment} for key_id in sorted(key_ids)]
         try:
             async with cast("Transaction", tx).savepoint():
                 await tx.execute_many(*self._sql.insert.bind_many(self._dialect, rows))

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Container, Mapping
 from time import monotonic
 from typing import Final, TypeVar
 
+from datavern.crypto.lookup_keys import LookupKey
 from datavern.crypto.sealed import DataKey
 
 __all__ = ["FRESH", "REMEMBERED", "Remembered"]
@@ -29,11 +30,12 @@ class Remembered:
         of_subject: dataset and subject → key; only keys that take new values.
         by_id: key id → key.
         of_dataset: dataset → key.
-        lookup_keys: dataset and field → key.
+        lookup_keys: dataset and field → keys.
+        renewed: one more whenever lookup keys are found to have changed.
         handles: subject → tag and handle.
     """
 
-    __slots__ = ("by_id", "changes", "fresh_until", "handles", "lookup_keys", "of_dataset", "of_subject")
+    __slots__ = ("by_id", "changes", "fresh_until", "handles", "lookup_keys", "of_dataset", "of_subject", "renewed")
 
     def __init__(self) -> None:
         self.changes = 0
@@ -41,7 +43,8 @@ class Remembered:
         self.of_subject: dict[tuple[str, str], DataKey] = {}
         self.by_id: dict[bytes, DataKey] = {}
         self.of_dataset: dict[str, DataKey] = {}
-        self.lookup_keys: dict[tuple[str, str], bytes] = {}
+        self.lookup_keys: dict[tuple[str, str], LookupKey] = {}
+        self.renewed = 0
         self.handles: dict[str, tuple[bytes, str]] = {}
 
     def __repr__(self) -> str:
@@ -71,6 +74,18 @@ class Remembered:
         """Everything."""
         for kind in (self.of_subject, self.by_id, self.of_dataset, self.lookup_keys, self.handles):
             kind.clear()
+        self.renewed += 1
+
+    def renew(self, states: Mapping[tuple[str, str], frozenset[tuple[bytes, str]]]) -> None:
+        """Forget the lookup keys of which a rotation made something else.
+
+        Args:
+            states: as the store has them now.
+        """
+        changed = [name for name, key in self.lookup_keys.items() if states.get(name) != key.states]
+        for name in changed:
+            del self.lookup_keys[name]
+        self.renewed += bool(changed)
 
     def drop(self, *, closed: Container[bytes], destroyed: Container[bytes], erased: Container[bytes]) -> None:
         """What an erasure touched.

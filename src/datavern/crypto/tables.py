@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from datavern.contracts.statements import Among, Statement
 from datavern.crypto.key_rows import DESTROYED, ERASING, LIVING
 
-__all__ = ["LifeStatements", "StoreStatements", "key_life", "key_store"]
+__all__ = ["LifeStatements", "RotationStatements", "StoreStatements", "copied", "key_life", "key_store", "restored"]
 
 key_store = sa.MetaData()
 """The key store: in the ledger database."""
@@ -33,13 +33,25 @@ def _number(name: str, **more: Any) -> sa.Column[int]:
     return sa.Column(name, sa.BigInteger, nullable=False, autoincrement=False, **more)
 
 
+def _epoch(*, nullable: bool = False) -> sa.Column[int]:
+    # What is wrapped under an epoch holds the epoch's row. So the row goes when nothing is left, whoever was about to
+    # add something waits or is refused, and that it is so is the database's own word.
+    return sa.Column("epoch", sa.BigInteger, sa.ForeignKey("datavern_epochs.epoch"), nullable=nullable)
+
+
+_epochs = sa.Table(
+    "datavern_epochs",  # the epochs that keys may be wrapped under
+    key_store,
+    _number("epoch", primary_key=True),
+    _text("created_at"),
+)
 _store = sa.Table(
     "datavern_store",
     key_store,
     _number("id", primary_key=True),  # 1: there is one row
     _number("version"),
     _text("ring"),
-    _number("epoch"),
+    _epoch(),
     _bytes("tag_key"),
     _number("changes"),  # one more with each erasure step, so that every process sees that there was one
     _text("created_at"),
@@ -53,7 +65,7 @@ _keys = sa.Table(
     _bytes("subject_tag", nullable=True, index=True),
     _text("state"),
     _bytes("wrapped"),
-    _number("epoch"),
+    _epoch(nullable=True),  # of a destroyed key none
     _number("changed", index=True),  # the store's `changes` when the state last changed
     _text("created_at"),
     _text("destroyed_at", nullable=True),
@@ -69,11 +81,14 @@ _handles = sa.Table(
 _lookup_keys = sa.Table(
     "datavern_lookup_keys",
     key_store,
-    _text("dataset", primary_key=True),
-    _text("field", primary_key=True),
+    _bytes("key_id", primary_key=True),
+    _text("dataset"),
+    _text("field"),
+    _text("state"),  # which of them new indexes are made with: see LookupKeys
     _bytes("wrapped"),
-    _number("epoch"),
+    _epoch(),
     _text("created_at"),
+    sa.UniqueConstraint("dataset", "field", "state"),
 )
 _tombstones = sa.Table(
     "datavern_tombstones",
@@ -81,6 +96,34 @@ _tombstones = sa.Table(
     _bytes("subject_tag", primary_key=True),
     _number("changed", index=True),
     _text("erased_at"),
+)
+_rotations = sa.Table(
+    "datavern_rotations",
+    key_store,
+    _number("epoch", primary_key=True),  # the new one
+    _number("previous"),
+    _number("begun"),  # the store's `changes` before anything was under the new epoch: it orders rotations and erasures
+    _text("state"),
+    _text("holder", nullable=True),  # who is at it; random
+    _number("beats"),  # one more while somebody is
+    _number("keys"),  # that were wrapped anew
+    _text("details"),  # canonical JSON: what was re-indexed, what was confirmed; counts and names, never a value
+    _text("started_at"),
+    _text("closed_at", nullable=True),  # since when nothing in the store is under the previous epoch
+    _text("destroyed_at", nullable=True),  # since when the ring does not hold it
+    _text("gone_at", nullable=True),  # since when nobody can bring it back: no vault keeps it for a while
+)
+_recoveries = sa.Table(
+    "datavern_recoveries",  # copies of the ring that people hold together
+    key_store,
+    _text("id", primary_key=True),
+    _text("epochs"),  # whose keys are in it: numbers, with commas
+    _number("threshold"),
+    _number("shares"),
+    _text("created_at"),
+    _text("created_by", nullable=True),
+    _text("ended_at", nullable=True),  # since when somebody answers for it that it was destroyed
+    _text("ended_by", nullable=True),
 )
 _life = sa.Table(
     "datavern_key_life",
@@ -95,6 +138,20 @@ def _rows(table: sa.Table) -> Statement:
     return Statement(lambda: sa.insert(table))
 
 
+def copied() -> dict[str, Statement]:
+    """Table → all of its rows, in an order in which they can be put back."""
+
+    def every(table: sa.Table) -> Statement:
+        return Statement(lambda: sa.select(table).order_by(*table.primary_key))
+
+    return {table.name: every(table) for table in key_store.sorted_tables}
+
+
+def restored() -> dict[str, Statement]:
+    """Table → the insert of a row as it was."""
+    return {table.name: _rows(table) for table in key_store.sorted_tables}
+
+
 class StoreStatements:
     """What the key store says to its database."""
 
@@ -104,6 +161,8 @@ class StoreStatements:
         current = sa.select(s.changes).where(s.id == 1).scalar_subquery()
         self.store = Statement(lambda: sa.select(s.version, s.ring, s.epoch, s.tag_key, s.changes).where(s.id == 1))
         self.insert_store = _rows(_store)
+        self.insert_epoch = _rows(_epochs)
+        self.epoch = Statement(lambda: sa.select(s.epoch).where(s.id == 1))
         self.any_key = Statement(lambda: sa.select(k.key_id).limit(1))
         self.changes = Statement(lambda: sa.select(s.changes).where(s.id == 1))
         self.count_change = Statement(lambda: sa.update(_store).where(s.id == 1).values(changes=s.changes + 1))
@@ -136,7 +195,12 @@ class StoreStatements:
                 sa.update(_keys)
                 .where(k.key_id == p("id"), k.state == ERASING)
                 .values(
-                    state=DESTROYED, wrapped=p("gone"), slot=p("own_slot"), changed=current, destroyed_at=p("moment")
+                    state=DESTROYED,
+                    wrapped=p("gone"),
+                    epoch=None,
+                    slot=p("own_slot"),
+                    changed=current,
+                    destroyed_at=p("moment"),
                 )
             )
         )
@@ -167,10 +231,129 @@ class StoreStatements:
             )
         )
 
-        self.lookup_key = Statement(
-            lambda: sa.select(lk.wrapped).where(lk.dataset == p("in_dataset"), lk.field == p("of_field"))
+        self.lookup_keys = Statement(
+            lambda: sa.select(lk.key_id, lk.state, lk.wrapped).where(
+                lk.dataset == p("in_dataset"), lk.field == p("of_field")
+            )
         )
         self.insert_lookup_key = _rows(_lookup_keys)
+        self.lookup_states = Statement(
+            lambda: sa.select(lk.key_id, lk.dataset, lk.field, lk.state, lk.epoch).order_by(lk.dataset, lk.field)
+        )
+        self.lookup_state = Statement(
+            lambda: sa.update(_lookup_keys).where(lk.key_id == p("id"), lk.state == p("was")).values(state=p("becomes"))
+        )
+        self.delete_lookup_key = Statement(lambda: sa.delete(_lookup_keys).where(lk.key_id == p("id")))
+
+
+class RotationStatements:
+    """What a rotation says to the key store's database."""
+
+    def __init__(self) -> None:
+        k, s, e, r, lk = _keys.c, _store.c, _epochs.c, _rotations.c, _lookup_keys.c
+        rec, t = _recoveries.c, _tombstones.c
+        p = sa.bindparam
+        self.rotations = Statement(lambda: sa.select(_rotations).order_by(r.epoch))
+        self.rotation = Statement(lambda: sa.select(_rotations).where(r.epoch == p("of")))
+        self.insert_rotation = _rows(_rotations)
+        self.claim = Statement(
+            lambda: (
+                sa.update(_rotations)
+                .where(r.epoch == p("of"), r.beats == p("seen"))
+                .values(holder=p("by"), beats=r.beats + 1)
+            )
+        )
+        held = (r.epoch == p("of")) & (r.holder == p("by"))
+        self.beat = Statement(lambda: sa.update(_rotations).where(held).values(beats=r.beats + 1))
+        self.release = Statement(lambda: sa.update(_rotations).where(held).values(holder=None, beats=r.beats + 1))
+        self.step = Statement(
+            lambda: (
+                sa.update(_rotations)
+                .where(held)
+                .values(state=p("to"), details=p("said"), keys=p("wrapped_anew"), beats=r.beats + 1)
+            )
+        )
+        # Only what is still wrapped under an older epoch: a key that was destroyed meanwhile is under none.
+        self.rewrap = Statement(
+            lambda: (
+                sa.update(_keys).where(k.key_id == p("id"), k.epoch < p("to")).values(wrapped=p("anew"), epoch=p("to"))
+            )
+        )
+        self.rewrap_lookup = Statement(
+            lambda: (
+                sa.update(_lookup_keys)
+                .where(lk.key_id == p("id"), lk.epoch < p("to"))
+                .values(wrapped=p("anew"), epoch=p("to"))
+            )
+        )
+        self.old_lookups = Statement(
+            lambda: (
+                sa.select(lk.key_id, lk.dataset, lk.field, lk.state, lk.wrapped)
+                .where(lk.epoch < p("to"))
+                .order_by(lk.dataset, lk.field, lk.state)
+            )
+        )
+        self.close = Statement(
+            lambda: sa.update(_rotations).where(r.epoch == p("of"), r.closed_at.is_(None)).values(closed_at=p("at"))
+        )
+        self.destroyed = Statement(
+            lambda: (
+                sa.update(_rotations).where(r.epoch == p("of"), r.destroyed_at.is_(None)).values(destroyed_at=p("at"))
+            )
+        )
+        self.gone = Statement(
+            lambda: sa.update(_rotations).where(r.epoch == p("of"), r.gone_at.is_(None)).values(gone_at=p("at"))
+        )
+
+        self.done = Statement(
+            lambda: sa.update(_rotations).where(r.epoch == p("of"), r.state == "purge").values(state="done")
+        )
+
+        self.turn = Statement(
+            lambda: (
+                sa.update(_store)
+                .where(s.id == 1, s.epoch < p("to"))
+                .values(epoch=p("to"), tag_key=p("wrapped_tag_key"), changes=s.changes + 1)
+            )
+        )
+        self.of_epoch = Statement(
+            lambda: (
+                sa.select(k.key_id, k.dataset, k.subject_tag, k.wrapped)
+                .where(k.key_id > p("after"), k.epoch < p("to"))
+                .order_by(k.key_id)
+                .limit(p("many"))
+            )
+        )
+        self.all_keys = Statement(
+            lambda: (
+                sa.select(k.key_id, k.dataset, k.subject_tag, k.wrapped)
+                .where(k.key_id > p("after"), k.epoch.is_not(None))
+                .order_by(k.key_id)
+                .limit(p("many"))
+            )
+        )
+        self.count = Statement(
+            lambda: sa.select(k.epoch, sa.func.count()).where(k.epoch.is_not(None)).group_by(k.epoch).order_by(k.epoch)
+        )
+        self.close_epoch = Statement(lambda: sa.delete(_epochs).where(e.epoch < p("to")))
+        self.first_erasure = Statement(lambda: sa.select(sa.func.min(k.destroyed_at)).where(k.changed >= p("begun")))
+        self.keys_of = Statement(
+            lambda: (
+                sa.select(k.key_id, k.dataset, k.state, k.destroyed_at, k.changed)
+                .where(k.subject_tag == p("tag"))
+                .order_by(k.destroyed_at, k.key_id)
+            )
+        )
+        self.tombstone = Statement(lambda: sa.select(t.changed, t.erased_at).where(t.subject_tag == p("tag")))
+        self.recoveries = Statement(lambda: sa.select(_recoveries).order_by(rec.created_at, rec.id))
+        self.insert_recovery = _rows(_recoveries)
+        self.end_recovery = Statement(
+            lambda: (
+                sa.update(_recoveries)
+                .where(rec.id == p("of"), rec.ended_at.is_(None))
+                .values(ended_at=p("at"), ended_by=p("by"))
+            )
+        )
 
 
 class LifeStatements:
@@ -193,9 +376,34 @@ class LifeStatements:
                 .with_for_update(read=True)
             )
         )
+        self.all_living = {1: self.living}
         self.insert = _rows(_life)
         self.end = Statement(
             lambda: (
                 sa.update(_life).where(c.key_id == sa.bindparam("id")).values(dead=1, changed_at=sa.bindparam("moment"))
             )
         )
+
+    def living_of(self, number: int) -> Statement:
+        """A row where every one of so many keys lives, each held; the parameters are ``id_0`` and so on."""
+        found = self.all_living.get(number)
+        if found is None:
+            c = _life.c
+
+            def build() -> sa.Executable:
+                wanted: list[Any] = [sa.bindparam(f"id_{i}") for i in range(number)]
+                held = (
+                    sa.select(c.key_id)
+                    .where(c.key_id.in_(wanted), c.dead == sa.literal_column("0"))
+                    .order_by(c.key_id)
+                    .with_for_update(read=True)
+                    .subquery()
+                )
+                return (
+                    sa.select(sa.func.count())
+                    .select_from(held)
+                    .having(sa.func.count() == sa.literal_column(str(number)))
+                )
+
+            found = self.all_living[number] = Statement(build)
+        return found

@@ -33,24 +33,26 @@ class Batch:
     Attributes:
         subjects: whose each row is; empty strings where the dataset is about nobody.
         consents: the consent given for each row, or None.
-        key_ids: the subjects' keys, for `KeyLife.hold`; set by `seal`.
+        fitted: the rows with their ids as the table wants them, not sealed.
+        keys: what the rows are sealed under; set by `seal`.
 
     Raises:
         ConfigurationError: as `PersonalStore.insert`.
     """
 
-    __slots__ = ("_given", "_handles", "_rows", "_stored", "consents", "key_ids", "subjects")
+    __slots__ = ("_given", "_handles", "_rows", "_stored", "consents", "fitted", "keys", "subjects")
 
     def __init__(self, rows: Rows, given: Sequence[Mapping[str, Any]], consent: Any) -> None:
         for row in given:
             rows.check_names(row)
         self._rows = rows
         self._given = given
-        self._stored: list[dict[str, Any]] = [rows.fitted(row) for row in given]
+        self.fitted: list[dict[str, Any]] = [rows.fitted(row) for row in given]
+        self._stored = list(self.fitted)
         self._handles: dict[str, str | None] = {"": None}
         self.subjects = [rows.subject_named(row) if rows.subject else "" for row in self._stored]
         self.consents = _consents_for(consent, self.subjects)
-        self.key_ids: list[bytes] = []
+        self.keys: list[DataKey] = []
 
     async def seal(self, keys: KeyStore, of_nobody: DataKey | None, transaction: Transaction | None) -> None:
         """Get every subject's key and handle, and seal the rows.
@@ -69,18 +71,23 @@ class Batch:
             of_subject = {"": of_nobody}
         else:
             of_subject = await keys.subject_keys(dataset.name, self.subjects, session=transaction)
-            self.key_ids = [key.id for key in of_subject.values()]
             self._handles = {subject: await keys.handle(subject, session=transaction) for subject in of_subject}
-        for first in range(0, len(self._stored), _AT_ONCE):
+        self.keys = list(of_subject.values())
+        for first in range(0, len(self.fitted), _AT_ONCE):
             part = slice(first, first + _AT_ONCE)
-            tags = new_row_tags(len(self._stored[part]))
-            rows = zip(self.subjects[part], tags, self._stored[part], strict=True)
+            tags = new_row_tags(len(self.fitted[part]))
+            rows = zip(self.subjects[part], tags, self.fitted[part], strict=True)
             sealed = self._rows.sealed_many([(of_subject[subject], tag, row) for subject, tag, row in rows])
             if dataset.needs_keys:
                 for row, tag in zip(sealed, tags, strict=True):
                     row[ROW_TAG] = tag
             self._stored[part] = sealed
             await asyncio.sleep(0)
+
+    def index(self, rows: Rows) -> None:
+        """Make the lookup indexes again, with the keys that a rotation has renewed meanwhile."""
+        for stored, fitted in zip(self._stored, self.fitted, strict=True):
+            stored.update(rows.indexes(fitted))
 
     def stored(self) -> list[list[dict[str, Any]]]:
         """The rows as the table takes them, those with the same columns together: the others keep their defaults."""

@@ -64,7 +64,7 @@ class Certificate:
 
         Args:
             signer: the organisation's signing key.
-            statement: what kind of statement it is: "erased".
+            statement: what kind of statement it is: "erased" or "shredded".
             contents: what is stated; text, whole numbers, booleans, None, lists and mappings of these.
         """
         body = {"format": _FORMAT, "version": _VERSION, "statement": statement, **contents}
@@ -155,6 +155,7 @@ def _lines(body: Mapping[str, Any], key: str) -> Iterator[str]:
         ("Subject", "subject"),
         ("Received", "received"),
         ("Completed", "completed"),
+        ("Since", "since"),
         ("Audit entry", "audit"),
     ):
         if body.get(name):
@@ -166,6 +167,8 @@ def _lines(body: Mapping[str, Any], key: str) -> Iterator[str]:
     yield f"  {len(keys)} key{'' if len(keys) == 1 else 's'} destroyed"
     for destroyed in keys:
         yield f"    {destroyed['id']} ({destroyed['dataset']}) {destroyed['at']}"
+    for recovery in body.get("recoveries", ()):
+        yield f"  recovery {recovery['id']}: destroyed {recovery['destroyed']}, says {recovery['said']}"
     for title, name in (("What this states", "claims"), ("What it does not state", "limits")):
         yield ""
         yield f"  {title}:"

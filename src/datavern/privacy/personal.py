@@ -10,9 +10,16 @@ import datetime as dt
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
-from datavern.contracts.capabilities import Transaction, needs
-from datavern.contracts.errors import ConfigurationError, ConsentRequired, KeyErased, PrivacyError
+from datavern.contracts.capabilities import Session, Transaction, needs
+from datavern.contracts.errors import (
+    ConfigurationError,
+    ConsentRequired,
+    ConstraintViolated,
+    KeyErased,
+    PrivacyError,
+)
 from datavern.contracts.subjects import canonical_subject
+from datavern.crypto.life import LookupKeyEnded
 from datavern.crypto.sealed import DataKey, new_row_tag
 from datavern.privacy.bulk import Batch
 from datavern.privacy.datamap import ERASED_AT, RETAINED_UNTIL, ROW_TAG, Dataset
@@ -22,7 +29,7 @@ from datavern.privacy.units import within
 
 if TYPE_CHECKING:
     from datavern.audit.log import AuditLog
-    from datavern.contracts.capabilities import Provider
+    from datavern.contracts.capabilities import Provider, Store
     from datavern.contracts.fused import Guard
     from datavern.crypto.keystore import KeyStore
     from datavern.crypto.life import KeyLife
@@ -116,7 +123,11 @@ class PersonalStore:
         Raises:
             ConfigurationError: there is no such table, or it lacks a column; `prepare` makes it.
         """
-        if self._loaded is not None and not fresh:
+        loaded = self._loaded
+        if loaded is not None and not fresh:
+            if loaded.seen == self._keys.lookups_seen:
+                return loaded
+            self._loaded = await self._rows(loaded.store)
             return self._loaded
         dataset = self.dataset
         store = await needs(self._provider, "subjects").describe(self._table, transaction=transaction)
@@ -124,14 +135,30 @@ class PersonalStore:
             raise ConfigurationError(
                 f'{dataset.database} has no table {self._table}: await db.prepare("{dataset.name}") makes it'
             )
-        lookup_keys = {
-            name: await self._keys.lookup_key(dataset.name, name) for name in dict.fromkeys(dataset.indexes.values())
-        }
-        rows = Rows(dataset, store, self._keys, lookup_keys)
+        rows = await self._rows(store)
         if dataset.subject is None:
             self._of_nobody = await self._keys.dataset_key(dataset.name)
         self._loaded = rows
         return rows
+
+    async def _rows(self, store: Store) -> Rows:
+        keys, dataset = self._keys, self.dataset
+        while True:
+            seen = keys.lookups_seen
+            names = dict.fromkeys(dataset.indexes.values())
+            lookup_keys = {name: await keys.lookup_keys(dataset.name, name) for name in names}
+            if seen == keys.lookups_seen:
+                return Rows(dataset, store, keys, lookup_keys, seen=seen)
+
+    def _ready(self) -> Rows | None:
+        """How the rows stand, where it is known, and no rotation has changed it since."""
+        loaded = self._loaded
+        return loaded if loaded is not None and loaded.seen == self._keys.lookups_seen else None
+
+    async def _renewed(self, transaction: Transaction | None = None) -> Rows:
+        """The same, when a write found its lookup key ended by a rotation that this process had not heard of."""
+        await self._keys.heard(at_once=True)
+        return await self.rows(transaction)
 
     # ---- writing ----------------------------------------------------------------------------------------------------
 
@@ -155,7 +182,7 @@ class PersonalStore:
             ConstraintViolated: a unique value is there already, sealed or not; the value is not in the message.
             ConfigurationError: no subject, a column of Datavern's own, a value that cannot be sealed.
         """
-        rows = self._loaded or await self.rows(transaction)
+        rows = self._ready() or await self.rows(transaction)
         self._require(consent)
         rows.check_names(row)
         fitted = rows.fitted(row)
@@ -174,15 +201,27 @@ class PersonalStore:
         if dataset.needs_keys:
             stored[ROW_TAG] = tag
         details: dict[str, Any] = {"fields": list(row)}
-        if transaction is None and await self._inserted_at_once(
-            stored, subject=subject, key=key, handle=handle, consent=consent, details=details
+        if (
+            transaction is None
+            and not rows.renewing
+            and await self._inserted_at_once(
+                stored,
+                lookups=rows.lookup_lives(key),
+                subject=subject,
+                key=key,
+                handle=handle,
+                consent=consent,
+                details=details,
+            )
         ):
             return
         async with within(self._provider, transaction) as tx:
-            if subject is not None:
-                await self._life.hold(tx, (key.id,))
-                if consent is not None:
-                    details["consents"] = await self._consents.check(subject, self._purposes, consent, transaction=tx)
+            held = await self._held(tx, rows, [key] if subject is not None else [], key)
+            if held is not rows:
+                stored |= held.indexes(fitted)
+            await self._check_unique(held, fitted, tx)
+            if subject is not None and consent is not None:
+                details["consents"] = await self._consents.check(subject, self._purposes, consent, transaction=tx)
             await needs(self._provider, "subjects").insert(self._table, (stored,), transaction=tx)
             await self._log.append(tx, action="inserted", handle=handle, dataset=dataset.label, details=details)
 
@@ -190,6 +229,7 @@ class PersonalStore:
         self,
         stored: Mapping[str, Any],
         *,
+        lookups: Sequence[bytes],
         subject: str | None,
         key: DataKey,
         handle: str | None,
@@ -205,17 +245,18 @@ class PersonalStore:
         if guarded is None:
             return False
         guards: list[Guard] = []
-        if subject is not None:
-            living = self._life.guard(key.id)
+        held = (*lookups,) if subject is None else (key.id, *lookups)
+        if held:
+            living = self._life.guard(*held)
             if living is None:
                 return False
             guards.append(living)
-            if consent is not None:
-                holding = self._consents.guard(subject, self._purposes, consent, provider=self._provider)
-                if holding is None:
-                    return False
-                guards.append(holding[0])
-                details = {**details, "consents": holding[1]}
+        if subject is not None and consent is not None:
+            holding = self._consents.guard(subject, self._purposes, consent, provider=self._provider)
+            if holding is None:
+                return False
+            guards.append(holding[0])
+            details = {**details, "consents": holding[1]}
         entry = self._log.entry("inserted", handle=handle, dataset=self.dataset.label, details=details)
         return await guarded.insert(self._table, stored, guards=guards, audit=entry)
 
@@ -243,13 +284,17 @@ class PersonalStore:
         if not given:
             return 0
         dataset = self.dataset
-        plan = self._loaded or await self.rows(transaction)
+        plan = self._ready() or await self.rows(transaction)
         batch = Batch(plan, given, consent)
         for one in batch.consents:
             self._require(one)
         await batch.seal(self._keys, None if dataset.subject else self._of_nobody, transaction)
         async with within(self._provider, transaction) as tx:
-            await self._life.hold(tx, batch.key_ids)
+            held = await self._held(tx, plan, batch.keys if dataset.subject else [], *batch.keys)
+            if held is not plan:
+                batch.index(held)
+            for fitted in batch.fitted:
+                await self._check_unique(held, fitted, tx)
             checked = await self._check_many(batch.subjects, batch.consents, tx)
             for stored in batch.stored():
                 await needs(self._provider, "subjects").insert(self._table, stored, transaction=tx)
@@ -281,7 +326,7 @@ class PersonalStore:
             KeyErased: the subject was erased, and the row is kept because the law says so; or an erasure runs.
             ConfigurationError: the subject would change (whose data it is cannot: delete and insert), or nothing would.
         """
-        rows = self._loaded or await self.rows(transaction)
+        rows = self._ready() or await self.rows(transaction)
         self._require(consent)
         rows.check_names(changes)
         if not changes:
@@ -296,7 +341,7 @@ class PersonalStore:
             before = await subjects.select(self._table, where, columns=[self.dataset.subject])
             if not before:
                 return False
-            await self._ready(rows.subject_of(before[0]))
+            await self._key_ready(rows.subject_of(before[0]))
         async with within(self._provider, transaction) as tx:
             found = await subjects.select(self._table, where, lock=True, transaction=tx)
             if not found:
@@ -332,7 +377,7 @@ class PersonalStore:
             )
             handle = await self._keys.handle(subject, session=transaction)
             held = rows.key_ids(row)
-            await self._life.hold(transaction, sorted({key.id, *held}))
+            rows = await self._held(transaction, rows, [key], key, also=held)
             if row.get(RETAINED_UNTIL) is not None or await self._retained(held, transaction):
                 raise KeyErased(
                     f"{dataset.label}: the subject was erased; the law keeps the row, and nobody changes it"
@@ -341,7 +386,9 @@ class PersonalStore:
                 ids = await self._consents.check(subject, self._purposes, consent, transaction=transaction)
         else:
             key = self._of_nobody
+            rows = await self._held(transaction, rows, [], key)
         stored = self._changed(rows, row, fitted, key)
+        await self._check_unique(rows, fitted, transaction, but=row)
         said: dict[str, Any] = {"fields": list(changes), **(details or {})}
         if ids:
             said["consents"] = ids
@@ -357,7 +404,7 @@ class PersonalStore:
         Raises:
             PrivacyError: the person was erased, and the law keeps the row for some time yet.
         """
-        rows = self._loaded or await self.rows(transaction)
+        rows = self._ready() or await self.rows(transaction)
         where = rows.where_key(key)
         if where is None:
             return False
@@ -386,7 +433,7 @@ class PersonalStore:
             DecryptionFailed: a sealed value is not the one that was sealed there.
             KeyErased: the row's key was destroyed with its subject (erasure policy ``shred``).
         """
-        rows = self._loaded or await self.rows(transaction)
+        rows = self._ready() or await self.rows(transaction)
         where = rows.where_key(key)
         if where is None:
             return None
@@ -406,7 +453,7 @@ class PersonalStore:
 
         The connection is given back when the loop ends; when it is left early, as soon as the iterator is let go.
         """
-        rows = self._loaded or await self.rows(transaction)
+        rows = self._ready() or await self.rows(transaction)
         person = canonical_subject(subject)
         where = rows.where_subject(person)
         if where is None:
@@ -442,7 +489,8 @@ class PersonalStore:
             DecryptionFailed: a sealed value is not the one that was sealed there, or a lookup index was moved: the row
                 that it leads to holds something else than was asked for.
         """
-        rows = self._loaded or await self.rows(transaction)
+        await self._keys.heard()  # under which keys others make their indexes by now
+        rows = self._ready() or await self.rows(transaction)
         asked = {**(where or {}), **fields}
         condition = rows.where_fields(asked) | self.living()
         if limit is not None and limit < 1:
@@ -488,16 +536,20 @@ class PersonalStore:
     async def _find_part(
         self, field: Mapping[str, str], limit: int | None, transaction: Transaction | None, *, start: bool
     ) -> list[dict[str, Any]]:
-        rows = self._loaded or await self.rows(transaction)
+        await self._keys.heard()
+        rows = self._ready() or await self.rows(transaction)
         if len(field) != 1:
             raise ConfigurationError(f"{self.dataset.name}: expected one field, such as name=…")
         if limit is not None and limit < 1:
             raise ConfigurationError("limit is at least 1")
         ((name, text),) = field.items()
-        where = rows.where_starts(name, text) if start else rows.where_contains(name, text)
-        found = await needs(self._provider, "subjects").select(
-            self._table, where | self.living(), transaction=transaction
-        )
+        subjects = needs(self._provider, "subjects")
+        found: list[dict[str, Any]] = []
+        wheres = rows.where_starts(name, text) if start else rows.where_contains(name, text)
+        for where in wheres:  # one, but while a rotation makes the indexes anew
+            more = await subjects.select(self._table, where | self.living(), transaction=transaction)
+            seen = {tuple(row[key] for key in self.dataset.keys) for row in found} if found else set()
+            found += [row for row in more if tuple(row[key] for key in self.dataset.keys) not in seen]
         answers: list[dict[str, Any]] = []
         for at in range(0, len(found), _OPENED_AT_ONCE):  # most of a search with a limit is not opened at all
             opened = await self.opened(found[at : at + _OPENED_AT_ONCE], transaction)
@@ -513,7 +565,7 @@ class PersonalStore:
             ConfigurationError: one of the two is missing; the message names it.
             DecryptionFailed: a sealed value is not the one that was sealed there.
         """
-        plan = self._loaded or await self.rows(transaction)
+        plan = self._ready() or await self.rows(transaction)
         found = [dict(row) for row in rows]
         needed = [ROW_TAG] if plan.subject is None else [ROW_TAG, plan.subject]
         for row in found:
@@ -527,7 +579,7 @@ class PersonalStore:
         self, found: Sequence[Mapping[str, Any]], transaction: Transaction | None = None
     ) -> list[dict[str, Any]]:
         """Rows as they are stored, opened. Fields whose key was destroyed with the subject are None: they are gone."""
-        rows = self._loaded or await self.rows(transaction)
+        rows = self._ready() or await self.rows(transaction)
         opened_warm = [rows.open_warm(dict(row)) for row in found]
         if None not in opened_warm:
             return cast("list[dict[str, Any]]", opened_warm)
@@ -560,6 +612,47 @@ class PersonalStore:
             needed = ", ".join(self._purposes)
             raise ConsentRequired(f"{self.dataset.label}: no consent was given; needed: {needed}")
 
+    async def _held(
+        self, tx: Session, rows: Rows, keys: Sequence[DataKey], *writing: DataKey, also: Iterable[bytes] = ()
+    ) -> Rows:
+        """Hold the keys of a write until its transaction ends; how the rows stand by then.
+
+        Args:
+            tx: the open transaction.
+            rows: how they stood when the write was made.
+            keys: of the subjects.
+            writing: the keys that it writes under.
+            also: the ids of further keys.
+
+        Raises:
+            KeyErased: an erasure has ended one of them.
+        """
+        ids = sorted({*(key.id for key in keys), *also})
+        while True:
+            lookups = sorted({life for key in writing for life in rows.lookup_lives(key)})
+            if not ids and not lookups:
+                return rows
+            try:
+                await self._life.hold(tx, ids, lookups)
+            except LookupKeyEnded:
+                rows = await self._renewed()
+                continue
+            return rows
+
+    async def _check_unique(
+        self, rows: Rows, values: Mapping[str, Any], tx: Session, *, but: Mapping[str, Any] | None = None
+    ) -> None:
+        """While a rotation makes the indexes anew: refuse what the database would refuse if all were under one key."""
+        if not rows.renewing:
+            return
+        keys = list(self.dataset.keys)
+        for clash in rows.clashes(values):
+            found = await needs(self._provider, "subjects").select(self._table, clash, columns=keys, transaction=tx)
+            if any(but is None or any(row[name] != but[name] for name in keys) for row in found):
+                raise ConstraintViolated(
+                    f"{self.dataset.label}: a value that must be unique is there already", provider=self._provider.name
+                )
+
     def _same_subject(self, rows: Rows, subject: str | None, changes: dict[str, Any]) -> None:
         if rows.subject is not None and rows.subject in changes:
             value = changes.pop(rows.subject)
@@ -582,7 +675,7 @@ class PersonalStore:
         keys = await self._keys.keys(key_ids, session=transaction)
         return any(key.dataset.endswith(RETENTION) for key in keys.values())
 
-    async def _ready(self, subject: str | None) -> None:
+    async def _key_ready(self, subject: str | None) -> None:
         if subject is not None:
             await self._keys.subject_key(self.dataset.name, subject)
             await self._keys.handle(subject)

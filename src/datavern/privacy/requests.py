@@ -153,6 +153,24 @@ class SubjectRequests:
         """The certificate of an erasure that is done, or None."""
         return await self._erasures.certificate(request_id)
 
+    async def shredded(self, subject: object) -> Certificate:
+        """The second signed statement: from when on not even old backups can bring a person's sealed data back.
+
+        Its conditions: the erasure is done; a rotation of the keys that began after it has ended; the old epoch key is
+        beyond what its vault keeps for a while; and nobody holds recovery shares that could bring it back.
+
+        Args:
+            subject: whose.
+
+        Raises:
+            SubjectRequestRejected: nobody of that id was erased.
+            ErasureIncomplete: a condition does not hold yet; the message says which, and what to do.
+            KeyUnavailable: the vault cannot be asked.
+        """
+        from datavern.privacy.shredded import shredded  # noqa: PLC0415  (asked for once a month at the most)
+
+        return await shredded(self._privacy, subject)
+
     async def _finish(self, entry: Entry) -> SubjectResponse:
         done = await self._erasures.run(entry)
         return SubjectResponse(

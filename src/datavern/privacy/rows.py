@@ -10,12 +10,14 @@ from datavern.contracts.capabilities import Words
 from datavern.contracts.errors import ConfigurationError, DecryptionFailed
 from datavern.contracts.subjects import canonical_subject
 from datavern.crypto.lookup import grams, indexer, normalise, normalised_part, prefix_indexer
+from datavern.crypto.lookup_keys import life_ids
 from datavern.crypto.sealed import RowSealer, retained_tag
 from datavern.privacy.datamap import ERASED_AT, LOOKUP, NGRAMS, PREFIX, RETAINED_UNTIL, ROW_TAG, Dataset
 
 if TYPE_CHECKING:
     from datavern.contracts.capabilities import Column, Store
     from datavern.crypto.keystore import KeyStore
+    from datavern.crypto.lookup_keys import LookupKey
     from datavern.crypto.sealed import DataKey
 
 __all__ = ["RETENTION", "Rows", "fit"]
@@ -71,7 +73,8 @@ class Rows:
         dataset: the data map's entry.
         store: the table as it stands.
         keys: the key store.
-        lookup_keys: field → lookup key, of every field with a lookup.
+        lookup_keys: field → lookup keys, of every field with a lookup.
+        seen: the store's `lookups_seen` when they were read: with another number they are read anew.
 
     Raises:
         ConfigurationError: the table lacks a column that the data map needs.
@@ -81,6 +84,7 @@ class Rows:
         "_ids",
         "_indexes",
         "_keys",
+        "_lookup_lives",
         "_lookups",
         "_own",
         "_present",
@@ -92,13 +96,17 @@ class Rows:
         "columns",
         "dataset",
         "key_columns",
+        "renewing",
         "sealer",
+        "seen",
         "store",
         "subject",
         "subject_column",
     )
 
-    def __init__(self, dataset: Dataset, store: Store, keys: KeyStore, lookup_keys: Mapping[str, bytes]) -> None:
+    def __init__(
+        self, dataset: Dataset, store: Store, keys: KeyStore, lookup_keys: Mapping[str, LookupKey], *, seen: int
+    ) -> None:
         self.dataset = dataset
         self.store = store
         self.subject = dataset.subject
@@ -134,11 +142,19 @@ class Rows:
         self._present = tuple(name for name in self._own if name in self.columns)
         only = self.key_columns[0] if len(self.key_columns) == 1 else None
         self._text_key = only.name if only is not None and (only.type == "text" or "char" in only.type) else None
+        kinds = {name: field.kind for name, field in dataset.fields.items()}
         self._lookups = tuple(
-            (n, c, dataset.fields[n].kind, indexer(lookup_keys[n], n, dataset.fields[n].kind))
-            for n, c in dataset.lookups.items()
+            (n, c, kinds[n], indexer(lookup_keys[n].key, n, kinds[n])) for n, c in dataset.lookups.items()
         )
-        self._indexes = tuple((n, c, _maker(dataset, n, c, lookup_keys[n])) for c, n in dataset.indexes.items())
+        self._indexes = tuple((n, c, _maker(dataset, n, c, lookup_keys[n].key)) for c, n in dataset.indexes.items())
+        self.seen = seen
+        self._lookup_lives = tuple(zip(*(life_ids(key.id) for key in lookup_keys.values()), strict=True))
+        # While a rotation makes the indexes anew, some are still under another key: column → what makes those.
+        self.renewing = {
+            c: tuple(_maker(dataset, n, c, other) for other in lookup_keys[n].others)
+            for c, n in dataset.indexes.items()
+            if lookup_keys[n].others
+        }
 
     # ---- on the way in ----------------------------------------------------------------------------------------------
 
@@ -168,6 +184,27 @@ class Rows:
                 value = row[name]
                 stored[column] = None if value is None else of(value)
         return stored
+
+    def lookup_lives(self, key: DataKey) -> tuple[bytes, ...]:
+        """Under which ids the lookup keys live that a write under this data key makes its indexes with."""
+        lives = self._lookup_lives
+        return lives[key.id[0] % len(lives)] if lives else ()
+
+    def indexes(self, values: Mapping[str, Any]) -> dict[str, bytes | str]:
+        """Index column → what stands there for a field's value by now; without fields that are None or missing."""
+        made = {column: of(values[name]) for name, column, of in self._indexes if values.get(name) is not None}
+        return {column: value for column, value in made.items() if value is not None}
+
+    def clashes(self, values: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """Where a rotation is making the indexes anew: which rows would hold the same value of a unique field.
+
+        The database keeps indexes unique, and not those of one value under two keys.
+        """
+        return [
+            {column: tuple(of(values[name]) for of in self.renewing[column])}
+            for name, column, _, _ in self._lookups
+            if column in self.renewing and self.dataset.fields[name].unique and values.get(name) is not None
+        ]
 
     def resealed(self, key: DataKey, row: Mapping[str, Any], opened: Mapping[str, Any]) -> dict[str, Any]:
         """The sealed fields of a row that the law keeps, under a retention key; no index leads to them any more."""
@@ -271,10 +308,13 @@ class Rows:
         for name, value in fields.items():
             if name in lookups:
                 column, of = lookups[name]
+                makers = (of, *self.renewing.get(column, ()))
                 if value is None:
                     where[name] = None
                 elif isinstance(value, tuple):
-                    where[column] = tuple(of(one) for one in value)
+                    where[column] = tuple(make(one) for one in value for make in makers)
+                elif len(makers) > 1:
+                    where[column] = tuple(make(value) for make in makers)
                 else:
                     where[column] = of(value)
             elif name in self.sealer.fields:
@@ -292,8 +332,10 @@ class Rows:
                 where[name] = value
         return where
 
-    def where_starts(self, name: str, text: Any) -> dict[str, Any]:
+    def where_starts(self, name: str, text: Any) -> list[dict[str, Any]]:
         """Which rows may hold a value that begins so: those of the longest beginning that there is an index of.
+
+        One condition, and while a rotation makes the indexes anew one for each key.
 
         Raises:
             ConfigurationError: no index of beginnings, or a text that is shorter than the shortest of them.
@@ -308,10 +350,10 @@ class Rows:
             least = field.prefixes[0]
             raise ConfigurationError(f"{self.dataset.name}.{name}: starts_with needs {least} characters or more")
         column = f"{name}{PREFIX}{length}"
-        return {column: next(of(text) for _, c, of in self._indexes if c == column)}
+        return [{column: of(text)} for of in self._makers(column)]
 
-    def where_contains(self, name: str, text: Any) -> dict[str, Any]:
-        """Which rows may hold a value that this is a part of.
+    def where_contains(self, name: str, text: Any) -> list[dict[str, Any]]:
+        """Which rows may hold a value that this is a part of: conditions as of `where_starts`.
 
         Raises:
             ConfigurationError: no index of parts, or a text that is shorter than they are.
@@ -324,8 +366,10 @@ class Rows:
         if len(self._part(name, text)) < field.ngrams:
             raise ConfigurationError(f"{self.dataset.name}.{name}: contains needs {field.ngrams} characters or more")
         column = name + NGRAMS
-        words = str(next(of(text) for _, c, of in self._indexes if c == column)).split()
-        return {column: Words(words[:_MOST_WORDS])}
+        return [{column: Words(str(of(text)).split()[:_MOST_WORDS])} for of in self._makers(column)]
+
+    def _makers(self, column: str) -> list[Callable[[Any], bytes | str | None]]:
+        return [*(of for _, c, of in self._indexes if c == column), *self.renewing.get(column, ())]
 
     def has_part(self, opened: Mapping[str, Any], name: str, text: Any, *, start: bool) -> bool:
         """Whether an opened row's field begins so, or contains it; what an index leads to may only look like it."""

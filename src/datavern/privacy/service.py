@@ -27,6 +27,7 @@ from datavern.privacy.journal import Steps
 from datavern.privacy.personal import PersonalStore
 from datavern.privacy.requests import SubjectRequests
 from datavern.privacy.residency import Residency
+from datavern.privacy.rotation import Rotator
 
 if TYPE_CHECKING:
     from datavern.contracts.capabilities import Provider
@@ -66,6 +67,7 @@ class Privacy:
         keyring: where the keys are: ``file:keys``.
         ledger: name of the database that holds Datavern's own tables.
         organisation: who is responsible for the data, as it stands on certificates.
+        key_copies: where copies of the key store go: a folder; None: beside a ring of files.
 
     Attributes:
         keys: the key store.
@@ -82,6 +84,7 @@ class Privacy:
         keyring: str,
         ledger: str,
         organisation: str = "",
+        key_copies: Any = None,
     ) -> None:
         self._databases = databases
         self._data_map = data_map if data_map is not None else DataMap()
@@ -90,6 +93,7 @@ class Privacy:
         self.ledger = databases[ledger]
         self.organisation = organisation
         self.keys = KeyStore(self._keyring, self.ledger)
+        self.keys.rotator = Rotator(self, self._keyring, key_copies)
         self._sites: dict[str, Site] = {}
         self._stores: dict[str, PersonalStore] = {}
         self._own: dict[str, PersonalStore] = {}
@@ -243,6 +247,11 @@ class Privacy:
     def ledger_log(self) -> AuditLog:
         """The ledger's audit log."""
         return self._sites[self.ledger_name].log
+
+    @property
+    def datasets(self) -> list[PersonalStore]:
+        """Every dataset of the data map, and the built-in tables."""
+        return [*self._stores.values(), *self._own.values()]
 
     def site(self, database: str) -> Site:
         """What Datavern keeps in that database."""

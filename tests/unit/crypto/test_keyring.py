@@ -265,9 +265,9 @@ async def test_a_key_of_another_size_is_damaged(ring, url, folder, size):
     assert "damaged" in await problem(url)
 
 
-@pytest.mark.parametrize("url", ["", "keys", "vault:x", "azure-keyvault:x", "FILE:keys", "/srv/keys", ":"])
+@pytest.mark.parametrize("url", ["", "keys", "hsm:x", "FILE:keys", "/srv/keys", ":"])
 def test_an_unknown_kind_of_ring_is_refused_with_those_there_are(url):
-    with pytest.raises(ConfigurationError, match="there are: file:"):
+    with pytest.raises(ConfigurationError, match="there are: azure-keyvault:, env:, file:, vault:"):
         Keyring.from_url(url)
 
 

@@ -37,6 +37,7 @@ from datavern.engines.postgresql.ledger import PostgreSQLLedger
 from datavern.engines.postgresql.many import many
 from datavern.engines.postgresql.notifications import NOTIFY, Listening, notify
 from datavern.engines.postgresql.point_reads import PostgreSQLSource
+from datavern.engines.postgresql.replicas import PostgreSQLReplicas
 from datavern.engines.postgresql.row_security import TenantTransaction, enable
 from datavern.engines.postgresql.samples import PostgreSQLSamples
 from datavern.engines.postgresql.search import PostgreSQLSearches
@@ -162,6 +163,7 @@ class PostgreSQLProvider(PostgreSQLSearches):
             point_reads=self,
             samples=PostgreSQLSamples(self),
             roles=PostgreSQLRoles(self),
+            replicas=PostgreSQLReplicas(self),
         )
 
     @classmethod
