@@ -113,9 +113,15 @@ class Pool:
         max: connections at the most.
         idle: a connection above `min` that was not used for so long is closed.
         acquire: how long a caller waits for a connection before `PoolTimeout`.
+        outage: how long, of that, while no connection can be made at all (a server restarts), before
+            `ConnectionFailed`; 0: the first attempt decides. A wrong password is told at once. In a failover group the
+            group waits, and its members do not.
+        connecting: connections that are being made at the same time, at the most.
         lifetime: a connection is replaced after so long, with up to a tenth of jitter.
         max_waiting: callers that may wait; one more gets `PoolTimeout` at once.
         validate_after: a connection idle for longer is probed before it is given out.
+        keepalive: a connection idle for so long is asked for a sign of life, with up to a fifth of jitter, so that no
+            firewall forgets it; None: it is left alone.
         leak_after: report a borrower that holds a connection for longer, with its stack; None: do not look.
     """
 
@@ -129,15 +135,22 @@ class Pool:
     max_waiting: int = 10_000
     validate_after: float = 0.5
     leak_after: float | None = None
+    outage: float = 5.0
+    connecting: int = 2
+    keepalive: float | None = 60.0
 
     def __post_init__(self) -> None:
         if not self.max >= 1:
             raise ConfigurationError(f"pool.max is {self.max}: expected at least 1")
         if not 0 <= self.min <= self.max:
             raise ConfigurationError(f"pool.min is {self.min}: expected between 0 and pool.max, which is {self.max}")
-        for name in ("idle", "acquire", "lifetime", "validate_after"):
+        if not self.connecting >= 1:
+            raise ConfigurationError(f"pool.connecting is {self.connecting}: expected at least 1")
+        for name in ("idle", "acquire", "outage", "lifetime", "validate_after"):
             if not getattr(self, name) >= 0:
                 raise ConfigurationError(f"pool.{name} is {getattr(self, name)}: expected seconds, 0 or more")
+        if self.keepalive is not None and not self.keepalive > 0:
+            raise ConfigurationError(f"pool.keepalive is {self.keepalive}: expected more than 0 seconds, or None")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,7 +11,7 @@ from typing import Any
 import asyncpg
 import pytest
 
-from datavern import ConnectionFailed, Pool, PoolTimeout, QueryRejected
+from datavern import ConfigurationError, ConnectionFailed, Pool, PoolTimeout, QueryRejected
 from datavern.connectors import pool as pool_module
 from datavern.testing import EmptyDatabase
 
@@ -306,6 +306,146 @@ async def test_opened_twice_and_opened_again(postgresql_database: EmptyDatabase)
         assert await pg.query_value("SELECT 1") == 1
 
 
+# ---- for those who run it -------------------------------------------------------------------------------------------
+
+
+async def test_suspended_callers_wait_and_whoever_has_one_goes_on(postgresql_database: EmptyDatabase) -> None:
+    async with postgresql_database.provider(pool=Pool(max=3)) as pg:
+        await pg.execute("CREATE TABLE t (a int)")
+        async with pg.transaction() as tx:
+            pg.suspend()
+            pg.suspend()
+            waiting = [asyncio.ensure_future(pg.query_value("SELECT 1")) for _ in range(5)]
+            await until(lambda: pg.stats().waiting == 5)
+            await tx.execute("INSERT INTO t VALUES (1)")
+        await pg.warm_up(2)
+        assert pg.stats().idle == 2
+        assert pg.stats().waiting == 5
+        with pytest.raises(PoolTimeout, match="suspended"):
+            await pg._pool.acquire(within=0.02)
+        pg.resume()
+        pg.resume()
+        assert await asyncio.gather(*waiting) == [1] * 5
+        assert await pg.query_value("SELECT count(*) FROM t") == 1
+        pg.suspend()
+    with pytest.raises(ConnectionFailed, match="not open"):
+        pg.resume()
+
+
+async def test_a_server_changed_under_a_program_that_runs_on(
+    postgresql_database: EmptyDatabase, admin: asyncpg.Connection
+) -> None:
+    """Suspend, drain, change, resume: every call is served, and after it by a new connection."""
+    mine = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'datavern' AND datname = current_database()"
+    async with postgresql_database.provider(pool=Pool(min=2, max=4)) as pg:
+        await pg.warm_up()
+        over = False
+        served = 0
+
+        async def call(n: int) -> None:
+            nonlocal served
+            while not over:
+                assert await pg.query_value("SELECT $1::int", [n]) == n
+                served += 1
+
+        calls = [asyncio.ensure_future(call(n)) for n in range(8)]
+        for _ in range(5):
+            created = pg.stats().created
+            pg.suspend()
+            assert await pg.drain()
+            async with asyncio.timeout(10):
+                while await admin.fetchval(mine):  # noqa: ASYNC110  (the server has no event)
+                    await asyncio.sleep(0.005)
+            assert pg.stats().size == 0
+            pg.resume()
+            before = served
+            await until(lambda: served > before)  # noqa: B023  (it is over before the next)
+            assert pg.stats().created > created
+        over = True
+        await asyncio.gather(*calls)
+
+
+async def test_draining_waits_for_borrowers_and_not_for_ever(postgresql_database: EmptyDatabase) -> None:
+    async with postgresql_database.provider(pool=Pool(min=2, max=3)) as pg:
+        await until(lambda: pg.stats().idle == 2)
+        async with pg.transaction() as tx:
+            old = await tx.query_value(PID)
+            assert not await pg.drain(within=0.02)
+            assert await tx.query_value(PID) == old
+            draining = asyncio.ensure_future(pg.drain())
+            given_up = asyncio.ensure_future(pg.drain())
+            await asyncio.sleep(0)
+            given_up.cancel()
+        assert await draining
+        assert given_up.cancelled()
+        assert await pg.query_value(PID) != old
+        await until(lambda: pg.stats().idle == 2)
+
+
+async def test_warm_up(postgresql_database: EmptyDatabase) -> None:
+    async with postgresql_database.provider(pool=Pool(max=6, connecting=3)) as pg:
+        assert await asyncio.gather(pg.warm_up(3), pg.warm_up(5), pg.warm_up(0)) == [3, 5, 1] or pg.stats().size == 5
+        assert await pg.warm_up() == 6
+        assert await pg.warm_up(99) == 6
+        assert pg.stats().created == 6
+    with pytest.raises(ConnectionFailed, match="not open"):
+        await pg.warm_up()
+
+
+async def test_a_few_connections_are_made_at_a_time(postgresql_database: EmptyDatabase) -> None:
+    async with postgresql_database.provider(pool=Pool(max=10, connecting=2)) as pg:
+        seen = set()
+
+        async def look() -> None:
+            while pg.stats().size < 10:
+                seen.add(pg.stats().connecting)
+                await asyncio.sleep(0)
+
+        await asyncio.gather(look(), pg.warm_up())
+        assert max(seen) == 2
+
+
+async def test_signs_of_life(
+    postgresql_database: EmptyDatabase, admin: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is idle for long is asked, and stays; what has become a corpse goes, and what is as old with it."""
+    async with postgresql_database.provider(pool=Pool(min=3, max=3, keepalive=0.2)) as pg:
+        await until(lambda: pg.stats().idle == 3)
+        asked = []
+        probe = pg._pool._connector.probe
+
+        async def counted(connection: Any) -> None:
+            asked.append(connection)
+            await probe(connection)
+
+        monkeypatch.setattr(pg._pool._connector, "probe", counted)
+        await until(lambda: len(set(asked)) == 3 and len(asked) >= 6)
+        await until(lambda: pg.stats().idle == 3)
+        assert (pg.stats().created, pg.stats().acquired) == (3, 1)
+
+        async def corpse(connection: Any) -> None:
+            raise OSError
+
+        monkeypatch.setattr(pg._pool._connector, "probe", corpse)
+        await until(lambda: pg.stats().discarded >= 3)
+        monkeypatch.setattr(pg._pool._connector, "probe", counted)
+        await until(lambda: pg.stats().idle == 3)
+        assert await pg.query_value("SELECT 1") == 1
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"connecting": 0}, "pool.connecting"),
+        ({"keepalive": 0.0}, "pool.keepalive"),
+        ({"outage": -1.0}, "pool.outage"),
+    ],
+)
+def test_settings_that_make_no_sense(settings: dict[str, Any], words: str) -> None:
+    with pytest.raises(ConfigurationError, match=words):
+        Pool(**settings)
+
+
 # ---- session state --------------------------------------------------------------------------------------------------
 
 SESSION = """
@@ -357,7 +497,10 @@ CREATE PROCEDURE leaves_more(v text) LANGUAGE plpgsql
 @pytest.mark.parametrize(
     "where", ["alone", "in a transaction", "in one that fails", "in one that is cancelled", "stream"]
 )
-async def test_nothing_of_a_session_reaches_the_next_borrower(postgresql_database: EmptyDatabase, where: str) -> None:
+async def test_nothing_of_a_session_reaches_the_next_borrower(
+    postgresql_database: EmptyDatabase, where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pool_module, "SHORTEST_DEADLINE", 5.0)  # a slow machine is no reason to throw one away here
     async with postgresql_database.provider(pool=Pool(max=1)) as pg:
         await pg.execute(FUNCTIONS)
         async with pg.transaction() as tx:

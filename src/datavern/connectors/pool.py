@@ -9,6 +9,7 @@ It decides without I/O (`Roster`) and then acts. What it promises:
   goes through `recover` in the background, with a deadline, or thrown away.
 - No round trip to reset a connection unless its session may have been touched.
 - No deadline depends on the server: a connection that does not answer is aborted, never closed politely.
+- While no connection can be made, one attempt follows another in short, spread pauses as long as anybody waits.
 
 A borrower takes and gives back like this, without a task, a shield or a context manager::
 
@@ -48,7 +49,13 @@ RETURN_DEADLINE = 5.0
 RESTORE_DEADLINE = 5.0
 """Seconds in which a connection must have been reset."""
 PROBE_DEADLINE = 2.0
-"""Seconds in which an idle connection must answer."""
+"""Seconds in which an idle connection must answer, at the most."""
+SHORTEST_DEADLINE = 0.5
+"""Seconds that any connection gets to answer or to be reset, where connecting is quick."""
+SHORT_REST = 0.1
+"""Seconds between two attempts to connect while somebody waits, at the most."""
+LONG_REST = 5.0
+"""The same while nobody does."""
 
 
 class Connector(Protocol[C]):
@@ -94,9 +101,10 @@ class Pool(Roster[C], Generic[C]):
         connector: makes and ends them.
         settings: bounds and deadlines.
         name: of the provider, for messages.
+        alone: nobody above tries again: callers wait through an outage, as the settings say.
     """
 
-    def __init__(self, connector: Connector[C], settings: PoolSettings, *, name: str) -> None:
+    def __init__(self, connector: Connector[C], settings: PoolSettings, *, name: str, alone: bool = True) -> None:
         super().__init__(settings)
         self._connector = connector
         self._name = name
@@ -104,14 +112,19 @@ class Pool(Roster[C], Generic[C]):
         self._tasks: set[asyncio.Task[None]] = set()
         self._goodbyes: set[asyncio.Task[None]] = set()
         self._leaving: set[Slot[C]] = set()
-        self._failures = 0
-        self._resting = False
+        self._outage = settings.outage if alone else 0.0
+        self._rest: asyncio.TimerHandle | None = None
+        self._pace = 0.0  # seconds that connecting takes
+        self._attempts: list[asyncio.Future[Exception | None]] = []  # who waits for one to end
+        self._warming: list[int] = []
+        self._drains: list[tuple[set[Slot[C]], asyncio.Future[None]]] = []
         self._last_failure: ConnectionFailed | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._returned: asyncio.Event | None = None
         if settings.leak_after is not None:
             self.take = self._take_traced  # type: ignore[method-assign]  # so that nobody else pays for it
-        self._period = min(30.0, max(0.05, min(settings.idle, settings.lifetime, settings.leak_after or 60.0) / 4.0))
+        periods = (settings.idle, settings.lifetime, settings.leak_after or 60.0, settings.keepalive or 60.0)
+        self._period = min(30.0, max(0.05, min(periods) / 4.0))
 
     def start(self) -> None:
         """Begin filling up to `min`, and looking after what is idle."""
@@ -120,17 +133,19 @@ class Pool(Roster[C], Generic[C]):
 
     # ---- borrowing --------------------------------------------------------------------------------------------------
 
-    async def acquire(self, within: float | None = None) -> Slot[C]:
+    async def acquire(self, within: float | None = None, *, outage: float | None = None) -> Slot[C]:
         """A connection, where `take` had none: the next one that is free.
 
         Args:
             within: seconds to wait, instead of the setting.
+            outage: of them, seconds while no connection can be made, instead of the setting.
 
         Raises:
             PoolTimeout: none came within the deadline, or too many wait already.
             ConnectionFailed: the pool is closed, or there is no connection and none can be made.
         """
         patience = self.settings.acquire if within is None else within
+        outage = self._outage if outage is None else outage
         deadline = monotonic() + patience
         while True:
             slot = self._next()
@@ -139,7 +154,7 @@ class Pool(Roster[C], Generic[C]):
                     continue
                 self.acquired += 1
             else:
-                slot = await self._wait(deadline, patience)
+                slot = await self._wait(deadline, patience, outage)
                 if slot.generation != self.generation:  # retired between being handed over and now
                     self.discard(slot)
                     continue
@@ -206,6 +221,7 @@ class Pool(Roster[C], Generic[C]):
         for waiter in self.dismissed():
             if not waiter.done():
                 waiter.set_exception(self._superseded())
+        self._tell(None)
 
     def mend(self) -> None:
         """The server takes part again."""
@@ -223,13 +239,10 @@ class Pool(Roster[C], Generic[C]):
         if monotonic() - slot.used < self._validate_after:
             return True
         try:
-            async with asyncio.timeout_at(min(monotonic() + PROBE_DEADLINE, max(deadline, monotonic() + 0.05))):
+            async with asyncio.timeout(min(self._patience(4, PROBE_DEADLINE), max(deadline - monotonic(), 0.05))):
                 await self._connector.probe(slot.connection)
         except Exception:  # noqa: BLE001  (whatever it is, the connection does not answer)
-            gone = self.cleared()
-            self.discard(slot)
-            for other in gone:
-                self._connector.abort(other.connection)
+            self._silent(slot)
             return False
         except BaseException:
             self.recover(slot)
@@ -239,18 +252,29 @@ class Pool(Roster[C], Generic[C]):
             return False
         return True
 
-    async def _wait(self, deadline: float, patience: float) -> Slot[C]:
+    def _silent(self, slot: Slot[C]) -> None:
+        """A connection that was idle does not answer: those that are as old are no better."""
+        gone = self.cleared()
+        self.discard(slot)
+        for other in gone:
+            self._connector.abort(other.connection)
+
+    def _patience(self, times: int, most: float) -> float:
+        """Seconds that an answer may take: a multiple of what connecting takes, which is several round trips."""
+        return min(most, max(SHORTEST_DEADLINE, times * self._pace))
+
+    async def _wait(self, deadline: float, patience: float, outage: float) -> Slot[C]:
         if self.closed:
             raise ConnectionFailed(f"{self._name}: the provider is closed", provider=self._name)
         if self.severed:
             raise self._superseded()
         waiter: Waiter[C] = self._loop.create_future()
-        if not self.join(waiter):
+        if not self.join(waiter, outage):
             raise PoolTimeout(
                 f"{self._name}: {self.settings.max_waiting} callers wait for a connection already (pool.max_waiting)",
                 provider=self._name,
             )
-        self._staff()
+        self._hurry()
         timer = self._loop.call_at(deadline, self._expire, waiter, patience)
         try:
             return await waiter
@@ -268,10 +292,15 @@ class Pool(Roster[C], Generic[C]):
             return
         self.leave(waiter)
         self.timeouts += 1
+        if self._last_failure is not None and not self.open and not self.suspended:
+            waiter.set_exception(twin_of(self._last_failure))  # it is not that others have them all
+            return
         message = (
             f"{self._name}: no connection came free within {patience:g} s (pool.acquire): "
             f"{len(self.open)} of {self.settings.max} open, {self.connecting} connecting"
         )
+        if self.suspended:
+            message += "; the pool is suspended"
         if self._last_failure is not None:
             message += f"; the last attempt to connect failed: {self._last_failure}"
         waiter.set_exception(PoolTimeout(message, provider=self._name))
@@ -285,13 +314,21 @@ class Pool(Roster[C], Generic[C]):
 
     def _staff(self) -> None:
         """Begin making the connections that are wanted."""
-        if self._resting and (self.open or self.connecting or not self.waiters):
-            return  # the last attempts failed, and somebody else's connection may still come back
+        if self._rest is not None:
+            return  # the last attempts failed
         for _ in range(self.wanted()):
             self._spawn(self._connect(self.begin()))
 
+    def _hurry(self) -> None:
+        """Somebody waits: a long rest becomes a short one, and none where the next attempt is to decide."""
+        if self._rest is None:
+            self._staff()
+        elif not self.connecting:
+            self._rest_for(backoff(1, base=SHORT_REST) if self._outage or self.open else 0.0, sooner=True)
+
     async def _connect(self, slot: Slot[C]) -> None:
         failure: Exception | None = None
+        began = monotonic()
         try:
             slot.connection = await self._connector.connect(partial(self._lost, slot))
         except Exception as error:  # noqa: BLE001  (whatever it is, those who wait must hear of it)
@@ -301,28 +338,51 @@ class Pool(Roster[C], Generic[C]):
             raise
         if failure is not None:
             self._not_connected(slot, failure)
-            return
-        self._failures = 0
-        self._last_failure = None
-        if not self.made(slot):
-            self._connector.abort(slot.connection)
+        else:
+            took = monotonic() - began
+            self._pace = took if not self._pace else 0.75 * self._pace + 0.25 * took
+            self._last_failure = None
+            if self._rest is not None:
+                self._rest.cancel()
+                self._rest = None
+            if not self.made(slot):
+                self._connector.abort(slot.connection)
             self._staff()
+        self._tell(failure)
+
+    def _tell(self, failure: Exception | None) -> None:
+        """An attempt to connect has ended."""
+        attempts, self._attempts = self._attempts, []
+        for attempt in attempts:
+            if not attempt.done():
+                attempt.set_result(failure)
 
     def _not_connected(self, slot: Slot[C], failure: Exception) -> None:
         if isinstance(failure, ConnectionFailed):
             self._last_failure = failure
-        for waiter in self.failed(slot):
+        final = not isinstance(failure, ConnectionFailed) or failure.retry == "never"
+        for waiter in self.failed(slot, final=final):
             if not waiter.done():
                 waiter.set_exception(twin_of(failure))
-        self._failures += 1
-        if not self._resting and not self.closed:
-            self._resting = True
-            self._loop.call_later(backoff(self._failures, base=0.1, longest=5.0), self._rested)
-        if self.waiters:
-            self._staff()
+        if self.closed:
+            return
+        if not self.waiters:
+            self._rest_for(backoff(self.failures, base=SHORT_REST, longest=LONG_REST))
+        elif self._outage or self.open or self.connecting:
+            self._rest_for(backoff(self.failures, base=SHORT_REST / 4, longest=SHORT_REST))
+        else:  # whoever came since gets an attempt of their own
+            self._rest_for(0.0)
+
+    def _rest_for(self, seconds: float, *, sooner: bool = False) -> None:
+        """Begin no attempt to connect for so long; with `sooner`, for no longer than that."""
+        if self._rest is not None:
+            if sooner and self._rest.when() <= self._loop.time() + seconds:
+                return
+            self._rest.cancel()
+        self._rest = self._loop.call_later(seconds, self._rested)
 
     def _rested(self) -> None:
-        self._resting = False
+        self._rest = None
         self._staff()
 
     def _lost(self, slot: Slot[C]) -> None:
@@ -333,7 +393,7 @@ class Pool(Roster[C], Generic[C]):
     async def _restore(self, slot: Slot[C]) -> None:
         well = False
         try:
-            async with asyncio.timeout(RESTORE_DEADLINE):
+            async with asyncio.timeout(self._patience(8, RESTORE_DEADLINE)):
                 await self._connector.reset(slot.connection)
             well = True
         except Exception:  # noqa: BLE001, S110  (a connection that cannot be made as new is thrown away, below)
@@ -346,6 +406,24 @@ class Pool(Roster[C], Generic[C]):
                 self.give(slot)
             else:
                 self.discard(slot)
+
+    async def _ask(self, slot: Slot[C]) -> None:
+        """A sign of life from a connection that nobody has used for long."""
+        well = None
+        try:
+            async with asyncio.timeout(self._patience(4, PROBE_DEADLINE)):
+                await self._connector.probe(slot.connection)
+            well = True
+        except Exception:  # noqa: BLE001  (whatever it is, the connection does not answer)
+            well = False
+        finally:
+            if well is None:  # cancelled: the pool is being closed
+                self.discard(slot)
+        if not well:
+            self._silent(slot)
+        elif not self.reinstate(slot):
+            self._dismiss(slot)
+            self._staff()
 
     def _dismiss(self, slot: Slot[C]) -> None:
         """Close a connection that is dropped already, politely."""
@@ -365,9 +443,11 @@ class Pool(Roster[C], Generic[C]):
             self._connector.abort(slot.connection)
 
     def _tend(self) -> None:
-        """Now and then: let go of what is idle for too long or too old, keep `min`, look for leaks."""
+        """Now and then: let go of what is idle for too long or too old, keep `min`, ask, look for leaks."""
         for slot in self.pruned():
             self._dismiss(slot)
+        for slot in self.due():
+            self._spawn(self._ask(slot))
         self._staff()
         if self.settings.leak_after is not None:
             self._report_leaks(self.settings.leak_after)
@@ -395,6 +475,79 @@ class Pool(Roster[C], Generic[C]):
                     "%s: a connection has been held for %.1f s (pool.leak_after) by:\n%s",
                     self._name, now - slot.since, "".join(where.format()).rstrip(),
                 )  # fmt: skip
+
+    # ---- for those who run it ---------------------------------------------------------------------------------------
+
+    def suspend(self) -> None:
+        """Give nobody a connection until `resume`: callers wait, those who have one go on. Idempotent."""
+        super().suspend()
+        self.give = self._give_slowly  # type: ignore[method-assign]  # so that it costs nobody anything before
+
+    def resume(self) -> list[Slot[C]]:
+        """Go on. Idempotent."""
+        old = super().resume()
+        self.__dict__.pop("give", None)
+        for slot in old:
+            self._dismiss(slot)
+        self._staff()
+        return old
+
+    async def drain(self, within: float) -> bool:
+        """Replace every connection that is open now: the idle ones at once, those in use when they come back.
+
+        Returns:
+            Whether all of them are gone. False: some did not come back within so many seconds; they go when they do.
+        """
+        leaving = set(self.open)
+        for slot in self.retire(self.generation):
+            self._dismiss(slot)
+        self._staff()
+        leaving &= self.open
+        if leaving:
+            drained = self._loop.create_future()
+            self._drains.append((leaving, drained))
+            try:
+                await asyncio.wait([drained], timeout=within)
+            finally:
+                self._drains.remove((leaving, drained))
+        return not leaving
+
+    def drop(self, slot: Slot[C]) -> None:
+        """As `Roster.drop`; who drains is told."""
+        super().drop(slot)
+        for leaving, drained in self._drains:
+            leaving.discard(slot)
+            if not leaving and not drained.done():
+                drained.set_result(None)
+
+    async def warm_up(self, connections: int) -> int:
+        """Make connections until so many are open, `max` of them at the most; how many are.
+
+        Raises:
+            ConnectionFailed: one could not be made, or the pool is closed.
+        """
+        target = min(connections, self.settings.max)
+        self._warming.append(target)
+        self.warm = max(self._warming)
+        try:
+            while len(self.open) < target:
+                if self.closed:
+                    raise ConnectionFailed(f"{self._name}: the provider is closed", provider=self._name)
+                if self.severed:
+                    raise self._superseded()
+                attempt = self._loop.create_future()
+                self._attempts.append(attempt)
+                if self._rest is None:
+                    self._staff()
+                else:
+                    self._rest_for(0.0, sooner=True)
+                failure = await attempt
+                if failure is not None:
+                    raise twin_of(failure)
+        finally:
+            self._warming.remove(target)
+            self.warm = max(self._warming, default=0)
+        return len(self.open)
 
     # ---- the end ----------------------------------------------------------------------------------------------------
 
@@ -424,8 +577,10 @@ class Pool(Roster[C], Generic[C]):
 
     def _let_go(self) -> None:
         """Of everything that no borrower holds."""
-        if self._timer is not None:
-            self._timer.cancel()
+        for timer in (self._timer, self._rest):
+            if timer is not None:
+                timer.cancel()
+        self._tell(None)
         for waiter in self.dismissed():
             if not waiter.done():
                 waiter.set_exception(ConnectionFailed(f"{self._name}: the provider was closed", provider=self._name))

@@ -7,7 +7,7 @@ import datetime as dt
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeVar, overload
 
 from datavern.config import TLS, Pool, Secret, checked
 from datavern.connectors.coalescing import CoalescedRead, check_read
@@ -228,10 +228,12 @@ class PostgreSQLProvider(PostgreSQLSearches):
         async with self._connecting:
             if not self._pool.closed:
                 return
-            pool = ConnectionPool(PostgreSQLConnector(self.settings), self.settings.pool, name=self.name)
+            pool = ConnectionPool(
+                PostgreSQLConnector(self.settings), self.settings.pool, name=self.name, alone=self.face is self
+            )
             pool.start()
             try:
-                pool.give(await pool.acquire(within=self.settings.connect_timeout + 1.0))
+                pool.give(await pool.acquire(within=self.settings.connect_timeout + 1.0, outage=0.0))
             except BaseException:
                 await pool.close()
                 raise
@@ -260,6 +262,53 @@ class PostgreSQLProvider(PostgreSQLSearches):
         self._mapped = Mapped.of(self, services, subjects=self._subjects, read=words)
         self._effects.clear()
 
+    def suspend(self) -> None:
+        """Give no statement a connection until `resume`: calls wait, for `pool.acquire` at the most. Idempotent.
+
+        What has a connection goes on: an open transaction, a stream. With `drain` it is how a server is changed under a
+        program that runs on.
+
+        Raises:
+            ConnectionFailed: the provider is not open.
+        """
+        self._open_pool().suspend()
+
+    def resume(self) -> None:
+        """Go on after `suspend`. Idempotent."""
+        self._open_pool().resume()
+
+    async def drain(self, within: float = 30.0) -> bool:
+        """Replace every connection that is open now: the idle ones at once, those in use as they come back.
+
+        Args:
+            within: seconds to wait for those in use.
+
+        Returns:
+            Whether all of them are gone. False: some are in use still; they go when they come back.
+
+        Raises:
+            ConnectionFailed: the provider is not open.
+        """
+        return bool(await self._open_pool().drain(within))
+
+    async def warm_up(self, connections: int | None = None) -> int:
+        """Make connections before they are needed; how many are open then.
+
+        Args:
+            connections: how many; None: `pool.max`, which is the most.
+
+        Raises:
+            ConnectionFailed: one could not be made, or the provider is not open.
+        """
+        most = self.settings.pool.max
+        return int(await self._open_pool().warm_up(most if connections is None else connections))
+
+    def _open_pool(self) -> ConnectionPool[asyncpg.Connection]:
+        pool = self._pool
+        if isinstance(pool, _NotOpen):
+            pool.take()
+        return pool  # type: ignore[no-any-return]  # see `connect`
+
     async def health(self) -> Health:
         """Ask the server for its role and version; the pool's state is in the answer."""
         if isinstance(self._pool, _NotOpen):
@@ -267,6 +316,7 @@ class PostgreSQLProvider(PostgreSQLSearches):
         try:
             self._effects.setdefault(_HEALTH, Effect.READS)
             async with asyncio.timeout(_HEALTH_DEADLINE):
+                self._pool.give(await self._pool.acquire(outage=0.0))  # a server that is away is told at once
                 await self.query_value("SELECT 1")  # the connection is made and warm: the next answer's time is its own
                 start = time.perf_counter()
                 row = await self.query_one(_HEALTH)
@@ -741,7 +791,7 @@ class _NotOpen:
     def __init__(self, name: str) -> None:
         self._name = name
 
-    def take(self) -> None:
+    def take(self) -> NoReturn:
         raise ConnectionFailed(f"{self._name} is not open: use it inside `async with`", provider=self._name)
 
     def stats(self) -> PoolStats:
