@@ -297,7 +297,7 @@ class Monitor:
     def _answered(self, member: Member, standing: Standing, sent: float, mark: int) -> None:
         was = member.standing
         known = member.last is not None
-        member.latencies.append(monotonic() - sent)
+        member.took(monotonic() - sent)
         self.topology.heard(member, standing, sent)
         self._heard(member, standing, sent, mark)
         if member.foreign:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from datavern.connectors.following import reading
 from datavern.connectors.retry import backoff
-from datavern.connectors.routing import Positions, Token, lag_of, replicas
+from datavern.connectors.routing import Positions, Token, lag_of, nearest, replicas
 from datavern.contracts.capabilities import Provider, needs
 from datavern.contracts.errors import (
     CapabilityMissing,
@@ -78,6 +78,16 @@ class Reading:
         """
         session, epoch = self._session, self.epoch
         if session is None or read_only or after is not None or max_lag is not None:
+            member = self._near() if read_only and after is None and max_lag is None else None
+            if member is None:
+                return await self._routed(reading("query", sql, parameters), read_only, after, max_lag)
+            member.busy += 1
+            try:
+                return await member.provider.capabilities.session.query(sql, parameters)  # type: ignore[union-attr]  # it is one
+            except ConnectionFailed as error:
+                self._replica_failed(member, error)
+            finally:
+                member.busy -= 1
             return await self._routed(reading("query", sql, parameters), read_only, after, max_lag)
         try:
             rows = await session.query(sql, parameters)
@@ -101,6 +111,16 @@ class Reading:
         """The first row, or None; as `query`."""
         session, epoch = self._session, self.epoch
         if session is None or read_only or after is not None or max_lag is not None:
+            member = self._near() if read_only and after is None and max_lag is None else None
+            if member is None:
+                return await self._routed(reading("query_one", sql, parameters), read_only, after, max_lag)
+            member.busy += 1
+            try:
+                return await member.provider.capabilities.session.query_one(sql, parameters)  # type: ignore[union-attr]  # it is one
+            except ConnectionFailed as error:
+                self._replica_failed(member, error)
+            finally:
+                member.busy -= 1
             return await self._routed(reading("query_one", sql, parameters), read_only, after, max_lag)
         try:
             row = await session.query_one(sql, parameters)
@@ -206,6 +226,12 @@ class Reading:
         return token
 
     # ---- where to ---------------------------------------------------------------------------------------------------
+
+    def _near(self) -> Member | None:
+        """The replica to read from, where there is one and nothing has to be asked before."""
+        if not self.replicas_read or self._monitor is None:
+            return None
+        return nearest(self._known, self._positions, self.max_lag)
 
     async def _routed(self, call: Read[T], read_only: bool, after: str | None, max_lag: float | None) -> T:
         token = self._check_routing(read_only=read_only, after=after, max_lag=max_lag)
@@ -333,7 +359,7 @@ class Reading:
 
     async def _replicas(self, token: Token | None, max_lag: float | None) -> AsyncIterator[Member]:
         """Replicas that may serve a read, best first: near enough, and with this task's own writes."""
-        found = list(replicas(self._known, self._positions, self.max_lag if max_lag is None else max_lag))
+        found = replicas(self._known, self._positions, self.max_lag if max_lag is None else max_lag)
         if not found:
             return
         wanted = [] if token is None else [token]

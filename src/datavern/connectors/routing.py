@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from contextvars import ContextVar
 from dataclasses import dataclass
 from time import monotonic
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from datavern.connectors.topology import Member
     from datavern.contracts.roles import Standing
 
-__all__ = ["Divergence", "Positions", "Token", "lag_of", "replicas"]
+__all__ = ["Divergence", "Positions", "Token", "lag_of", "nearest", "replicas"]
 
 _SAMPLES = 1024
 
@@ -229,23 +229,45 @@ def lag_of(member: Member, positions: Positions, now: float | None = None) -> fl
     return None if until is None else max(0.0, (monotonic() if now is None else now) - until)
 
 
-def replicas(members: Iterable[Member], positions: Positions, max_lag: float | None) -> Iterator[Member]:
+def replicas(members: Iterable[Member], positions: Positions, max_lag: float | None) -> list[Member]:
     """Those that may be read from, best first: quick answers and few reads at this moment.
 
     Args:
         members: all of the group.
+        positions: of the primary.
         max_lag: seconds that a replica may be behind; None: however many.
     """
-    now = monotonic()
-    ranked = []
+    able = [member for member in members if _able(member, positions, max_lag)]
+    if len(able) > 1:
+        random.shuffle(able)  # spreads load where all are alike
+        able.sort(key=_burden)
+    return able
+
+
+def nearest(members: Iterable[Member], positions: Positions, max_lag: float | None) -> Member | None:
+    """The first of `replicas`, if it certainly shows this task's own writes; None where that is to be found out."""
+    best, least = None, float("inf")
     for member in members:
-        standing = member.standing
-        if standing is None or not standing.told or not standing.replica or member.foreign or member.missing:
-            continue
-        if max_lag is not None:
-            lag = lag_of(member, positions, now)
-            if lag is None or lag > max_lag:
-                continue
-        ranked.append((member.latency * (1 + member.busy), random.random(), member))  # noqa: S311  (spreads load)
-    ranked.sort(key=lambda entry: entry[:2])
-    return (member for _, _, member in ranked)
+        if _able(member, positions, max_lag) and (burden := member.latency * (1 + member.busy)) < least:
+            best, least = member, burden
+    if best is None or best.breaker.failures:
+        return None
+    if own := positions.own:
+        token = positions.known(own)
+        if token is None or best.standing is None or not positions.holds(best.standing, token):
+            return None
+    return best
+
+
+def _burden(member: Member) -> float:
+    return member.latency * (1 + member.busy)
+
+
+def _able(member: Member, positions: Positions, max_lag: float | None) -> bool:
+    standing = member.standing
+    if standing is None or not standing.replica or member.foreign or member.missing:
+        return False
+    if max_lag is None:
+        return True
+    lag = lag_of(member, positions)
+    return lag is not None and lag <= max_lag

@@ -45,13 +45,14 @@ class Member:
         shut: the application closed it.
         opened: its pool was opened once.
         latencies: seconds of its last answers.
+        latency: the median of them; endless while there is none.
         busy: reads that are on it at this moment.
         breaker: leaves it alone as a replica while it answers the monitor, and fails those who read.
     """
 
     __slots__ = (
-        "breaker", "busy", "failed", "foreign", "last", "latencies", "missing", "name", "opened", "problem", "provider",
-        "sent", "shut", "standing",
+        "breaker", "busy", "failed", "foreign", "last", "latencies", "latency", "missing", "name", "opened", "problem",
+        "provider", "sent", "shut", "standing",
     )  # fmt: skip
 
     def __init__(self, provider: Provider) -> None:
@@ -67,13 +68,14 @@ class Member:
         self.shut = False
         self.opened = False
         self.latencies: deque[float] = deque(maxlen=128)
+        self.latency = float("inf")
         self.busy = 0
         self.breaker = Breaker(failures=3)
 
-    @property
-    def latency(self) -> float:
-        """The median of its last answers, in seconds; endless while there is none."""
-        return self.quantile(0.5)
+    def took(self, seconds: float) -> None:
+        """An answer took so long."""
+        self.latencies.append(seconds)
+        self.latency = self.quantile(0.5)
 
     def quantile(self, share: float) -> float:
         """Seconds in which that share of its last answers came."""
