@@ -48,13 +48,13 @@ class AtOnce:
         self.face = self
         self.capabilities = SimpleNamespace(session=self, transactions=None, roles=self, reasons={})
 
-    async def query(self, sql: str, parameters: Any = ()) -> Any:
+    async def query(self, sql: str, parameters: Any = ()) -> Any:  # noqa: ARG002  (as a session's)
         return ()
 
-    async def execute(self, sql: str, parameters: Any = ()) -> int:
+    async def execute(self, sql: str, parameters: Any = ()) -> int:  # noqa: ARG002  (as a session's)
         return 1
 
-    def reads(self, sql: str) -> bool:
+    def reads(self, sql: str) -> bool:  # noqa: ARG002  (as `Roles`)
         return True
 
 

@@ -122,11 +122,14 @@ class Output:
             table.add_row(*(c if isinstance(c, Text) else Text(clean(shown(c))) for c in row))
         self.show(table)
 
-    def document(self, value: Any) -> None:
-        """The one JSON document of a command that was called with ``--json``; nothing without it."""
+    def document(self, value: Any, *, lines: bool = False) -> None:
+        """The one JSON document of a command that was called with ``--json``; nothing without it.
+
+        With `lines` it is one of several, each on a line of its own.
+        """
         if self.as_json:
             ascii_only = "utf" not in (sys.stdout.encoding or "").lower()
-            sys.stdout.write(json.dumps(jsonable(value), ensure_ascii=ascii_only, indent=2) + "\n")
+            sys.stdout.write(json.dumps(jsonable(value), ensure_ascii=ascii_only, indent=None if lines else 2) + "\n")
             sys.stdout.flush()
 
     @contextmanager
