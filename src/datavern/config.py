@@ -8,7 +8,7 @@ of the key and what was expected. A secret prints as ``***`` in every repr, log 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, Literal, TypeVar
 
@@ -228,6 +228,8 @@ class General:
         ledger: name of the database that holds Datavern's own tables; the only database when there is one.
         keyring: where the keys are: ``file:keys``.
         key_copies: the folder for copies of the key store; a folder beside the keys, when these are files.
+        checkpoints: where the audit log's checkpoints are published: ``file:folder``, ``database:name``. Out of reach
+            of whoever administers the ledger, or they prove little.
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
@@ -236,6 +238,7 @@ class General:
     ledger: str | None = None
     keyring: str | None = None
     key_copies: str | None = None
+    checkpoints: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,6 +261,7 @@ class Config:
 
 _TABLES = ("datavern", "databases", "datasets")
 _SECRETS = frozenset({"password", "token"})
+_URLS = frozenset({"keyring", "checkpoints"})
 _PATHS = frozenset({"path", "ca_file", "cert_file", "key_file", "key_copies"})
 
 
@@ -345,11 +349,20 @@ def _resolved(values: Mapping[str, Any], folder: str, path: str) -> dict[str, An
             result[key] = Secret(value, origin=where)
         elif key in _PATHS and isinstance(value, str) and value != ":memory:":
             result[key] = os.path.join(folder, value)  # noqa: PTH118  (an absolute one stays as it is)
-        elif key == "keyring" and isinstance(value, str) and value.startswith("file:"):
-            result[key] = "file:" + os.path.join(folder, value.removeprefix("file:"))  # noqa: PTH118
+        elif key in _URLS:
+            result[key] = _beside(folder, value)
         else:
             result[key] = value
     return result
+
+
+def _beside(folder: str, url: Any) -> Any:
+    """A ``file:`` URL (or each of several) relative to the configuration file; anything else stays as it is."""
+    if isinstance(url, list):
+        return [_beside(folder, one) for one in url]
+    if not isinstance(url, str) or not url.startswith("file:"):
+        return url
+    return "file:" + os.path.join(folder, url.removeprefix("file:"))  # noqa: PTH118  (an absolute one stays as it is)
 
 
 def _override(text: dict[str, Any]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Self
 
@@ -15,6 +15,7 @@ from datavern.contracts.values import Health
 if TYPE_CHECKING:
     import os
 
+    from datavern.audit.publishing import Publisher
     from datavern.audit.service import Audit
     from datavern.connectors.failover import FailoverGroup
     from datavern.crypto.keystore import KeyStore
@@ -98,6 +99,8 @@ class DatabaseManager(ShortForm):
         organisation: who is responsible for the data, as it stands on certificates.
         key_copies: where a rotation of the keys puts its copy of the key store: a folder, not on the disk of the data,
             or a `datavern.privacy.rotation.Saved`; with keys in files, a folder beside them when left out.
+        checkpoints: where the audit log's checkpoints are published: ``file:folder``, ``database:name``, or a
+            `datavern.audit.publishing.Publisher` of your own.
 
     Raises:
         ConfigurationError: a setting contradicts another.
@@ -116,7 +119,9 @@ class DatabaseManager(ShortForm):
         ledger: str | None = None,
         organisation: str = "",
         key_copies: Any = None,
+        checkpoints: Sequence[str | Publisher] = (),
     ) -> None:
+        self._checkpoints = tuple(checkpoints)
         self._databases = dict(databases or {})
         if primary is not None or secondary is not None:
             if databases or primary is None or secondary is None:
@@ -142,6 +147,7 @@ class DatabaseManager(ShortForm):
                     f"ledger: say which database holds Datavern's own tables: {', '.join(self._databases)}"
                 )
             self._ledger = next(iter(self._databases))
+        _check_checkpoints(self._checkpoints, self._databases, self._ledger, keyring)
         if data_map is not None:
             data_map.check_databases(self._databases)
             if keyring is None and any(d.needs_keys for d in data_map):
@@ -186,6 +192,7 @@ class DatabaseManager(ShortForm):
             ledger=general.ledger,
             organisation=general.organisation,
             key_copies=general.key_copies,
+            checkpoints=general.checkpoints,
         )
 
     @classmethod
@@ -249,6 +256,7 @@ class DatabaseManager(ShortForm):
             ledger=self._ledger,
             organisation=self._organisation,
             key_copies=self._key_copies,
+            publishers=[_publisher(one, self._databases) for one in self._checkpoints],
         )
         await privacy.open()
         self._privacy = privacy
@@ -403,6 +411,39 @@ class DatabaseManager(ShortForm):
     async def prepare(self, dataset: str) -> Any:
         """Make the dataset's store fit the data map, and say what was run (prints as DDL). Idempotent."""
         return await self.services.prepare(dataset)
+
+
+def _check_checkpoints(
+    checkpoints: Sequence[str | Publisher], databases: Mapping[str, Provider], ledger: str | None, keyring: str | None
+) -> None:
+    """See that checkpoints can be published where they are to be.
+
+    Raises:
+        ConfigurationError: not there, or not without keys.
+    """
+    if checkpoints and keyring is None:
+        raise ConfigurationError("checkpoints: without a keyring there is no audit log: keyring='file:keys'")
+    for one in checkpoints:
+        if not isinstance(one, str):
+            continue
+        kind, _, rest = one.partition(":")
+        if kind not in {"file", "database"} or not rest:
+            raise ConfigurationError(f"checkpoints: {one}: expected file:folder or database:name")
+        if kind == "database" and rest not in databases:
+            raise ConfigurationError(f"checkpoints: no database is named {rest}; there are: {', '.join(databases)}")
+        if kind == "database" and rest == ledger:
+            raise ConfigurationError(
+                f"checkpoints: {rest} is the ledger: whoever can set its log back can set them back too; take another"
+            )
+
+
+def _publisher(one: str | Publisher, databases: Mapping[str, Provider]) -> Publisher:
+    if not isinstance(one, str):
+        return one
+    from datavern.audit.publishing import DatabasePublisher, FilePublisher  # noqa: PLC0415  (few managers have one)
+
+    kind, _, rest = one.partition(":")
+    return FilePublisher(rest) if kind == "file" else DatabasePublisher(databases[rest])
 
 
 _GROUP_SETTINGS = ("replicas_read", "max_lag", "patroni")

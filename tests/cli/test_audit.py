@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import shutil
 import sqlite3
+import subprocess
+import sys
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -106,6 +108,54 @@ def test_an_entry_is_proven_offline(run: Run, project: Path, tmp_path_factory: p
     assert changed.code == 1
     assert "NOT VALID" in changed.said
     assert run(*arguments, "--json", cwd=court).json["valid"] is False
+
+
+def test_an_export_and_a_proof_are_verified_with_what_an_auditor_kept(
+    run: Run, project: Path, tmp_path_factory: pytest.TempPathFactory
+):
+    assert run("consent", "grant", "p-000001", "newsletter").code == 0
+    assert run("audit", "seal", "--output", "later.txt").code == 0
+    first = run("audit", "list", "--last", "10000", "--json").json["main"][-1]["entry_id"]
+    done = run("audit", "prove", first, "--within", "later.txt", "--output", "proof.json")
+    assert done.code == 0, done.told
+    done = run("audit", "export", "--output", "log.jsonl")
+    assert done.code == 0, done.told
+    lines = (project / "log.jsonl").read_text(encoding="utf-8").splitlines()
+    assert f"{len(lines) - 1:,} entries are in log.jsonl" in done.said
+    assert run("audit", "export").said.splitlines() == lines
+    assert run("audit", "export", "--output", "log.jsonl").code == 1
+    assert run("audit", "export", "--log", "nowhere", "--output", "none.jsonl").code == 1
+    assert not (project / "none.jsonl").exists()
+
+    court = tmp_path_factory.mktemp("court")
+    for file in (project / "proof.json", project / "log.jsonl", project / "later.txt", project / "keys/verifier.txt"):
+        (court / file.name).write_bytes(file.read_bytes())
+    for file in ("proof.json", "log.jsonl"):
+        verify = [sys.executable, "-m", "datavern.audit.offline"]  # which is what datavern-verify runs
+        command = [*verify, file, "--verifier", "verifier.txt", "--checkpoint", "later.txt"]
+        done = subprocess.run(command, cwd=court, capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stdout[:6]) == (0, "VALID:"), done
+
+
+def test_a_sample_is_enough_for_every_day(run: Run, project: Path):
+    done = run("audit", "verify", "--sample", "5", "--since", "checkpoint.txt")
+    assert done.code == 0, done.told
+    assert "drawn at random" in done.said
+    assert run("audit", "verify", "--sample", "5", "--json").json["sampled"] >= 5
+    assert run("audit", "verify", "--sample", "0").code == 2
+
+
+def test_old_entries_end_and_what_remains_is_whole(run: Run, project: Path):
+    assert "needs --yes" in run("audit", "truncate", "--before", "2999-01-01").told
+    assert "nothing was removed" in run("audit", "truncate", "--before", "2020-01-01", "--yes").said
+    done = run("audit", "truncate", "--before", "2999-01-01", "--yes")
+    assert done.code == 0, done.told
+    assert run("audit", "seal").code == 0
+    done = run("audit", "verify", "--since", "checkpoint.txt")
+    assert done.code == 0, done.told
+    assert "removed when their retention ended, by a signed record" in done.said
+    told = run("audit", "verify", "--json").json
+    assert (told["ok"], told["entries"]) == (True, 1)  # that of the removal
 
 
 def test_what_cannot_be_proven_is_said(run: Run, project: Path):

@@ -14,7 +14,7 @@ from datavern.audit.merkle import HASH
 from datavern.contracts.errors import LogTampered
 from datavern.crypto.notes import open_note
 
-__all__ = ["Checkpoint", "Signs"]
+__all__ = ["Checkpoint", "Signs", "kept_of"]
 
 _SIGNED: Final = re.compile(r"(.+?\n\n(?:\N{EM DASH} [^\n]+\n)+)\n*", re.DOTALL)
 _LINES: Final = 4
@@ -125,6 +125,22 @@ class Checkpoint:
         except UnicodeDecodeError:
             text = ""
         return cls.read(text)
+
+
+def kept_of(given: Checkpoint | str, verifiers: Iterable[str], origin: str) -> Checkpoint:
+    """The checkpoint of a log among those that were kept elsewhere, verified.
+
+    Args:
+        given: a checkpoint with its `others`, or its text.
+        verifiers: the public keys that are trusted.
+        origin: the log's.
+
+    Raises:
+        LogTampered: none is of that log, or no trusted key signed it.
+    """
+    first = Checkpoint.read(given) if isinstance(given, str) else given
+    kept = next((c for c in (first, *first.others) if c.origin == origin), first)
+    return replace(kept, others=()).verified(verifiers, origin=origin)
 
 
 def _split(text: str) -> Iterator[str]:

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import datetime as dt
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from operator import itemgetter
 from typing import Any
 
-from datavern.audit.checkpoint import Checkpoint, Signs
-from datavern.audit.covered import covered
-from datavern.audit.entry import COLUMNS, leaf_hashes
-from datavern.audit.merkle import Span
+from datavern.audit.checkpoint import Checkpoint, Signs, kept_of
+from datavern.audit.exporting import export
 from datavern.audit.pending import Entry, entry_values
 from datavern.audit.proof import Proof
+from datavern.audit.proving import prove
 from datavern.audit.report import Report
+from datavern.audit.sampling import verify_sample
 from datavern.audit.sealer import begin_era, seal
 from datavern.audit.tables import log_of
+from datavern.audit.truncation import Truncation, last_truncation, truncate
 from datavern.audit.verifier import verify_log
 from datavern.contracts.capabilities import Provider, Session, needs
-from datavern.contracts.errors import AuditError, ConfigurationError, LogTampered
+from datavern.contracts.errors import ConfigurationError
 
 __all__ = ["AuditLog"]
 
@@ -146,28 +148,67 @@ class AuditLog:
         await session.execute_many(*log_of(ledger).insert.bind_many(ledger.dialect, rows))
         return [row["entry_id"] for row in rows]
 
-    async def seal(self) -> Checkpoint:
+    async def seal(self, *, published: Checkpoint | None = None) -> Checkpoint:
         """Cover every settled entry with a signed checkpoint, and give the last one.
 
         With nothing new to cover that is the one that was last; the log's first may be of no entries at all. Safe in
         several processes at once, and after a failure simply to be called again.
 
-        Raises:
-            LogTampered: the last checkpoint is not as it was signed. Nothing is signed on top of it.
-        """
-        return await seal(self._provider, self._signer, origin=self.origin, verifiers=self.verifiers)
+        Args:
+            published: a checkpoint that was kept elsewhere, and read before this was called: the log is compared.
 
-    async def verify(self, since: Checkpoint | str | None = None, *, most: int = 100) -> Report:
-        """Compare every sealed entry with what was signed: see `verify_log`.
+        Raises:
+            LogTampered: the last checkpoint is not as it was signed, `published` is none of this log, or the log is
+                not, or goes less far than, the one that it covers. Nothing is signed on top of it.
+        """
+        if published is not None:
+            published = published.verified(self.verifiers, origin=self.origin)
+        return await seal(
+            self._provider, self._signer, origin=self.origin, verifiers=self.verifiers, published=published
+        )
+
+    async def truncate(self, before: dt.datetime) -> Truncation | None:
+        """Remove the entries that were sealed before a moment; the record of all that was ever removed: see `truncate`.
+
+        Raises:
+            ConfigurationError: `before` has no time zone.
+            LogTampered: a range is not as it was sealed. It and all behind it stay.
+        """
+        return await truncate(self._provider, self._signer, origin=self.origin, verifiers=self.verifiers, before=before)
+
+    async def truncated(self) -> Truncation | None:
+        """The record of what was ever removed, or None.
+
+        Raises:
+            LogTampered: it is not as it was signed.
+        """
+        return await last_truncation(self._provider, self.verifiers, self.origin)
+
+    def export(self) -> AsyncIterator[dict[str, Any]]:
+        """Every entry in order, and the checkpoint that covers them, as JSON objects: see `export`."""
+        return export(self._provider, origin=self.origin, verifiers=self.verifiers)
+
+    async def verify(
+        self, since: Checkpoint | str | None = None, *, most: int = 100, sample: int | None = None
+    ) -> Report:
+        """Compare every sealed entry with what was signed (see `verify_log`), or some of them (see `verify_sample`).
 
         Args:
             since: a checkpoint that was kept elsewhere, or its note: finds a log that was set back as a whole.
             most: after so many problems it stops looking for more.
+            sample: look at so many entries, drawn at random, instead of all of them.
 
         Raises:
             LogTampered: `since` is no checkpoint of this log that a trusted key signed.
         """
-        return await verify_log(self._provider, origin=self.origin, verifiers=self.verifiers, since=since, most=most)
+        kept = None if since is None else kept_of(since, self.verifiers, self.origin)
+        if sample is not None:
+            if sample < 1:
+                raise ConfigurationError(f"sample is {sample}: expected how many entries to look at, 1 or more")
+            return await verify_sample(
+                self._provider, origin=self.origin, verifiers=self.verifiers, entries=sample, since=kept
+            )
+        return await verify_log(self._provider, origin=self.origin, verifiers=self.verifiers, since=kept, most=most)
 
     async def has(self, entry_id: str) -> bool:
         """Whether an entry of that id stands in the log."""
@@ -175,27 +216,16 @@ class AuditLog:
         query = log_of(ledger).by_id.bind(ledger.dialect, entry_id=entry_id)
         return await needs(self._provider, "session").query_one(*query) is not None
 
-    async def prove(self, entry_id: str) -> Proof:
-        """The proof that an entry is in the log, in the checkpoint that first covered it.
+    async def prove(self, entry_id: str, *, within: Checkpoint | str | None = None) -> Proof:
+        """The proof that an entry is in the log, in the checkpoint that first covered it or in `within`: see `prove`.
+
+        Args:
+            entry_id: the entry's.
+            within: a checkpoint that whoever is to be convinced has kept, or its note.
 
         Raises:
-            AuditError: there is no such entry, or it is not sealed yet.
-            LogTampered: the entry or its checkpoint is not as it was sealed.
+            AuditError: there is no such entry, it is not sealed yet, or `within` is older than it.
+            LogTampered: the entry or its checkpoint is not as it was sealed, or `within` is none of this log.
         """
-        ledger = needs(self._provider, "ledger")
-        session = needs(self._provider, "session")
-        log, dialect = log_of(ledger), ledger.dialect
-        entry = await session.query_one(*log.by_id.bind(dialect, entry_id=entry_id))
-        if entry is None:
-            raise AuditError("the log has no entry of that id")
-        place = {"era": entry["era"], "stamp": entry["stamp"], "seq": entry["seq"]}
-        row = await session.query_one(*log.covering_checkpoint.bind(dialect, **place))
-        if row is None:
-            raise AuditError("the entry is not sealed yet: seal the log first")
-        found = covered(row, self.verifiers, self.origin)
-        (leaf,) = leaf_hashes([entry])
-        if leaf not in found.leaves:
-            raise LogTampered(None, "the entry is not as it was sealed: verify the log to see where")
-        position = found.base.size + found.leaves.index(leaf)
-        path = Span(found.base, found.leaves).inclusion(position)
-        return Proof({name: entry[name] for name in COLUMNS}, position, tuple(path), found.checkpoint)
+        kept = None if within is None else kept_of(within, self.verifiers, self.origin)
+        return await prove(self._provider, entry_id, origin=self.origin, verifiers=self.verifiers, within=kept)

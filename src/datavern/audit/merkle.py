@@ -9,7 +9,17 @@ from collections.abc import Iterable, Sequence
 from hashlib import sha256
 from typing import Final, Self
 
-__all__ = ["EMPTY", "HASH", "Frontier", "Span", "leaf_hash", "node_hash", "verify_consistency", "verify_inclusion"]
+__all__ = [
+    "EMPTY",
+    "HASH",
+    "Frontier",
+    "Span",
+    "leaf_hash",
+    "node_hash",
+    "split",
+    "verify_consistency",
+    "verify_inclusion",
+]
 
 HASH: Final = 32
 """Bytes of a hash."""
@@ -137,7 +147,7 @@ class Span:
         path = []
         first, end = 0, self.size
         while end - first > 1:
-            middle = first + _split(end - first)
+            middle = first + split(end - first)
             if index < middle:
                 path.append(self._node(middle, end))
                 end = middle
@@ -159,7 +169,7 @@ class Span:
         path = []
         first, end, whole = 0, self.size, True
         while end != old:
-            middle = first + _split(end - first)
+            middle = first + split(end - first)
             if old <= middle:
                 path.append(self._node(middle, end))
                 end = middle
@@ -178,11 +188,11 @@ class Span:
             # A subtree beside the path that lies wholly before the leaves is perfect, and no larger perfect one before
             # them holds it: so it is one of the frontier's.
             return self._subtrees[first, end]
-        middle = first + _split(end - first)
+        middle = first + split(end - first)
         return node_hash(self._node(first, middle), self._node(middle, end))
 
 
-def _split(size: int) -> int:
+def split(size: int) -> int:
     """The largest power of two below `size`: where RFC 6962 parts a tree."""
     return 1 << (size - 1).bit_length() - 1
 

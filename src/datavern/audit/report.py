@@ -49,6 +49,8 @@ class Report:
         rollback_checked: a checkpoint that was kept elsewhere was compared; without one, a log that was set back as a
             whole looks like one that never went further.
         checkpoint: the last one of the log, or None when it was never sealed.
+        truncated: how many entries were removed when their retention ended, by a signed record.
+        sampled: how many entries were looked at, where not all of them were; None when all were.
     """
 
     ok: bool
@@ -57,6 +59,8 @@ class Report:
     unsealed: int
     rollback_checked: bool
     checkpoint: Checkpoint | None
+    truncated: int = 0
+    sampled: int | None = None
 
     def check(self) -> Report:
         """This report, if it is ok.

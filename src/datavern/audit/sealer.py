@@ -54,16 +54,37 @@ async def begin_era(provider: Provider) -> int:
         return era
 
 
-async def seal(provider: Provider, signer: Signs, *, origin: str, verifiers: Sequence[str]) -> Checkpoint:
+async def seal(
+    provider: Provider,
+    signer: Signs,
+    *,
+    origin: str,
+    verifiers: Sequence[str],
+    published: Checkpoint | None = None,
+) -> Checkpoint:
     """Cover every settled entry with a checkpoint, and give the last one.
 
     Safe in several processes at once, and safe to run again after any failure: each checkpoint is one insert that
     succeeds once. Constant memory.
 
+    Args:
+        provider: whose log.
+        signer: signs the checkpoints.
+        origin: the log's name in them.
+        verifiers: the public keys that are trusted.
+        published: a checkpoint of the log that was kept elsewhere, read before this is called.
+
     Raises:
-        LogTampered: the last checkpoint is not as it was signed. Nothing is signed on top of it.
+        LogTampered: the last checkpoint is not as it was signed, or the log is not the one, or goes less far than the
+            one, that was published. Nothing is signed on top of it.
     """
     era = await begin_era(provider)
+    if published is not None:
+        from datavern.audit.ranges import same_log  # noqa: PLC0415  (it is built on this module)
+
+        reason = await same_log(provider, verifiers, origin, published)
+        if reason:
+            raise LogTampered(None, reason)
     head = await _head(provider, verifiers, origin)
     while True:
         ledger = needs(provider, "ledger")

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import asyncio
+import datetime as dt
+import logging
+import random
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from datavern.audit.checkpoint import Checkpoint
 from datavern.audit.log import AuditLog
@@ -12,13 +16,18 @@ from datavern.audit.pending import Entry, entry_values
 from datavern.audit.proof import Proof
 from datavern.audit.report import Problem, Report
 from datavern.contracts.capabilities import Provider, Session, needs
-from datavern.contracts.errors import AuditError, ConfigurationError, LogTampered
+from datavern.contracts.errors import AuditError, ConfigurationError, DatavernError, LogTampered
 from datavern.contracts.subjects import canonical_subject
+from datavern.contracts.values import timestamp
 
 if TYPE_CHECKING:
+    from datavern.audit.publishing import Publisher
+    from datavern.audit.truncation import Truncation
     from datavern.crypto.keystore import KeyStore
 
 __all__ = ["Audit"]
+
+_LOG = logging.getLogger("datavern.audit")
 
 
 class Audit:
@@ -28,15 +37,23 @@ class Audit:
         logs: name of the database → its log; opened.
         ledger: the database whose log takes what has none of its own.
         keystore: knows the subjects' handles.
+        publishers: where checkpoints are copied to, out of reach of whoever can change the logs.
     """
 
-    def __init__(self, logs: Mapping[str, AuditLog], ledger: str, keystore: KeyStore) -> None:
+    def __init__(
+        self,
+        logs: Mapping[str, AuditLog],
+        ledger: str,
+        keystore: KeyStore,
+        publishers: Sequence[Publisher] = (),
+    ) -> None:
         if ledger not in logs:
             raise ConfigurationError(f"audit: the ledger database {ledger} has no audit log")
         self._logs = dict(logs)
         self._of_provider = {log.provider: log for log in logs.values()}
         self._ledger = ledger
         self._keystore = keystore
+        self._publishers = tuple(publishers)
 
     @property
     def logs(self) -> Mapping[str, AuditLog]:
@@ -164,21 +181,125 @@ class Audit:
         return await self.write(entry, database=database, transaction=transaction)
 
     async def seal(self) -> Checkpoint:
-        """Seal every log: see `AuditLog.seal`.
+        """Seal every log (see `AuditLog.seal`), and publish the checkpoints.
+
+        Each log is compared with what was published of it before anything is signed on top.
 
         Returns:
             The ledger's checkpoint, with those of the other logs as its `others`.
+
+        Raises:
+            LogTampered: a log is not the one, or goes less far than the one, that was sealed or published.
+            AuditError: a publisher cannot be read, so nothing was sealed; or not be written, and what is sealed is
+                published by the next call.
         """
-        sealed = {name: await log.seal() for name, log in self._logs.items()}
+        sealed: dict[str, Checkpoint] = {}
+        failed = ""
+        for name, log in self._logs.items():
+            sealed[name] = await log.seal(published=await self._published(log))
+        for name, checkpoint in sealed.items():
+            for publisher in self._elsewhere(self._logs[name]):
+                try:
+                    await publisher.publish(checkpoint)
+                except LogTampered:
+                    raise
+                except DatavernError as error:
+                    failed = failed or str(error)
+        if failed:
+            raise AuditError(f"sealed, and not published: {failed}. The next sealing publishes it")
         first = sealed.pop(self._ledger)
         return replace(first, others=tuple(sealed.values()))
 
-    async def verify(self, since: Checkpoint | str | None = None, *, most: int = 100) -> Report:
+    async def keep_sealed(self, every: float = 60.0) -> NoReturn:
+        """Seal and publish again and again, for a task of its own: ``asyncio.create_task(db.audit.keep_sealed())``.
+
+        Several processes may do so at once: the moments are drawn at random around `every`, and what one has sealed
+        the others find sealed. A database or publisher that cannot be reached is told to the log ``datavern.audit``,
+        once until it can be again, and tried at the next turn.
+
+        Args:
+            every: seconds between two sealings.
+
+        Raises:
+            LogTampered: a log is not what was sealed or published. Nothing is sealed any more.
+            ConfigurationError: `every` is no length of time.
+        """
+        if not every > 0:
+            raise ConfigurationError("every: expected seconds, more than 0")
+        told = ""
+        while True:
+            await asyncio.sleep(every * random.uniform(0.75, 1.25))  # noqa: S311  (nothing secret hangs on it)
+            try:
+                await self.seal()
+                told = ""
+            except LogTampered:
+                raise
+            except DatavernError as error:
+                if str(error) != told:
+                    told = str(error)
+                    _LOG.warning("the audit log could not be sealed or published; it is tried again: %s", told)
+
+    def _elsewhere(self, log: AuditLog) -> Iterator[Publisher]:
+        """The publishers that are not the log's own database: what is set back together proves nothing."""
+        return (one for one in self._publishers if getattr(one, "provider", None) is not log.provider)
+
+    async def _published(self, log: AuditLog) -> Checkpoint | None:
+        """The published checkpoint of a log that covers most, verified; None when there is none."""
+        found: Checkpoint | None = None
+        for publisher in self._elsewhere(log):
+            checkpoint = await publisher.latest(log.origin)
+            if checkpoint is not None:
+                checkpoint = checkpoint.verified(log.verifiers, origin=log.origin)
+                if found is None or checkpoint.size > found.size:
+                    found = checkpoint
+        return found
+
+    async def truncate(self, before: dt.datetime) -> dict[str, Truncation]:
+        """Remove entries of every log that were sealed before a moment: see `AuditLog.truncate`. It is recorded.
+
+        Returns:
+            Name of the database → the signed record of all that was ever removed of its log.
+
+        Raises:
+            ConfigurationError: `before` has no time zone.
+            LogTampered: a range is not as it was sealed. It and all behind it stay.
+        """
+        found: dict[str, Truncation] = {}
+        for name, log in self._logs.items():
+            earlier = await log.truncated()
+            record = await log.truncate(before)
+            if record is None:
+                continue
+            found[name] = record
+            removed = record.size - (0 if earlier is None else earlier.size)
+            if removed:
+                details = {"entries": removed, "of": record.size, "sealed_before": timestamp(before)}
+                await self.record("audit.truncate", details=details, database=name)
+        return found
+
+    async def export(self, database: str | None = None) -> AsyncIterator[dict[str, Any]]:
+        """Every sealed entry of a log, or of all of them, as JSON objects: see `AuditLog.export`.
+
+        Raises:
+            ConfigurationError: no database of that name has a log.
+        """
+        if database is not None and database not in self._logs:
+            raise ConfigurationError(f"audit: no log is in {database}; there are: {', '.join(self._logs)}")
+        for name, log in self._logs.items():
+            if database in {None, name}:
+                async for line in log.export():
+                    yield {"log": name, **line}
+
+    async def verify(
+        self, since: Checkpoint | str | None = None, *, most: int = 100, sample: int | None = None
+    ) -> Report:
         """Verify every log: see `AuditLog.verify`.
 
         Args:
-            since: a checkpoint that was kept elsewhere, with its `others`, or its text.
+            since: a checkpoint that was kept elsewhere, with its `others`, or its text. A log that it says nothing of
+                is compared with what was published of it.
             most: after so many problems in a log it stops looking for more.
+            sample: look at so many entries of each log, drawn at random, instead of all of them.
 
         Returns:
             One report of all: problems name their log where there are several, and `rollback_checked` says that a
@@ -186,9 +307,13 @@ class Audit:
 
         Raises:
             LogTampered: `since` holds a checkpoint of a log that is not here, or that no trusted key signed.
+            AuditError: a publisher cannot be read.
         """
         kept = self._kept(since)
-        reports = {name: await log.verify(kept.get(log.origin), most=most) for name, log in self._logs.items()}
+        reports: dict[str, Report] = {}
+        for name, log in self._logs.items():
+            given = kept.get(log.origin) or await self._published(log)
+            reports[name] = await log.verify(given, most=most, sample=sample)
         if len(reports) == 1:
             return reports[self._ledger]
         first = reports[self._ledger].checkpoint
@@ -200,6 +325,8 @@ class Audit:
             unsealed=sum(report.unsealed for report in reports.values()),
             rollback_checked=all(report.rollback_checked for report in reports.values()),
             checkpoint=None if first is None else replace(first, others=tuple(c for c in others if c is not None)),
+            truncated=sum(report.truncated for report in reports.values()),
+            sampled=None if sample is None else sum(report.sampled or 0 for report in reports.values()),
         )
 
     def _kept(self, since: Checkpoint | str | None) -> dict[str, Checkpoint]:
@@ -213,16 +340,20 @@ class Audit:
                 raise LogTampered(None, f"the checkpoint is of another log: {origin}")
         return kept
 
-    async def prove(self, entry_id: str) -> Proof:
+    async def prove(self, entry_id: str, *, within: Checkpoint | str | None = None) -> Proof:
         """The proof that an entry is in its log, whichever that is: see `AuditLog.prove`.
 
+        Args:
+            entry_id: the entry's.
+            within: a checkpoint that whoever is to be convinced has kept; the one that first covered it when None.
+
         Raises:
-            AuditError: there is no such entry, or it is not sealed yet.
-            LogTampered: the entry or its checkpoint is not as it was sealed.
+            AuditError: there is no such entry, it is not sealed yet, or `within` is older than it.
+            LogTampered: the entry or its checkpoint is not as it was sealed, or `within` is none of that log.
         """
         for log in self._logs.values():
             if await log.has(entry_id):
-                return await log.prove(entry_id)
+                return await log.prove(entry_id, within=within)
         raise AuditError("no log has an entry of that id")
 
 

@@ -11,6 +11,7 @@ from datavern.audit.merkle import EMPTY, Frontier
 from datavern.audit.report import Problem
 from datavern.audit.sealer import hashed
 from datavern.audit.tables import START, log_of
+from datavern.audit.truncation import Truncation, last_truncation
 from datavern.contracts.capabilities import Provider, needs
 from datavern.contracts.errors import LogTampered, QueryRejected
 from datavern.contracts.values import Row
@@ -29,6 +30,7 @@ class Expected:
         last: the last checkpoint that proved itself.
         place: where the log's last checkpoint says that it ends (era, stamp, seq); a hint, it is not signed.
         kept_checked: the checkpoint that was kept elsewhere was compared.
+        truncated: how many entries were removed when their retention ended; their hashes are not among `leaves`.
     """
 
     def __init__(
@@ -43,6 +45,8 @@ class Expected:
         self.last: Checkpoint | None = None
         self.place: tuple[Any, ...] = START
         self.kept_checked = False
+        self.truncated = 0
+        self._truncation: Truncation | None = None  # until it was compared
         self._provider = provider
         self._origin = origin
         self._verifiers = verifiers
@@ -63,6 +67,11 @@ class Expected:
             # An engine that keeps any type in any column lets a size be no number: that row is told of when it is read.
             self._target = row["size"] if isinstance(row["size"], int) else _LARGEST
             self.place = (row["era"], row["stamp"], row["seq"])
+        try:
+            self._truncation = await last_truncation(self._provider, self._verifiers, self._origin)
+        except LogTampered as error:
+            self._problem(None, error.reason)
+        self.truncated = 0 if self._truncation is None else self._truncation.size
 
     async def fill(self, count: int) -> None:
         """Have at least `count` leaves, or all that are left."""
@@ -118,13 +127,18 @@ class Expected:
         if start > size:
             if not self._spoilt:
                 self._problem(size, "the checkpoint that covers it was removed: it cannot be verified", start - size)
-            self._unknown = start - size
+            self._unknown = start - max(size, min(self.truncated, start))
         elif start < size:
             self._problem(start, "two signed checkpoints cover it", size - start)
         elif bytes(found.base) != bytes(self._whole):
             self._problem(None, f"two signed checkpoints contradict each other at size {size}")
-        self._pending = found.leaves[max(0, size - start) :]
+        self._pending = found.leaves[max(0, size - start, self.truncated - start) :]
         self._whole = found.whole
+        cut = self._truncation
+        if cut is not None and found.whole.size >= cut.size:
+            self._truncation = None
+            if found.whole.size != cut.size or found.checkpoint.root != cut.root:
+                self._problem(None, "the record of what was removed is of another log, or its checkpoint is lost")
         self._spoilt = False
         self.last = found.checkpoint
         kept = self._kept
@@ -139,7 +153,10 @@ class Expected:
             )
 
     def _check_end(self) -> None:
-        """All checkpoints were read: is the one that was kept elsewhere beyond them?"""
+        """All checkpoints were read: is the one that was kept elsewhere, or what was removed, beyond them?"""
+        if self._truncation is not None:
+            self._truncation = None
+            self._problem(None, "the log was set back behind what was removed of it when its retention ended")
         kept = self._kept
         if kept is None or self.kept_checked:
             return

@@ -17,6 +17,7 @@ __all__ = ["START", "Log", "log_of"]
 ENTRIES: Final = "datavern_audit"
 CHECKPOINTS: Final = "datavern_audit_checkpoints"
 ERAS: Final = "datavern_audit_eras"
+TRUNCATIONS: Final = "datavern_audit_truncations"
 
 START: Final = (0, 0, 0)
 """Before every entry: era, stamp, seq."""
@@ -117,6 +118,13 @@ class Log:
             sa.Column("identity", sa.Text, nullable=False),
             sa.Column("at", sa.Text, nullable=False),
         )
+        self.truncations = sa.Table(
+            TRUNCATIONS,
+            self.metadata,
+            sa.Column("size", sa.BigInteger, primary_key=True, autoincrement=False),
+            sa.Column("at", sa.Text, nullable=False),
+            sa.Column("note", sa.Text, nullable=False),
+        )
         self.insert = Statement(self._insert)
         self.page = Statement(lambda: self._after().limit(sa.bindparam("most")))
         self.settled_page = Statement(self._settled_page)
@@ -133,6 +141,19 @@ class Log:
         self.insert_checkpoint = Statement(lambda: sa.insert(self.checkpoints))
         self.last_era = Statement(lambda: sa.select(self.eras).order_by(self.eras.c.era.desc()).limit(1))
         self.insert_era = Statement(lambda: sa.insert(self.eras))
+        self.checkpoint_of = Statement(
+            lambda: sa.select(self.checkpoints).where(self.checkpoints.c.size == sa.bindparam("of"))
+        )
+        self.range_page = Statement(lambda: self._after().where(self._until()).limit(sa.bindparam("most")))
+        self.count_until = Statement(lambda: sa.select(sa.func.count()).select_from(self.entries).where(self._until()))
+        self.delete_range = Statement(self._delete_range)
+        self.last_truncation = Statement(
+            lambda: sa.select(self.truncations).order_by(self.truncations.c.size.desc()).limit(1)
+        )
+        self.insert_truncation = Statement(lambda: sa.insert(self.truncations))
+        self.drop_truncations = Statement(
+            lambda: sa.delete(self.truncations).where(self.truncations.c.size < sa.bindparam("below"))
+        )
 
     def insert_for_each(self, source: str) -> Statement:
         """The same insert, once for each row of a relation: nothing is written where it has none."""
@@ -168,15 +189,15 @@ class Log:
 
         return sa.select(*(self.entries.c[name] for name in COLUMNS))
 
-    def _place(self, table: sa.Table) -> tuple[Any, Any]:
+    def _place(self, table: sa.Table, prefix: str = "") -> tuple[Any, Any]:
         """A row's place in the order, and the place to compare it with, as row values."""
         import sqlalchemy as sa  # noqa: PLC0415  (as above)
 
         stamp = self._stamp() if table is self.entries else sa.BigInteger()
         wanted = sa.tuple_(
-            sa.bindparam("era", type_=sa.BigInteger()),
-            sa.bindparam("stamp", type_=stamp),
-            sa.bindparam("seq", type_=sa.BigInteger()),
+            sa.bindparam(f"{prefix}era", type_=sa.BigInteger()),
+            sa.bindparam(f"{prefix}stamp", type_=stamp),
+            sa.bindparam(f"{prefix}seq", type_=sa.BigInteger()),
         )
         return sa.tuple_(table.c.era, table.c.stamp, table.c.seq), wanted
 
@@ -184,6 +205,17 @@ class Log:
         place, wanted = self._place(self.entries)
         t = self.entries.c
         return self._columns().where(place > wanted).order_by(t.era, t.stamp, t.seq)
+
+    def _until(self) -> Any:
+        """Up to and with the place ``to_era``, ``to_stamp``, ``to_seq``."""
+        place, wanted = self._place(self.entries, "to_")
+        return place <= wanted
+
+    def _delete_range(self) -> sa.Executable:
+        import sqlalchemy as sa  # noqa: PLC0415  (as above)
+
+        place, wanted = self._place(self.entries)
+        return sa.delete(self.entries).where(place > wanted, self._until())
 
     def _settled_page(self) -> sa.Executable:
         import sqlalchemy as sa  # noqa: PLC0415  (as above)

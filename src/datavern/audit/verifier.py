@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
-from datavern.audit.checkpoint import Checkpoint
+from datavern.audit.checkpoint import Checkpoint, kept_of
 from datavern.audit.report import Problem, Report
 from datavern.audit.streams import PAGE, Actual, Expected
 from datavern.contracts.capabilities import Provider
@@ -47,11 +47,7 @@ async def verify_log(
         ProviderError: the log cannot be read.
     """
     verifiers = tuple(verifiers)
-    kept = None
-    if since is not None:
-        given = Checkpoint.read(since) if isinstance(since, str) else since
-        kept = next((c for c in (given, *given.others) if c.origin == origin), given)
-        kept = kept.verified(verifiers, origin=origin)
+    kept = None if since is None else kept_of(since, verifiers, origin)
     return await _Comparison(provider, origin, verifiers, kept, most).run()
 
 
@@ -71,6 +67,7 @@ class _Comparison:
     async def run(self) -> Report:
         expected, actual = self._expected, self._actual
         await expected.begin()
+        self._position = expected.truncated
         while len(self._problems) < self._most:
             await expected.fill(PAGE)
             if not expected.leaves:
@@ -88,6 +85,7 @@ class _Comparison:
             unsealed=await actual.remaining(),
             rollback_checked=expected.kept_checked,
             checkpoint=expected.last,
+            truncated=expected.truncated,
         )
 
     async def _step(self) -> None:

@@ -1,7 +1,8 @@
-"""`datavern audit`: seal the log, verify it, and prove an entry of it."""
+"""`datavern audit`: seal the log, verify it, prove an entry of it, export it, and end what is old."""
 
 from __future__ import annotations
 
+import datetime as dt
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,9 +15,11 @@ from datavern.cli.common import (
     Output,
     Verbose,
     command,
+    new_file,
     require_file,
     require_new,
     shown,
+    told,
     write_new,
 )
 from datavern.contracts.errors import LogTampered
@@ -26,7 +29,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     no_args_is_help=True,
-    help="Seal the audit log, verify it, and prove an entry of it.",
+    help="Seal the audit log, verify it, prove an entry of it, export it, and end what is old.",
 )
 NewFile = Annotated[Path | None, typer.Option("--output", "-o", help="Write it to this new file.")]
 Verifier = Annotated[Path, typer.Option(help="The organisation's public key.")]
@@ -35,7 +38,12 @@ VERIFIER = Path("keys/verifier.txt")
 
 @app.command()
 def seal(
-    *, output: NewFile = None, config: Config = CONFIG, json_output: Json = False, verbose: Verbose = False
+    *,
+    output: NewFile = None,
+    every: Annotated[float | None, typer.Option(min=0.1, help="Go on, so many seconds apart, until stopped.")] = None,
+    config: Config = CONFIG,
+    json_output: Json = False,
+    verbose: Verbose = False,
 ) -> None:
     """Put the log under a signed checkpoint. Keep a copy where nobody who can change the log can change it."""
     out = Output(as_json=json_output, verbose=verbose)
@@ -46,6 +54,9 @@ def seal(
         require_new(output)
         async with DatabaseManager.from_config(config) as db:
             checkpoint = await db.audit.seal()
+            if every is not None:
+                out.say(f"Sealed at {checkpoint.at}, and from here on every {every:g} s or so.")
+                await db.audit.keep_sealed(every)
         if output is not None:
             write_new(output, checkpoint.text)
         logs = [checkpoint, *checkpoint.others]
@@ -69,6 +80,9 @@ def seal(
 def verify(
     *,
     since: Annotated[Path | None, typer.Option(help="A checkpoint kept elsewhere: finds a log set back.")] = None,
+    sample: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Look at N entries of each log, drawn at random.")
+    ] = None,
     config: Config = CONFIG,
     json_output: Json = False,
     verbose: Verbose = False,
@@ -82,12 +96,14 @@ def verify(
 
         kept = None if since is None else Checkpoint.read(require_file(since, "checkpoint"))
         async with DatabaseManager.from_config(config) as db:
-            report = await db.audit.verify(since=kept)
+            report = await db.audit.verify(since=kept, sample=sample)
         out.document(
             {
                 "ok": report.ok,
                 "entries": report.entries,
                 "unsealed": report.unsealed,
+                "truncated": report.truncated,
+                "sampled": report.sampled,
                 "rollback_checked": report.rollback_checked,
                 "problems": report.problems,
             }
@@ -101,10 +117,14 @@ def verify(
                 ],
                 whole={"entry"},
             )
-        if report.ok:
+        if report.ok and report.sampled is not None:
+            out.say(f"{report.entries:,} entries, drawn at random, each as it was when it was sealed.", "green")
+        elif report.ok:
             out.say(f"{report.entries:,} entries, each as it was when it was sealed.", "green")
         else:
             out.say("The log is NOT what was sealed.", "bold red")
+        if report.truncated:
+            out.say(f"{report.truncated:,} older entries were removed when their retention ended, by a signed record.")
         if report.unsealed:
             out.say(f"{report.unsealed:,} newer entries are not sealed yet: nothing is claimed of them.")
         if not report.rollback_checked:
@@ -119,12 +139,15 @@ def verify(
 def prove(
     entry: Annotated[str, typer.Argument(help="The entry's id.")],
     *,
+    within: Annotated[
+        Path | None, typer.Option(help="In which checkpoint: the copy that whoever is to be convinced has kept.")
+    ] = None,
     output: NewFile = None,
     config: Config = CONFIG,
     json_output: Json = False,
     verbose: Verbose = False,
 ) -> None:
-    """Prove that an entry is in the log. `verify-proof` checks the proof offline."""
+    """Prove that an entry is in the log. `verify-proof`, or `datavern-verify`, checks the proof offline."""
     out = Output(as_json=json_output, verbose=verbose)
 
     async def work() -> None:
@@ -134,8 +157,9 @@ def prove(
         from datavern.manager import DatabaseManager
 
         require_new(output)
+        kept = None if within is None else require_file(within, "checkpoint")
         async with DatabaseManager.from_config(config) as db:
-            proof = await db.audit.prove(entry)
+            proof = await db.audit.prove(entry, within=kept)
         text = proof.to_json()
         if output is not None:
             write_new(output, text)
@@ -180,6 +204,80 @@ def verify_proof(
 
     if not command(out, work):
         raise typer.Exit(1)
+
+
+@app.command()
+def export(
+    *,
+    log: Annotated[str | None, typer.Option(help="Of which database; of all of them without it.")] = None,
+    output: NewFile = None,
+    config: Config = CONFIG,
+    json_output: Json = False,
+    verbose: Verbose = False,
+) -> None:
+    """Write the sealed entries as JSON lines, with what proves them. `datavern-verify` verifies the file offline."""
+    out = Output(as_json=json_output, verbose=verbose)
+
+    async def work() -> None:
+        import sys
+
+        from datavern.manager import DatabaseManager
+
+        require_new(output)
+        async with DatabaseManager.from_config(config) as db:
+            lines = db.audit.export(log)
+            if output is None:
+                async for line in lines:
+                    sys.stdout.write(_line(line, ascii_only="utf" not in (sys.stdout.encoding or "").lower()))
+                return
+            count = 0
+            with new_file(output) as file:
+                async for line in lines:
+                    file.write(_line(line))
+                    count += "entry_id" in line
+        out.document({"entries": count, "output": str(output)})
+        out.say(f"{count:,} entries are in {output}; datavern-verify verifies it with the public key alone.")
+
+    command(out, work)
+
+
+@app.command()
+def truncate(
+    *,
+    before: Annotated[
+        dt.datetime, typer.Option(formats=["%Y-%m-%d"], metavar="DATE", help="What was sealed before it goes (UTC).")
+    ],
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    config: Config = CONFIG,
+    json_output: Json = False,
+    verbose: Verbose = False,
+) -> None:
+    """Remove entries whose retention has ended, whole sealed ranges at a time; what remains proves itself as before."""
+    out = Output(as_json=json_output, verbose=verbose)
+    with told(out):
+        from datavern.config import load
+
+        load(config)  # what is wrong is told before anybody is asked
+        out.confirm(f"Remove every audit entry that was sealed before {before:%Y-%m-%d}, for good?", yes=yes)
+
+    async def work() -> None:
+        from datavern.manager import DatabaseManager
+
+        async with DatabaseManager.from_config(config) as db:
+            records = await db.audit.truncate(before.replace(tzinfo=dt.UTC))
+        out.document({name: {"removed": r.size, "at": r.at, "record": r.note} for name, r in records.items()})
+        if not records:
+            out.say(f"Nothing was sealed before {before:%Y-%m-%d}: nothing was removed.")
+            return
+        out.table(["log", "removed so far", "last at"], [[name, r.size, r.at] for name, r in records.items()])
+
+    command(out, work)
+
+
+def _line(line: dict[str, Any], *, ascii_only: bool = False) -> str:
+    import json
+
+    return json.dumps(line, ensure_ascii=ascii_only, separators=(",", ":")) + "\n"
 
 
 @app.command("list")

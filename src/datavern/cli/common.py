@@ -18,7 +18,7 @@ import traceback
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import IO, TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
@@ -40,6 +40,7 @@ __all__ = [
     "clean",
     "command",
     "jsonable",
+    "new_file",
     "probe",
     "require_file",
     "require_new",
@@ -258,12 +259,27 @@ def write_new(path: Path, text: str) -> None:
     Raises:
         ConfigurationError: there is one already.
     """
+    with new_file(path) as file:
+        file.write(text)
+
+
+@contextmanager
+def new_file(path: Path) -> Iterator[IO[str]]:
+    """A file that only its owner may read, and never over another one. A block that fails leaves none.
+
+    Raises:
+        ConfigurationError: there is one already.
+    """
     require_new(path)
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
 
 
 def folded(line: str, width: int, indent: int = 0, hang: int = 0) -> list[str]:

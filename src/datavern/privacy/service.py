@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +30,7 @@ from datavern.privacy.residency import Residency
 from datavern.privacy.rotation import Rotator
 
 if TYPE_CHECKING:
+    from datavern.audit.publishing import Publisher
     from datavern.contracts.capabilities import Provider
     from datavern.crypto.signing import Signer
     from datavern.privacy.consent import Consent
@@ -68,6 +69,7 @@ class Privacy:
         ledger: name of the database that holds Datavern's own tables.
         organisation: who is responsible for the data, as it stands on certificates.
         key_copies: where copies of the key store go: a folder; None: beside a ring of files.
+        publishers: where the audit log's checkpoints are published.
 
     Attributes:
         keys: the key store.
@@ -85,7 +87,9 @@ class Privacy:
         ledger: str,
         organisation: str = "",
         key_copies: Any = None,
+        publishers: Sequence[Publisher] = (),
     ) -> None:
+        self._publishers = publishers
         self._databases = databases
         self._data_map = data_map if data_map is not None else DataMap()
         self._keyring = Keyring.from_url(keyring)
@@ -137,7 +141,8 @@ class Privacy:
             self._sites[name] = site
         self._consents = Consents(self.ledger, self.keys, self.ledger_log)
         await self._consents.open()
-        self._audit = Audit({name: site.log for name, site in self._sites.items()}, self.ledger_name, self.keys)
+        logs = {name: site.log for name, site in self._sites.items()}
+        self._audit = Audit(logs, self.ledger_name, self.keys, self._publishers)
         for dataset in self._data_map:
             self._stores[dataset.name] = self._store(dataset)
         for name in self._sites:

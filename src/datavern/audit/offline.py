@@ -1,0 +1,350 @@
+"""Verify a proof, or an exported log, with nothing but the files and the public key: no database, no configuration.
+
+    datavern-verify proof.json --verifier verifier.txt --checkpoint kept.txt
+    datavern-verify log.jsonl --verifier verifier.txt --checkpoint kept.txt
+
+It shares no code with what made the proof, so that a mistake there is not repeated here, and this file alone is enough:
+an auditor may copy it, read it, and run ``python offline.py …``. It needs Python 3.11 and the package `cryptography`,
+which checks the signatures (Ed25519). What is verified is written down in FORMAT.md, sections 1 and 4 to 9.
+
+`--checkpoint` is the copy of a checkpoint that the auditor has kept: without it, that the proof's own checkpoint is one
+of the log that others saw is not checked, and the answer says so.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+__all__ = ["NotValid", "main", "verify_export", "verify_proof"]
+
+COLUMNS = ("seq", "entry_id", "era", "stamp", "at", "action", "actor", "handle", "dataset", "details")
+ED25519 = 1
+KEY_ID = 4
+
+
+class NotValid(Exception):
+    """What was to be verified is not what was sealed, or is no such thing."""
+
+
+@dataclass(frozen=True)
+class Head:
+    """A checkpoint whose signature fits."""
+
+    origin: str
+    size: int
+    root: bytes
+    at: str
+
+
+# ---- signatures (c2sp.org/signed-note) and checkpoints (c2sp.org/tlog-checkpoint) ------------------------------------
+
+
+def signed_text(note: str, verifiers: str) -> list[str]:
+    """The lines of a note that one of the verifiers signed."""
+    keys = [key for line in verifiers.splitlines() if line.strip() for key in [_key(line.strip())]]
+    text, gap, signatures = note.rpartition("\n\n")
+    if not gap:
+        raise NotValid("a signed note was expected")
+    body = f"{text}\n".encode()
+    signed = False
+    for line in signatures.splitlines():
+        mark, name, blob = (*line.split(" "), "", "")[:3]
+        raw = _decoded(blob)
+        if mark != "\N{EM DASH}" or len(raw) <= KEY_ID:
+            raise NotValid("a signed note was expected: a line of its signatures is none")
+        for known, key_id, key in keys:
+            if (known, key_id) == (name, raw[:KEY_ID]):
+                try:
+                    key.verify(raw[KEY_ID:], body)
+                except InvalidSignature:
+                    raise NotValid(f"the signature of {name} does not fit") from None
+                signed = True
+    if not signed:
+        raise NotValid("no key of the verifier signed it")
+    return text.split("\n")
+
+
+def _key(line: str) -> tuple[str, bytes, Ed25519PublicKey]:
+    """Name, key id and key of ``name+hex(key id)+base64(0x01 || public key)``."""
+    name, key_id, encoded = ([*line.split("+", 2), "", ""])[:3]
+    raw = _decoded(encoded)
+    if not name or len(raw) != 33 or raw[0] != ED25519:  # noqa: PLR2004  (the algorithm and 32 bytes)
+        raise NotValid("the verifier is no public key: name+id+key was expected")
+    if sha256(name.encode() + b"\n" + raw).digest()[:KEY_ID].hex() != key_id:
+        raise NotValid("the verifier is damaged: its key id does not fit its key")
+    return name, bytes.fromhex(key_id), Ed25519PublicKey.from_public_bytes(raw[1:])
+
+
+def checkpoint(note: str, verifiers: str) -> Head:
+    """A checkpoint, once its signature was checked."""
+    lines = signed_text(note, verifiers)
+    if len(lines) < 3 or not lines[1].isdecimal() or len(_decoded(lines[2])) != 32:  # noqa: PLR2004  (as it is written)
+        raise NotValid("a checkpoint was expected: origin, size and root")
+    at = next((line[5:] for line in lines[3:] if line.startswith("time ")), "")
+    return Head(lines[0], int(lines[1]), _decoded(lines[2]), at)
+
+
+def kept_checkpoint(text: str, verifiers: str, origin: str) -> Head:
+    """The checkpoint of that log among those of a file: notes, with an empty line between them."""
+    notes, lines = list[str](), list[str]()
+    for line in [*text.splitlines(), "."]:
+        if lines and lines[-1].startswith("\N{EM DASH} ") and not line.startswith("\N{EM DASH} "):
+            notes.append("\n".join(lines).lstrip("\n") + "\n")
+            lines = []
+        lines.append(line)
+    heads = [checkpoint(note, verifiers) for note in notes]
+    found = [head for head in heads if head.origin == origin]
+    if not found:
+        raise NotValid(f"the checkpoint that was kept is not of this log, {origin}")
+    return max(found, key=lambda head: head.size)
+
+
+def _decoded(text: str) -> bytes:
+    try:
+        return base64.b64decode(text, validate=True)
+    except ValueError:
+        return b""
+
+
+# ---- the tree (RFC 6962 and RFC 9162) --------------------------------------------------------------------------------
+
+
+def leaf_of(entry: dict[str, Any]) -> bytes:
+    """The leaf hash of an entry: H(0x00 || 0x01 || its ten columns as RFC 8785 writes them)."""
+    row = [entry.get(name) for name in COLUMNS]
+    numbers, texts = [row[0], row[2], row[3]], [row[1], *row[4:]]
+    if not all(type(n) is int for n in numbers) or not all(t is None or type(t) is str for t in texts):
+        raise NotValid("a column of the entry holds what no entry holds")
+    form = json.dumps(row, ensure_ascii=False, separators=(",", ":"))
+    try:
+        return sha256(b"\0\1" + form.encode()).digest()
+    except UnicodeEncodeError:
+        raise NotValid("a column of the entry is not valid Unicode") from None
+
+
+def node(left: bytes, right: bytes) -> bytes:
+    """The hash of an inner node."""
+    return sha256(b"\1" + left + right).digest()
+
+
+def root_by_path(leaf: bytes, index: int, size: int, path: Sequence[bytes]) -> bytes:
+    """The root that an audit path leads to (RFC 9162 section 2.1.3.2)."""
+    at, last, found = index, size - 1, leaf
+    for sibling in path:
+        if last == 0:
+            raise NotValid("the proof is longer than its tree is high")
+        if at % 2 or at == last:
+            found = node(sibling, found)
+            while at % 2 == 0 and at:
+                at, last = at // 2, last // 2
+        else:
+            found = node(found, sibling)
+        at, last = at // 2, last // 2
+    if last:
+        raise NotValid("the proof is shorter than its tree is high")
+    return found
+
+
+class Tree:
+    """A tree that grows at its right edge: the roots of its perfect subtrees, by height."""
+
+    def __init__(self, size: int = 0, nodes: Sequence[bytes] = ()) -> None:
+        heights = [h for h in reversed(range(size.bit_length())) if size >> h & 1]
+        if len(heights) != len(nodes):
+            raise NotValid("what stands for the removed entries does not fit their number")
+        self.size = size
+        self._nodes = dict(zip(heights, nodes, strict=True))
+
+    def append(self, leaf: bytes) -> None:
+        """Append a leaf hash."""
+        height = 0
+        while self.size >> height & 1:
+            leaf = node(self._nodes.pop(height), leaf)
+            height += 1
+        self._nodes[height] = leaf
+        self.size += 1
+
+    def root(self) -> bytes:
+        """Its root."""
+        found = None
+        for height in sorted(self._nodes):
+            found = self._nodes[height] if found is None else node(self._nodes[height], found)
+        return sha256().digest() if found is None else found
+
+
+# ---- what is verified ------------------------------------------------------------------------------------------------
+
+
+def verify_proof(text: str, verifiers: str, kept: str | None = None) -> str:
+    """Verify the proof of one entry; what it says.
+
+    Args:
+        text: the proof's file.
+        verifiers: the public key, or several, a line each.
+        kept: a checkpoint that was kept, or several.
+
+    Raises:
+        NotValid: it is not.
+    """
+    try:
+        found = json.loads(text)
+        entry, position, note = found["entry"], found["position"], found["checkpoint"]
+        path = [base64.b64decode(step, validate=True) for step in found["path"]]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise NotValid("the file is no proof") from None
+    if found.get("format") != "datavern-audit-proof" or found.get("version") != 1:
+        raise NotValid("the file is no proof, or one of a later version")
+    if not isinstance(entry, dict) or set(entry) != set(COLUMNS) or type(position) is not int:
+        raise NotValid("the proof's entry is none")
+    head = checkpoint(note if isinstance(note, str) else "", verifiers)
+    if not 0 <= position < head.size:
+        raise NotValid("the checkpoint does not cover the entry")
+    if root_by_path(leaf_of(entry), position, head.size, path) != head.root:
+        raise NotValid("the entry is not the one that the checkpoint covers")
+    if kept is not None:
+        _same(head, kept_checkpoint(kept, verifiers, head.origin))
+    compared = "the checkpoint that was kept" if kept is not None else "its own checkpoint (none that was kept)"
+    return f"VALID: entry {position} of {head.origin}, sealed by {head.at}, is in {compared}, of {head.size} entries"
+
+
+def _same(head: Head, kept: Head) -> None:
+    if (head.size, head.root) == (kept.size, kept.root):
+        return
+    if head.size == kept.size:
+        raise NotValid(f"another log: the checkpoint that was kept has another root for the same {head.size} entries")
+    raise NotValid(
+        f"the proof is of {head.size} entries, and the checkpoint that was kept of {kept.size}: ask for the proof in "
+        "that one (datavern audit prove --within)"
+    )
+
+
+def verify_export(lines: Iterator[str], verifiers: str, kept: str | None = None) -> list[str]:
+    """Verify exported logs, in constant memory; what each says.
+
+    Args:
+        lines: of the file.
+        verifiers: the public key, or several, a line each.
+        kept: a checkpoint that was kept, or several: that of each log must be covered.
+
+    Raises:
+        NotValid: an entry is not what was sealed, or the file is no export.
+    """
+    answers: list[str] = []
+    log: _Log | None = None
+    for number, line in enumerate(lines, 1):
+        try:
+            found = json.loads(line)
+            origin = found["origin"]
+        except (ValueError, KeyError, TypeError, RecursionError):
+            raise NotValid(f"line {number} is none of an exported log") from None
+        if log is None:
+            log = _Log(origin, verifiers, kept)
+        if origin != log.origin:
+            raise NotValid(f"line {number}: {log.origin} has no checkpoint at its end: the file was cut, or mixed up")
+        if "checkpoint" in found:
+            answers.append(log.end(found["checkpoint"]))
+            log = None
+        elif "truncated" in found:
+            log.begin(found, number)
+        else:
+            log.entry(found, number)
+    if log is not None:
+        raise NotValid(f"{log.origin} has no checkpoint at its end: the file was cut")
+    if not answers:
+        raise NotValid("the file holds no exported log")
+    return answers
+
+
+class _Log:
+    """One log of an export, while it is read."""
+
+    def __init__(self, origin: str, verifiers: str, kept: str | None) -> None:
+        self.origin = origin
+        self._verifiers = verifiers
+        self._kept = None if kept is None else kept_checkpoint(kept, verifiers, origin)
+        self._tree = Tree()
+        self._removed = 0
+        self._compared = self._kept is not None and self._kept.size == 0
+
+    def begin(self, found: dict[str, Any], number: int) -> None:
+        """Take the record of what was removed."""
+        lines = signed_text(found.get("note", ""), self._verifiers)
+        size, nodes = found.get("truncated"), [_decoded(one) for one in found.get("frontier", ())]
+        if self._tree.size or type(size) is not int or lines[:3] != [self.origin, "truncated", str(size)]:
+            raise NotValid(f"line {number} is no record of what was removed")
+        self._tree, self._removed = Tree(size, nodes), size
+        if self._tree.root() != _decoded(lines[3]):
+            raise NotValid(f"line {number}: what stands for the removed entries is not what was signed")
+        self._compare()
+
+    def entry(self, found: dict[str, Any], number: int) -> None:
+        """Take an entry."""
+        if found.get("position") != self._tree.size:
+            raise NotValid(f"line {number}: entry {self._tree.size} was expected: one is missing, or out of its place")
+        self._tree.append(leaf_of(found))
+        self._compare()
+
+    def _compare(self) -> None:
+        kept = self._kept
+        if kept is not None and kept.size == self._tree.size:
+            self._compared = True
+            if self._tree.root() != kept.root:
+                raise NotValid(f"the first {kept.size} entries are not those that the kept checkpoint covers")
+
+    def end(self, note: Any) -> str:
+        """Take the checkpoint; what was verified."""
+        head = checkpoint(note if isinstance(note, str) else "", self._verifiers)
+        if head.origin != self.origin or (head.size, head.root) != (self._tree.size, self._tree.root()):
+            raise NotValid(f"{self.origin}: the entries are not those that the checkpoint covers")
+        if self._kept is not None and self._kept.size > head.size:
+            raise NotValid(f"{self.origin}: the kept checkpoint covers {self._kept.size} entries: the log was set back")
+        if self._kept is not None and not self._compared and self._kept.size > self._removed:
+            raise NotValid(f"{self.origin}: the kept checkpoint was not reached")
+        removed = f", {self._removed} of them removed when their retention ended" if self._removed else ""
+        against = "" if self._compared else " (no kept checkpoint was compared)"
+        return f"VALID: {self.origin}: {head.size} entries{removed}, sealed by {head.at}{against}"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command: 0 valid, 1 not valid, 2 a file cannot be read."""
+    parser = argparse.ArgumentParser(
+        prog="datavern-verify", description="Verify a proof, or an exported audit log, offline."
+    )
+    parser.add_argument("file", help="a proof (JSON), or an exported log (JSON lines)")
+    parser.add_argument("--verifier", required=True, help="the public key: verifier.txt")
+    parser.add_argument("--checkpoint", help="a checkpoint that you have kept")
+    given = parser.parse_args(arguments)
+    try:
+        verifiers = Path(given.verifier).read_text(encoding="utf-8")
+        kept = None if given.checkpoint is None else Path(given.checkpoint).read_text(encoding="utf-8")
+        with Path(given.file).open(encoding="utf-8") as file:
+            first = file.read(1 << 16)
+            file.seek(0)
+            if '"datavern-audit-proof"' in first.partition("\n")[0] + first[:200]:
+                answers = [verify_proof(file.read(), verifiers, kept)]
+            else:
+                answers = verify_export(iter(file), verifiers, kept)
+    except NotValid as error:
+        print(f"NOT VALID: {error}")  # noqa: T201  (a command)
+        return 1
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
+        print(f"cannot be read: {reason}", file=sys.stderr)  # noqa: T201  (a command)
+        return 2
+    print("\n".join(answers))  # noqa: T201  (a command)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
