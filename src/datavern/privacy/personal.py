@@ -22,7 +22,7 @@ from datavern.contracts.subjects import canonical_subject
 from datavern.crypto.life import LookupKeyEnded
 from datavern.crypto.sealed import DataKey, new_row_tag
 from datavern.privacy.bulk import Batch
-from datavern.privacy.datamap import ERASED_AT, RETAINED_UNTIL, ROW_TAG, Dataset
+from datavern.privacy.datamap import ERASED_AT, LOOKUP, RETAINED_UNTIL, ROW_TAG, Dataset
 from datavern.privacy.rows import RETENTION, Rows
 from datavern.privacy.shape import DDL, shape_of
 from datavern.privacy.units import within
@@ -283,25 +283,33 @@ class PersonalStore:
         given = list(rows)
         if not given:
             return 0
-        dataset = self.dataset
         plan = self._ready() or await self.rows(transaction)
+        batch = await self._batch(plan, given, consent, transaction)
+        async with within(self._provider, transaction) as tx:
+            await self._note_inserts(plan, batch, tx)
+            for stored in batch.stored():
+                await needs(self._provider, "subjects").insert(self._table, stored, transaction=tx)
+        return len(given)
+
+    async def _batch(
+        self, plan: Rows, given: Sequence[Mapping[str, Any]], consent: Any, transaction: Transaction | None
+    ) -> Batch:
         batch = Batch(plan, given, consent)
         for one in batch.consents:
             self._require(one)
-        await batch.seal(self._keys, None if dataset.subject else self._of_nobody, transaction)
-        async with within(self._provider, transaction) as tx:
-            held = await self._held(tx, plan, batch.keys if dataset.subject else [], *batch.keys)
-            if held is not plan:
-                batch.index(held)
-            for fitted in batch.fitted:
-                await self._check_unique(held, fitted, tx)
-            checked = await self._check_many(batch.subjects, batch.consents, tx)
-            for stored in batch.stored():
-                await needs(self._provider, "subjects").insert(self._table, stored, transaction=tx)
-            entries = batch.entries(checked)
-            said = {"action": "inserted", "dataset": dataset.label}
-            await self._log.append_many(tx, [{**said, "handle": h, "details": d} for h, d in entries])
-        return len(given)
+        await batch.seal(self._keys, None if self.dataset.subject else self._of_nobody, transaction)
+        return batch
+
+    async def _note_inserts(self, plan: Rows, batch: Batch, tx: Transaction) -> None:
+        """All of an insert but the insert."""
+        held = await self._held(tx, plan, batch.keys if self.dataset.subject else [], *batch.keys)
+        if held is not plan:
+            batch.index(held)
+        for fitted in batch.fitted:
+            await self._check_unique(held, fitted, tx)
+        checked = await self._check_many(batch.subjects, batch.consents, tx)
+        said = {"action": "inserted", "dataset": self.dataset.label}
+        await self._log.append_many(tx, [{**said, "handle": h, "details": d} for h, d in batch.entries(checked)])
 
     async def update(
         self,
@@ -364,6 +372,21 @@ class PersonalStore:
         Raises:
             ConsentRequired, KeyErased, ConstraintViolated, ConfigurationError: as `update`.
         """
+        stored = await self._changed_row(row, changes, transaction, action=action, consent=consent, details=details)
+        where = {name: row[name] for name in self.dataset.keys}
+        await needs(self._provider, "subjects").update(self._table, where, stored, transaction=transaction)
+
+    async def _changed_row(
+        self,
+        row: Mapping[str, Any],
+        changes: Mapping[str, Any],
+        transaction: Transaction,
+        *,
+        action: str,
+        consent: Any,
+        details: Mapping[str, Any] | None = None,
+    ) -> dict[str, Any]:
+        """All of a change but the change: what is to be written."""
         rows = await self.rows(transaction)
         dataset = self.dataset
         subject = rows.subject_of(row)
@@ -392,9 +415,8 @@ class PersonalStore:
         said: dict[str, Any] = {"fields": list(changes), **(details or {})}
         if ids:
             said["consents"] = ids
-        where = {name: row[name] for name in dataset.keys}
-        await needs(self._provider, "subjects").update(self._table, where, stored, transaction=transaction)
         await self._log.append(transaction, action=action, handle=handle, dataset=dataset.label, details=said)
+        return stored
 
     async def delete(self, key: Any, *, transaction: Transaction | None = None) -> bool:
         """Delete a row by its primary key, with its audit entry; whether there was one.
@@ -410,19 +432,82 @@ class PersonalStore:
             return False
         where |= self.living()
         subjects = needs(self._provider, "subjects")
-        dataset = self.dataset
         async with within(self._provider, transaction) as tx:
             found = await subjects.select(self._table, where, lock=True, transaction=tx)
             if not found:
                 return False
-            until = found[0].get(RETAINED_UNTIL)
-            if until is not None and until >= dt.datetime.now().astimezone().date().isoformat():
-                raise PrivacyError(f"{dataset.label}: the subject was erased, and the law keeps the row until {until}")
-            subject = rows.subject_of(found[0])
-            handle = None if subject is None else await self._keys.handle(subject, create=False, session=tx)
+            await self.note_delete(found, transaction=tx)
             await subjects.delete(self._table, where, transaction=tx)
-            await self._log.append(tx, action="deleted", handle=handle, dataset=dataset.label)
         return True
+
+    # ---- writes that somebody else makes ----------------------------------------------------------------------------
+    # All of a write but the write, which then goes with it in one transaction: for SQLAlchemy's statements.
+
+    async def to_insert(
+        self, rows: Sequence[Mapping[str, Any]], *, consent: Any, transaction: Transaction
+    ) -> list[dict[str, Any]]:
+        """The rows as the table takes them, in their order; their keys held, consents checked, audit entries written.
+
+        Raises:
+            ConsentRequired, KeyErased, ConfigurationError: as `insert_many`.
+        """
+        plan = self._ready() or await self.rows(transaction)
+        batch = await self._batch(plan, rows, consent, transaction)
+        await self._note_inserts(plan, batch, transaction)
+        return batch.rows
+
+    async def to_update(
+        self, row: Mapping[str, Any], changes: Mapping[str, Any], *, consent: Any, transaction: Transaction
+    ) -> dict[str, Any]:
+        """What an update writes to a row that is held; with what belongs to it, as `to_insert`.
+
+        Raises:
+            ConsentRequired, KeyErased, ConfigurationError: as `update`.
+        """
+        self._require(consent)
+        (await self.rows(transaction)).check_names(changes)
+        if isinstance(consent, Mapping):
+            subject = (await self.rows(transaction)).subject_of(row)
+            consent = {canonical_subject(s): one for s, one in consent.items()}.get(subject or "")
+            self._require(consent)
+        return await self._changed_row(row, changes, transaction, action="updated", consent=consent)
+
+    async def note_delete(self, found: Sequence[Mapping[str, Any]], *, transaction: Transaction) -> None:
+        """Rows that are held will be deleted: their audit entries.
+
+        Raises:
+            PrivacyError: the law keeps one of them for some time yet.
+        """
+        rows = await self.rows(transaction)
+        dataset = self.dataset
+        today = dt.datetime.now().astimezone().date().isoformat()
+        for row in found:
+            until = row.get(RETAINED_UNTIL)
+            if until is not None and until >= today:
+                raise PrivacyError(f"{dataset.label}: the subject was erased, and the law keeps the row until {until}")
+            subject = rows.subject_of(row)
+            handle = None if subject is None else await self._keys.handle(subject, create=False, session=transaction)
+            await self._log.append(transaction, action="deleted", handle=handle, dataset=dataset.label)
+
+    async def index_of(self, field: str, value: Any) -> tuple[bytes, ...]:
+        """The lookup index of a value of a field; while lookup keys are renewed, under each key that rows may have.
+
+        Raises:
+            ConfigurationError: the field has none, or the value is not of its kind.
+        """
+        where = (await self.rows()).where_fields({field: value})
+        found: Any = where[field + LOOKUP]
+        return found if isinstance(found, tuple) else (found,)
+
+    def own_columns(self) -> frozenset[str]:
+        """The columns that are Datavern's to write."""
+        return frozenset({ROW_TAG, ERASED_AT, RETAINED_UNTIL, *self.dataset.indexes})
+
+    def columns_of_a_write(self) -> tuple[str, ...]:
+        """What is read of a row before it is changed."""
+        dataset = self.dataset
+        subject = () if dataset.subject is None else (dataset.subject,)
+        return tuple(dict.fromkeys((*dataset.keys, *subject, *dataset.sealed, ROW_TAG, RETAINED_UNTIL)))
 
     # ---- reading ----------------------------------------------------------------------------------------------------
 

@@ -184,6 +184,11 @@ class Privacy:
         found = self._stores.get(dataset)
         return found if found is not None else self._stores[self._data_map[dataset].name]
 
+    def store_of(self, provider: Provider, table: str) -> PersonalStore | None:
+        """The store of the dataset whose table that is, in a provider of the manager's; None where it is none."""
+        name = next((name for name, known in self._databases.items() if known is provider.face), None)
+        return next((s for s in self._stores.values() if s.dataset.database == name and s.dataset.table == table), None)
+
     async def prepare(self, dataset: str) -> DDL:
         """Make the dataset's table fit the data map; what was run. Idempotent."""
         return await self.personal(dataset).prepare()

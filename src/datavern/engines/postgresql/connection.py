@@ -18,7 +18,7 @@ from datavern.engines.postgresql.errors import connecting
 from datavern.engines.postgresql.settings import PostgreSQLSettings
 from datavern.engines.postgresql.shortcut import connection_class
 
-__all__ = ["RESET", "PostgreSQLConnector", "tls_context"]
+__all__ = ["RESET", "Json", "PostgreSQLConnector", "tls_context"]
 
 # As DISCARD ALL does (PostgreSQL documentation, DISCARD), in one round trip and without what would cost the next
 # borrower its prepared statements: those that SQL made are dropped by name, those of the driver stay.
@@ -160,7 +160,20 @@ class PostgreSQLConnector:
         return not connection.is_closed()
 
 
-_to_json = functools.partial(json.dumps, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+_dumps = functools.partial(json.dumps, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+
+
+class Json(str):
+    """Text that is JSON already. SQLAlchemy's types write theirs by themselves, ``null`` among it."""
+
+    __slots__ = ()
+
+    dumped = staticmethod(_dumps)
+
+
+def _to_json(value: Any) -> str:
+    return value if type(value) is Json else _dumps(value)
+
 
 # In binary form, since COPY knows no other: the text itself, and for jsonb a version number before it.
 _JSON_CODECS: tuple[tuple[str, Callable[[Any], bytes], Callable[[bytes], Any]], ...] = (

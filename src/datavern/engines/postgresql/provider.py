@@ -53,6 +53,7 @@ from datavern.engines.postgresql.transaction import (
 
 if TYPE_CHECKING:
     import asyncpg
+    from sqlalchemy.ext.asyncio import AsyncEngine
 
     from datavern.contracts.capabilities import Services
     from datavern.contracts.fused import Entry
@@ -609,6 +610,20 @@ class PostgreSQLProvider(PostgreSQLSearches):
             QueryRejected: the user does not own the table.
         """
         return await enable(self, table, column)
+
+    def sqlalchemy_engine(self, **options: Any) -> AsyncEngine:
+        """SQLAlchemy's async engine on this provider's pool, with its failover of connections, TLS and sealed columns.
+
+        Args:
+            options: as `create_async_engine` takes them (``echo=True``), but for those of a pool.
+
+        Raises:
+            ConfigurationError: an option that is the provider's to decide; greenlet is not installed.
+        """
+        from datavern.engines.alchemy.engine import make_engine  # noqa: PLC0415  (loads SQLAlchemy's asyncio)
+        from datavern.engines.postgresql.alchemy import Dialect  # noqa: PLC0415
+
+        return make_engine(self, Dialect, options)
 
     # ---- notifications ----------------------------------------------------------------------------------------------
 

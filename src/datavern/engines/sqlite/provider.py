@@ -33,6 +33,8 @@ from datavern.engines.sqlite.writer import Writer
 if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
 
+    from sqlalchemy.ext.asyncio import AsyncEngine
+
     from datavern.connectors.coalescing import KeyedRead
     from datavern.contracts.fused import Entry
     from datavern.engines.mapped import Mapped
@@ -456,6 +458,20 @@ class SQLiteProvider(Statements, SQLiteSearches, Upkeep):
         from datavern.connectors.retry import run_in_transaction  # noqa: PLC0415  (brings random; waits for its use)
 
         return await run_in_transaction(begin, work, attempts=attempts, idempotency_key=idempotency_key)
+
+    def sqlalchemy_engine(self, **options: Any) -> AsyncEngine:
+        """SQLAlchemy's async engine on this provider's lanes, with sealed columns.
+
+        Args:
+            options: as `create_async_engine` takes them (``echo=True``), but for those of a pool.
+
+        Raises:
+            ConfigurationError: an option that is the provider's to decide; greenlet is not installed.
+        """
+        from datavern.engines.alchemy.engine import make_engine  # noqa: PLC0415  (loads SQLAlchemy's asyncio)
+        from datavern.engines.sqlite.alchemy import Dialect  # noqa: PLC0415
+
+        return make_engine(self, Dialect, options)
 
     # ---- upkeep -----------------------------------------------------------------------------------------------------
 

@@ -103,6 +103,14 @@ class SQLiteTransaction(Statements):
         if unfit is not None:
             raise unfit
 
+    def roll_back(self) -> None:
+        """Let go of it from where nothing can be awaited: it is rolled back."""
+        if self._open:
+            self._open = False
+            self._provider._holders.discard(self)  # noqa: SLF001
+            if self._sent or self._reader is not None:
+                forget(self._end("rollback").future)
+
     def _end(self, how: Literal["commit", "rollback"]) -> OwnedJob:
         owner = self._held()
         tidy = _write_again if self._read_only and self._reader is None else run_nothing

@@ -1,0 +1,1 @@
+"""SQLAlchemy over a provider: what its dialects share."""

@@ -1,0 +1,338 @@
+"""SQLAlchemy on this provider's own lanes: readers that no writer blocks, and one writer with group commit.
+
+As with SQLAlchemy's other drivers for SQLite, a transaction begins with the first statement that writes; until then
+each SELECT sees the database as it is at its moment. From there on everything runs on the writer, until the end.
+"""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+from collections import deque
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from sqlalchemy.connectors.asyncio import (
+    AsyncAdapt_dbapi_connection,
+    AsyncAdapt_dbapi_module,
+    AsyncAdapt_Error,
+    AsyncAdapt_terminate,
+)
+from sqlalchemy.dialects.sqlite.base import SQLiteDialect, SQLiteExecutionContext
+from sqlalchemy.util.concurrency import await_
+
+from datavern.contracts.errors import ProviderError
+from datavern.engines.alchemy.context import SealedContext
+from datavern.engines.alchemy.errors import as_dbapi
+from datavern.engines.sqlite.bind import bound
+from datavern.engines.sqlite.jobs import Kind, classify
+
+if TYPE_CHECKING:
+    from datavern.engines.sqlite.provider import SQLiteProvider
+    from datavern.engines.sqlite.transactions import SQLiteTransaction
+
+__all__ = ["Dialect"]
+
+_CONTROL = re.compile(r"\s*(?:SAVEPOINT|RELEASE|ROLLBACK TO)\b", re.IGNORECASE)
+_CHANGES = re.compile(r"\b(?:INSERT|UPDATE|DELETE|REPLACE)\b", re.IGNORECASE)
+_WITH = re.compile(r"\s*WITH\b", re.IGNORECASE)
+
+
+def _run(connection: sqlite3.Connection, sql: str, parameters: Any) -> tuple[Any, list[tuple[Any, ...]], int, Any]:
+    """A statement with all that a DB-API tells of it."""
+    cursor = connection.execute(sql, bound(parameters))
+    rows = [] if cursor.description is None else list(map(tuple, cursor))
+    return cursor.description, rows, cursor.rowcount, cursor.lastrowid
+
+
+def _run_many(connection: sqlite3.Connection, sql: str, parameters: Any) -> tuple[Any, list[tuple[Any, ...]], int, Any]:
+    cursor = connection.executemany(sql, [bound(one) for one in parameters])
+    return None, [], cursor.rowcount, cursor.lastrowid
+
+
+def _describe(connection: sqlite3.Connection, sql: str, parameters: Any) -> Any:
+    cursor = connection.execute(sql, bound(parameters))
+    description = cursor.description
+    cursor.close()
+    return description
+
+
+class _Cursor:
+    """A statement's answer."""
+
+    __slots__ = ("_connection", "_rows", "arraysize", "description", "lastrowid", "rowcount")
+
+    server_side = False
+
+    def __init__(self, connection: _Connection) -> None:
+        self._connection = connection
+        self._rows: deque[Any] = deque()
+        self.description: Any = None
+        self.rowcount = -1
+        self.lastrowid: Any = None
+        self.arraysize = 1
+
+    def execute(self, operation: str, parameters: Any = None) -> None:
+        self._take(await_(self._connection.run(_run, operation, parameters or ())))
+
+    def executemany(self, operation: str, seq_of_parameters: Any) -> None:
+        self._take(await_(self._connection.run(_run_many, operation, seq_of_parameters)))
+
+    def _take(self, answer: Any) -> None:
+        self.description, rows, self.rowcount, self.lastrowid = answer
+        self._rows = deque(rows)
+
+    def fetchone(self) -> Any:
+        return self._rows.popleft() if self._rows else None
+
+    def fetchmany(self, size: int | None = None) -> Any:
+        count = min(self.arraysize if size is None else size, len(self._rows))
+        return [self._rows.popleft() for _ in range(count)]
+
+    def fetchall(self) -> Any:
+        rows, self._rows = list(self._rows), deque()
+        return rows
+
+    def close(self) -> None:
+        self._rows = deque()
+
+    async def _async_soft_close(self) -> None:
+        """Nothing is open: the rows are here."""
+
+    def setinputsizes(self, *inputsizes: Any) -> None:
+        """SQLite's values have their own types."""
+
+
+class _StreamCursor(_Cursor):
+    """Rows as they are fetched, from one snapshot."""
+
+    __slots__ = ("_found", "_open", "_stream")
+
+    server_side = True
+
+    def __init__(self, connection: _Connection) -> None:
+        super().__init__(connection)
+        self._stream: Any = None
+        self._found: Any = None
+        self._open: Any = None
+
+    def open_with(self, opener: Any) -> None:
+        """What opens the rows that are fetched."""
+        self._open = opener
+
+    def execute(self, operation: Any, parameters: Any = None) -> None:
+        await_(self._begin(operation, parameters or ()))
+
+    async def _begin(self, operation: str, parameters: Any) -> None:
+        connection = self._connection
+        self.description = await connection.run(_describe, operation, parameters)
+        try:
+            self._stream = (connection.session() or connection.dbapi.provider).stream(operation, parameters)
+            self._found = await self._stream.__aenter__()
+        except ProviderError as error:
+            connection.tell(error)
+
+    async def _fetch(self, size: int | None) -> list[Any]:
+        rows: list[Any] = []
+        while self._found is not None and (size is None or len(rows) < size):
+            row = await anext(self._found, None)
+            if row is None:
+                break
+            rows.append(tuple(row))
+        return rows if self._open is None else await self._open(rows)
+
+    def fetchone(self) -> Any:
+        return next(iter(await_(self._fetch(1))), None)
+
+    def fetchmany(self, size: int | None = None) -> Any:
+        return await_(self._fetch(self.arraysize if size is None else size))
+
+    def fetchall(self) -> Any:
+        return await_(self._fetch(None))
+
+    def close(self) -> None:
+        stream, self._stream, self._found = self._stream, None, None
+        if stream is not None:
+            await_(stream.__aexit__(None, None, None))
+
+
+class _Connection(AsyncAdapt_terminate, AsyncAdapt_dbapi_connection):
+    """A place in the lanes: nothing is held until the first write."""
+
+    __slots__ = ("_tx", "audited", "autocommit")
+
+    def __init__(self, dbapi: Any) -> None:
+        nothing: Any = None  # there is no driver's connection to speak of
+        super().__init__(dbapi, nothing)
+        self._tx: SQLiteTransaction | None = None
+        self.autocommit = False
+        self.audited = False
+
+    def cursor(self, server_side: bool = False) -> Any:
+        return _StreamCursor(self) if server_side else _Cursor(self)
+
+    def session(self) -> SQLiteTransaction | None:
+        """The open transaction, as Datavern's own; None before the first write."""
+        return self._tx
+
+    async def begun(self) -> SQLiteTransaction:
+        """The open transaction, begun if it was not."""
+        if self._tx is None:
+            tx = self.dbapi.provider.transaction()
+            await tx.__aenter__()
+            self._tx = tx
+        return self._tx
+
+    async def run(self, run: Any, sql: str, parameters: Any) -> Any:
+        """A statement, where it belongs."""
+        provider: SQLiteProvider = self.dbapi.provider
+        try:
+            if _CONTROL.match(sql):
+                job = (await self.begun())._send(run, sql, parameters)
+            else:
+                kind = classify(sql)
+                if provider._mapped is not None and not self.audited:
+                    provider._mapped.check(sql)
+                writes = kind is Kind.WRITE or (kind is Kind.READ and bool(_WITH.match(sql) and _CHANGES.search(sql)))
+                if self._tx is None and writes and not self.autocommit:
+                    await self.begun()
+                if self._tx is not None:
+                    job = self._tx._send(run, sql, parameters)
+                else:
+                    job = provider._submit(run, sql, parameters)
+            holder = self._tx or provider
+            try:
+                return await job.future
+            except BaseException:
+                if not job.future.done() or job.future.cancelled():
+                    holder._abandon(job)
+                raise
+        except ProviderError as error:
+            self.tell(error)
+
+    def tell(self, error: ProviderError) -> NoReturn:
+        """Raise an error as the DB-API does."""
+        raise as_dbapi(self.dbapi, error) from error
+
+    def commit(self) -> None:
+        await_(self._end(None))
+
+    def rollback(self) -> None:
+        await_(self._end(RuntimeError("rolled back")))
+
+    async def _end(self, error: BaseException | None) -> None:
+        tx, self._tx = self._tx, None
+        if tx is not None:
+            try:
+                await tx.__aexit__(None if error is None else type(error), error, None)
+            except ProviderError as failed:
+                self.tell(failed)
+
+    def close(self) -> None:
+        self.rollback()
+
+    async def _terminate_graceful_close(self) -> None:
+        self._terminate_force_close()
+
+    def _terminate_force_close(self) -> None:
+        tx, self._tx = self._tx, None
+        if tx is not None:
+            tx.roll_back()
+
+
+class _Error(AsyncAdapt_Error):
+    """Anything that went wrong."""
+
+    def __init__(self, message: str, error: Any = None) -> None:
+        super().__init__(message, error)
+
+
+class _Module(AsyncAdapt_dbapi_module):
+    """The DB-API of one provider."""
+
+    provider: SQLiteProvider
+    paramstyle = "qmark"
+    sqlite_version = sqlite3.sqlite_version
+    sqlite_version_info = sqlite3.sqlite_version_info
+    Binary = bytes
+
+    class Error(_Error):
+        pass
+
+    class DatabaseError(Error):
+        pass
+
+    class InterfaceError(Error):
+        pass
+
+    class OperationalError(DatabaseError):
+        pass
+
+    class ProgrammingError(DatabaseError):
+        pass
+
+    class IntegrityError(DatabaseError):
+        pass
+
+    class NotSupportedError(DatabaseError):
+        pass
+
+    def __init__(self) -> None:
+        super().__init__(sqlite3)
+
+    def connect(self, *_: Any, **__: Any) -> _Connection:
+        problem: BaseException
+        try:
+            self.provider._ready()
+            return _Connection(self)
+        except ProviderError as error:
+            problem = as_dbapi(self, error)
+        raise problem
+
+
+class _Context(SealedContext, SQLiteExecutionContext):
+    def create_server_side_cursor(self) -> Any:
+        return self._dbapi_connection.cursor(server_side=True)
+
+
+class Dialect(SQLiteDialect):
+    """``sqlite+datavern``: made by `SQLiteProvider.sqlalchemy_engine`."""
+
+    driver = "datavern"
+    default_paramstyle = "qmark"
+    supports_statement_cache = True
+    supports_server_side_cursors = True
+    is_async = True
+    has_terminate = True
+    execution_ctx_cls = _Context
+    provider: SQLiteProvider
+
+    @classmethod
+    def import_dbapi(cls) -> Any:
+        return _Module()
+
+    def _get_server_version_info(self, connection: Any) -> Any:
+        return sqlite3.sqlite_version_info
+
+    def get_isolation_level_values(self, dbapi_connection: Any) -> Any:
+        return ["SERIALIZABLE", "AUTOCOMMIT"]
+
+    def get_isolation_level(self, dbapi_connection: Any) -> Any:
+        return "AUTOCOMMIT" if dbapi_connection.autocommit else "SERIALIZABLE"
+
+    def get_default_isolation_level(self, dbapi_conn: Any) -> Any:
+        return "SERIALIZABLE"
+
+    def set_isolation_level(self, dbapi_connection: Any, level: Any) -> None:
+        dbapi_connection.autocommit = level == "AUTOCOMMIT"
+
+    def detect_autocommit_setting(self, dbapi_conn: Any) -> bool:
+        return bool(dbapi_conn.autocommit)
+
+    def do_terminate(self, dbapi_connection: Any) -> None:
+        dbapi_connection.terminate()
+
+    def is_disconnect(self, e: Any, connection: Any, cursor: Any) -> bool:
+        return False  # there is no connection that could break
+
+    def get_driver_connection(self, connection: Any) -> Any:
+        return connection
