@@ -16,9 +16,11 @@ import pytest
 
 from datavern.contracts.errors import ConfigurationError
 from datavern.testing import EmptyDatabase, create_test_database
+from datavern.testing.azuresql import named_server
 from datavern.testing.postgresql import PostgreSQLServer, shared_server
 
-ENGINES = ("sqlite", "postgresql")
+# Azure SQL takes part where a server is named: nothing that installs with pip can be written to.
+ENGINES = ("sqlite", "postgresql", *(("azuresql",) if named_server() else ()))
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -59,6 +61,13 @@ async def postgresql_database(postgresql_server: PostgreSQLServer) -> AsyncItera
 async def sqlite_database() -> AsyncIterator[EmptyDatabase]:
     """An empty SQLite database."""
     async with create_test_database("sqlite") as database:
+        yield database
+
+
+@pytest.fixture
+async def azuresql_database() -> AsyncIterator[EmptyDatabase]:
+    """The named server's database, empty."""
+    async with create_test_database("azuresql") as database:
         yield database
 
 

@@ -62,7 +62,7 @@ async def db(managed: Callable[..., DatabaseManager]) -> AsyncIterator[DatabaseM
 @pytest.fixture
 def placeholder(engine: str) -> Callable[[int], str]:
     """How the engine writes its n-th parameter."""
-    return lambda n: f"${n}" if engine == "postgresql" else "?"
+    return lambda n: {"postgresql": f"${n}", "azuresql": f"@P{n}"}.get(engine, "?")
 
 
 @pytest.fixture

@@ -131,6 +131,7 @@ class Log:
         self.keys_page = Statement(self._keys_page)
         self.by_seq = Statement(lambda: self._columns().where(self.entries.c.seq == sa.bindparam("seq")))
         self.by_id = Statement(lambda: self._columns().where(self.entries.c.entry_id == sa.bindparam("entry_id")))
+        self.newest = Statement(lambda: self._columns().order_by(self.entries.c.seq.desc()).limit(sa.bindparam("most")))
         self.count_after = Statement(self._count_after)
         self.adopt = Statement(self._adopt)
         self.last_checkpoint = Statement(

@@ -292,14 +292,17 @@ def list_(
     out = Output(as_json=json_output, verbose=verbose)
 
     async def work() -> None:
-        from datavern.audit.entry import COLUMNS
+        from datavern.audit.tables import log_of
+        from datavern.contracts.capabilities import needs
         from datavern.manager import DatabaseManager
 
-        names = ", ".join(COLUMNS)
+        def newest(provider: Any) -> tuple[str, list[Any]]:
+            ledger = needs(provider, "ledger")
+            return log_of(ledger).newest.bind(ledger.dialect, most=last)
+
         async with DatabaseManager.from_config(config) as db:
             found = {
-                name: await db[name].query(f"SELECT {names} FROM datavern_audit ORDER BY seq DESC LIMIT {last}")  # noqa: S608  (our own columns, and a number)
-                for name in db
+                name: await db[name].query(*newest(db[name])) for name in db if db[name].capabilities.ledger is not None
             }
         out.document({log: [dict(row) for row in rows] for log, rows in found.items()})
         for log, rows in found.items():

@@ -24,7 +24,8 @@ __all__ = ["RelationalSubjects", "split_name"]
 _LONGEST_NAME = 63  # bytes of an identifier in PostgreSQL; SQLite has no bound
 _TEXTS = 2048  # compiled statements kept for each provider
 
-_Form = tuple[str, int | None]  # a column; None for IS NULL, 0 for =, n for IN with n placeholders, -n for n × LIKE
+# A column; None for IS NULL, 0 for =, n for IN with n placeholders, -n for n × LIKE; and whether the values are texts.
+_Form = tuple[str, int | None, bool]
 
 
 def split_name(store: str) -> tuple[str | None, str]:
@@ -216,10 +217,10 @@ class RelationalSubjects:
         import sqlalchemy as sa  # noqa: PLC0415
 
         _, store, columns, form, order_by, unlimited, lock = key
-        table = self._table(store, [*(columns or ()), *(name for name, _ in form), *order_by])
+        table = self._table(store, [*(columns or ()), *(name for name, _, _ in form), *order_by])
         wanted: Any = [sa.text("*")] if columns is None else [table.c[c] for c in columns]
         statement = sa.select(*wanted).select_from(table)
-        clauses, used = _clauses(table, form, 0)
+        clauses, used = self._clauses(table, form, 0)
         statement = statement.where(*clauses).order_by(*(table.c[c] for c in order_by))
         if not unlimited:
             statement = statement.limit(sa.bindparam(f"p{used}"))
@@ -232,15 +233,43 @@ class RelationalSubjects:
     ) -> tuple[str, tuple[Any, ...]]:
         import sqlalchemy as sa  # noqa: PLC0415
 
-        table = self._table(store, [*columns, *(name for name, _ in form)])
+        table = self._table(store, [*columns, *(name for name, _, _ in form)])
         changes: dict[Any, Any] = {table.c[c]: sa.bindparam(f"p{i}") for i, c in enumerate(columns)}
-        return self._keep(key, sa.update(table).where(*_clauses(table, form, len(columns))[0]).values(changes))
+        return self._keep(key, sa.update(table).where(*self._clauses(table, form, len(columns))[0]).values(changes))
 
     def _delete_text(self, key: Hashable, store: str, form: tuple[_Form, ...]) -> tuple[str, tuple[Any, ...]]:
         import sqlalchemy as sa  # noqa: PLC0415
 
-        table = self._table(store, [name for name, _ in form])
-        return self._keep(key, sa.delete(table).where(*_clauses(table, form, 0)[0]))
+        table = self._table(store, [name for name, _, _ in form])
+        return self._keep(key, sa.delete(table).where(*self._clauses(table, form, 0)[0]))
+
+    def _clauses(self, table: Any, form: tuple[_Form, ...], first: int) -> tuple[list[Any], int]:
+        """The conditions on a table, and the number of the next parameter."""
+        import sqlalchemy as sa  # noqa: PLC0415
+
+        clauses: list[Any] = []
+        for name, size, texts in form:
+            column = table.c[name]
+            if size is None:
+                clauses.append(column.is_(None))
+            elif size < 0:
+                clauses += [column.like(sa.bindparam(f"p{i}")) for i in range(first, first - size)]
+                first -= size
+            else:
+                wanted: list[Any] = [sa.bindparam(f"p{i}") for i in range(first, first + max(size, 1))]
+                clauses += (
+                    self.among(column, wanted, texts=texts) if size else self.equal(column, wanted[0], texts=texts)
+                )
+                first += max(size, 1)
+        return clauses, first
+
+    def equal(self, column: Any, value: Any, *, texts: bool) -> list[Any]:  # noqa: ARG002  (for engines that pad texts)
+        """The conditions under which a column has exactly that value."""
+        return [column == value]
+
+    def among(self, column: Any, values: list[Any], *, texts: bool) -> list[Any]:  # noqa: ARG002  (the same)
+        """The conditions under which a column has exactly one of those values."""
+        return [column.in_(values)]
 
     def _keep(self, key: Hashable, statement: Any) -> tuple[str, tuple[Any, ...]]:
         compiled = statement.compile(dialect=self.dialect)
@@ -386,44 +415,23 @@ def _conditions(where: Mapping[str, Any], most: int) -> tuple[tuple[_Form, ...] 
     values: list[Any] = []
     for column, value in where.items():
         if value is None:
-            form.append((column, None))
+            form.append((column, None, False))
         elif isinstance(value, tuple):
             if not value:
                 return None, []
             if len(value) > most:
                 raise ValueError(f"{column}: any of {len(value)} values is asked for; the most is {most}")
             size = 1 << (len(value) - 1).bit_length()  # few texts for many lengths; the last value fills up
-            form.append((column, size))
+            form.append((column, size, all(isinstance(v, str) for v in value)))
             values.extend(value)
             values.extend([value[-1]] * (size - len(value)))
         elif isinstance(value, Words):
-            form.append((column, -len(value)))
+            form.append((column, -len(value), True))
             values.extend(f"%{word}%" for word in value)
         else:
-            form.append((column, 0))
+            form.append((column, 0, isinstance(value, str)))
             values.append(value)
     return tuple(form), values
-
-
-def _clauses(table: Any, form: tuple[_Form, ...], first: int) -> tuple[list[Any], int]:
-    """The conditions on a table, and the number of the next parameter."""
-    import sqlalchemy as sa  # noqa: PLC0415
-
-    clauses: list[Any] = []
-    for name, size in form:
-        column = table.c[name]
-        if size is None:
-            clauses.append(column.is_(None))
-        elif size == 0:
-            clauses.append(column == sa.bindparam(f"p{first}"))
-            first += 1
-        elif size < 0:
-            clauses += [column.like(sa.bindparam(f"p{i}")) for i in range(first, first - size)]
-            first -= size
-        else:
-            clauses.append(column.in_([sa.bindparam(f"p{i}") for i in range(first, first + size)]))
-            first += size
-    return clauses, first
 
 
 def _arranged(order: tuple[Any, ...], values: list[Any]) -> list[Any]:

@@ -24,7 +24,7 @@ class EmptyDatabase:
     """A database that nobody else uses.
 
     Attributes:
-        engine: "postgresql" or "sqlite".
+        engine: "postgresql", "sqlite" or "azuresql".
         settings: what its provider's ``from_settings`` takes, and what a ``[databases.…]`` table holds.
     """
 
@@ -41,7 +41,8 @@ class create_test_database:  # noqa: N801  (used as a function is: `async with c
     """Make an empty database and drop it afterwards, with everything in it and whoever is still connected.
 
     Args:
-        engine: "sqlite" (a file in a temporary folder) or "postgresql".
+        engine: "sqlite" (a file in a temporary folder), "postgresql", or "azuresql" (the database that
+            ``DATAVERN_TEST_AZURESQL`` names, emptied).
         server: the PostgreSQL server to make it on; the process's shared one when None: the one that
             ``DATAVERN_TEST_POSTGRESQL`` names, or an ephemeral one.
 
@@ -50,9 +51,12 @@ class create_test_database:  # noqa: N801  (used as a function is: `async with c
     """
 
     def __init__(self, engine: str = "sqlite", *, server: PostgreSQLServer | None = None) -> None:
-        if engine not in {"sqlite", "postgresql"}:
-            raise ConfigurationError(f"create_test_database: expected 'sqlite' or 'postgresql', not {engine}")
+        if engine not in {"sqlite", "postgresql", "azuresql"}:
+            raise ConfigurationError(
+                f"create_test_database: expected 'sqlite', 'postgresql' or 'azuresql', not {engine}"
+            )
         self._engine = engine
+        self._named: Any = None
         self._server = server
         self._folder: Path | None = None
         self._name = ""
@@ -61,6 +65,11 @@ class create_test_database:  # noqa: N801  (used as a function is: `async with c
         if self._engine == "sqlite":
             self._folder = Path(tempfile.mkdtemp(prefix="datavern-sqlite-"))
             return EmptyDatabase("sqlite", {"path": str(self._folder / "test.db")})
+        if self._engine == "azuresql":
+            from datavern.testing.azuresql import NamedDatabase  # noqa: PLC0415  (only where it is needed)
+
+            self._named = NamedDatabase()
+            return EmptyDatabase("azuresql", await self._named.__aenter__())
         if self._server is None:
             from datavern.testing.postgresql import shared_server  # noqa: PLC0415  (only where it is needed)
 
@@ -75,6 +84,8 @@ class create_test_database:  # noqa: N801  (used as a function is: `async with c
         return EmptyDatabase("postgresql", {"url": self._server.url_of(self._name)})
 
     async def __aexit__(self, *exc: object) -> None:
+        if self._named is not None:
+            await self._named.__aexit__(*exc)
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
             self._folder = None

@@ -47,7 +47,7 @@ def test_a_test_without_a_loop_gets_a_database_too(datavern_database: EmptyDatab
 
 @pytest.mark.parametrize("datavern_engine", ["sqllite"])
 def test_an_engine_that_there_is_not_is_refused_by_name(datavern_engine, request):
-    with pytest.raises(ConfigurationError, match="expected 'sqlite' or 'postgresql', not sqllite"):
+    with pytest.raises(ConfigurationError, match="expected 'sqlite', 'postgresql' or 'azuresql', not sqllite"):
         request.getfixturevalue("datavern_database")
 
 

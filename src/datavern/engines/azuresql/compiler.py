@@ -98,4 +98,5 @@ class AzureSQLDialect(MSDialect):
 
     statement_compiler = _Compiler
     type_compiler_cls = _TypeCompiler
+    supports_identity_columns = True
     supports_statement_cache = False

@@ -27,6 +27,8 @@ __all__ = ["NoLibraries", "ODBCWire", "connection_string"]
 
 _ACCESS_TOKEN: Final = 1256
 """SQL_COPT_SS_ACCESS_TOKEN (msodbcsql.h)."""
+_RESET: Final = 116
+"""SQL_ATTR_RESET_CONNECTION (sqlext.h)."""
 _NATIVE: Final = re.compile(r"\((-?\d+)\)")
 _STATE: Final = re.compile(r"\[(?:SQLSTATE:)?([0-9A-Z]{5})\]")
 _GONE: Final = frozenset({"08S01", "08003", "08007", "01002"})
@@ -149,9 +151,9 @@ class ODBCWire:
     def reset(self) -> None:
         """Make the session as new."""
         self.end()
-        # ODBC's own reset is its driver manager's alone. The procedure that the protocol's bit calls does the same.
         self.run("IF @@TRANCOUNT > 0 ROLLBACK TRANSACTION", ())
-        self.run("EXEC sp_reset_connection", ())
+        # As the driver's own pool does it: the protocol's bit in the head of the next request.
+        _heard(lambda: self._connection._conn.set_attr(_RESET, 1), None, sent=True)  # noqa: SLF001  (set_attr refuses it)
         self.run("SET LANGUAGE us_english; SET TRANSACTION ISOLATION LEVEL READ COMMITTED", ())
 
     @property
@@ -258,6 +260,9 @@ _STATES: Final = {
     "Connection timeout expired": "HYT01",
     "Timeout expired": "HYT00",
     "Invalid authorization specification": "28000",
-    "Connection does not exist": "08003",
+    "Connection not open": "08003",
+    "Connection failure during transaction": "08007",
+    "Disconnect error": "01002",
+    "Serialization failure": "40001",
 }
 """What the driver makes of a SQLSTATE, which it does not pass on (mssql_python/exceptions.py)."""

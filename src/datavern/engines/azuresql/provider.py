@@ -155,10 +155,7 @@ class AzureSQLProvider:
             subjects=self._subjects,
             ledger=self._ledger,
             guarded=AzureSQLGuarded(self),
-            reasons={
-                "point_reads": "T-SQL has no arrays: many keys in one statement would need a table type of the "
-                "database's own"
-            },
+            reasons={"point_reads": "each read by key is a statement of its own here: use query_one"},
         )
 
     @classmethod

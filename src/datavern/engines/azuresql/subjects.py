@@ -95,6 +95,18 @@ class AzureSQLSubjects(RelationalSubjects):
         """SQLAlchemy's dialect with ``@P1`` for parameters."""
         return dialect()
 
+    # T-SQL compares texts without the spaces at their ends: 'u1 ' would be 'u1'. With something behind them they count.
+    # In capitals, because a uuid becomes a text in them; how letters compare is the column's own comparison, which goes
+    # first and uses its index.
+
+    def equal(self, column: Any, value: Any, *, texts: bool) -> list[Any]:
+        """The conditions under which a column has exactly that value."""
+        return [column == value, *([_ended(column) == _ended(value)] if texts else [])]
+
+    def among(self, column: Any, values: list[Any], *, texts: bool) -> list[Any]:
+        """The conditions under which a column has exactly one of those values."""
+        return [column.in_(values), *([_ended(column).in_([_ended(v) for v in values])] if texts else [])]
+
     def type_of(self, column: ShapeColumn, *, keyed: bool) -> str:
         """The type of a column; what is in a key or an index has a bound."""
         if keyed and column.type in {"text", "json"}:
@@ -157,6 +169,12 @@ def _column(row: Any) -> Column:
         bits=_BITS.get(kind),
         exact=kind not in _INEXACT and _tells_apart(row["collation"]),
     )
+
+
+def _ended(text: Any) -> Any:
+    from sqlalchemy import func, literal_column  # noqa: PLC0415  (with the first statement)
+
+    return func.upper(func.concat(text, literal_column("N'.'")))
 
 
 def _tells_apart(collation: str | None) -> bool:
