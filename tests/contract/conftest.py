@@ -3,12 +3,15 @@
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from speech import SPEECHES, Speech
 
 from datavern import DatabaseManager, DataMap, Dataset, Field, Keyring
 from datavern.testing import EmptyDatabase
+from datavern.testing.mongodb import MongoDBServer
+from datavern.testing.valkey import ValkeyServer
 
 PURPOSE = "customer-account"
 
@@ -69,3 +72,24 @@ def placeholder(engine: str) -> Callable[[int], str]:
 def sql(engine: str) -> Speech:
     """The engine's way of saying things: ``sql("SELECT $1")``."""
     return SPEECHES[engine]
+
+
+# ---- stores without tables ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def documents(mongodb_server: MongoDBServer) -> Callable[..., Any]:
+    """Makes providers of one empty database of MongoDB, called `documents`."""
+    from datavern import MongoDBProvider
+
+    uri = mongodb_server.uri(f"t{uuid4().hex[:12]}", serverMonitoringMode="poll", heartbeatFrequencyMS=500)
+    return lambda **more: MongoDBProvider(**{"name": "documents", "uri": uri, "location": "norway", **more})
+
+
+@pytest.fixture
+def cache(valkey_server: ValkeyServer) -> Callable[..., Any]:
+    """Makes providers of an empty Redis, called `cache`."""
+    from datavern import RedisProvider
+
+    valkey_server.command("FLUSHALL")
+    return lambda **more: RedisProvider(**{"name": "cache", "port": valkey_server.port, "location": "norway", **more})

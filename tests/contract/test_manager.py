@@ -290,5 +290,7 @@ async def test_a_dataset_where_the_data_map_does_not_reach_is_refused(tmp_path: 
         "documents": Plain(tmp_path / "b.db", location="norway"),
     }
     db = DatabaseManager(databases, data_map=DataMap([cases]), keyring=keyring, ledger="main")
-    with pytest.raises(CapabilityMissing, match="documents has no datasets: datasets.cases: the data map reaches SQL"):
+    with pytest.raises(
+        CapabilityMissing, match="documents has no datasets: datasets.cases: the engine sqlite offers none"
+    ):
         await db.open()

@@ -120,6 +120,9 @@ async def _dataset(dataset: Any, databases: Mapping[str, Any]) -> Finding:
     from datavern.contracts.capabilities import needs
 
     part = f"datasets.{dataset.name}"
+    records = databases[dataset.database].capabilities.records
+    if records is not None:
+        return await _records(dataset, records)
     prepare = f"`datavern prepare {dataset.name}` makes it"
     try:
         store = await needs(databases[dataset.database], "subjects").describe(dataset.table)
@@ -135,6 +138,23 @@ async def _dataset(dataset: Any, databases: Mapping[str, Any]) -> Finding:
         return Finding(part, ok=False, detail=f"{dataset.table} lacks {', '.join(missing)}: {prepare}")
     sealed = f", {len(dataset.sealed)} of {len(dataset.fields)} fields sealed" if dataset.fields else ""
     return Finding(part, ok=True, detail=f"{dataset.label}{sealed}")
+
+
+async def _records(dataset: Any, records: Any) -> Finding:
+    """A dataset of documents, files or keys against what is there."""
+    from datavern.privacy.records import holding_of
+
+    part = f"datasets.{dataset.name}"
+    try:
+        lack = await records.missing(holding_of(dataset))
+    except DatavernError as error:
+        return Finding(part, ok=False, detail=str(error))
+    if lack is not None and lack.wrong:
+        return Finding(
+            part, ok=False, detail=f"{lack.detail}: correct the data map, or `datavern prepare {dataset.name}`"
+        )
+    where = dataset.key or f"{dataset.table}, {dataset.subject}"
+    return Finding(part, ok=True, detail=f"{dataset.label}: {where}" + (f"; {lack.detail}" if lack else ""))
 
 
 async def _together(db: DatabaseManager) -> list[Finding]:

@@ -168,6 +168,7 @@ class FailoverGroup(Reading):
             guarded=following("guarded"),
             samples=following("samples"),
             point_reads=None if own.point_reads is None else self,
+            records=own.records,
             reasons=own.reasons,
         )
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import Dialect
 
     from datavern.contracts.fused import Entry, Guarded
+    from datavern.contracts.records import Records
     from datavern.contracts.roles import Roles
 
 __all__ = [
@@ -200,11 +201,12 @@ class ShapeColumn:
     """A column that a dataset needs.
 
     Attributes:
-        type: "text", "integer", "real", "boolean", "bytes", "date", "timestamp" or "json", in the engine's own words.
+        type: "text", "integer", "real", "boolean", "bytes", "date", "timestamp" or "json", in the engine's own words;
+            "id" where records of any type of id may stand beside one another (`Records`).
     """
 
     name: str
-    type: Literal["text", "integer", "real", "boolean", "bytes", "date", "timestamp", "json"] = "text"
+    type: Literal["text", "integer", "real", "boolean", "bytes", "date", "timestamp", "json", "id"] = "text"
     nullable: bool = True
     indexed: bool = False
     unique: bool = False
@@ -442,6 +444,7 @@ class Capabilities:
     roles: Roles | None = None
     samples: Samples | None = None
     replicas: Replicas | None = None
+    records: Records | None = None
     reasons: Mapping[str, str] = field(default_factory=dict)
 
 

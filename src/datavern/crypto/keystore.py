@@ -39,6 +39,7 @@ from datavern.crypto.keyring import Keyring
 from datavern.crypto.lookup_keys import LookupKey, LookupKeys
 from datavern.crypto.remembered import FRESH, Remembered
 from datavern.crypto.sealed import KEY, DataKey
+from datavern.crypto.unguarded import Unguarded
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Dialect
@@ -63,6 +64,9 @@ class KeyStore:
     Args:
         keyring: open; it wraps and unwraps.
         provider: the ledger database, connected.
+
+    Attributes:
+        unguarded: keys for writes to engines without transactions of Datavern's own.
     """
 
     def __init__(self, keyring: Keyring, provider: Provider) -> None:
@@ -75,6 +79,7 @@ class KeyStore:
         self._tag_key = b""
         self._known = Remembered()
         self._rotator: Any = None
+        self.unguarded = Unguarded(self)
 
     # ---- opening ----------------------------------------------------------------------------------------------------
 
@@ -560,7 +565,8 @@ class KeyStore:
     async def start_erasure(self, subject: str) -> list[bytes]:
         """Refuse new values about the subject from here on, in every process. Idempotent.
 
-        A process that has the key at hand may go on for up to five seconds; `KeyLife.end` is what stops its writes.
+        A process that has the key at hand may read on for up to five seconds. `KeyLife.end` is what stops its writes;
+        where an engine has nothing of the kind, `Unguarded` bounds them.
 
         Returns:
             The ids of the keys that the erasure is to destroy.

@@ -35,12 +35,13 @@ class Batch:
         consents: the consent given for each row, or None.
         fitted: the rows with their ids as the table wants them, not sealed.
         keys: what the rows are sealed under; set by `seal`.
+        of_subject: subject → key; set by `seal`.
 
     Raises:
         ConfigurationError: as `PersonalStore.insert`.
     """
 
-    __slots__ = ("_given", "_handles", "_rows", "_stored", "consents", "fitted", "keys", "subjects")
+    __slots__ = ("_given", "_handles", "_rows", "_stored", "consents", "fitted", "keys", "of_subject", "subjects")
 
     def __init__(self, rows: Rows, given: Sequence[Mapping[str, Any]], consent: Any) -> None:
         for row in given:
@@ -53,14 +54,18 @@ class Batch:
         self.subjects = [rows.subject_named(row) if rows.subject else "" for row in self._stored]
         self.consents = _consents_for(consent, self.subjects)
         self.keys: list[DataKey] = []
+        self.of_subject: Mapping[str, DataKey] = {}
 
-    async def seal(self, keys: KeyStore, of_nobody: DataKey | None, transaction: Transaction | None) -> None:
+    async def seal(
+        self, keys: KeyStore, of_nobody: DataKey | None, transaction: Transaction | None, *, tagged: bool = False
+    ) -> None:
         """Get every subject's key and handle, and seal the rows.
 
         Args:
             keys: the key store.
             of_nobody: the dataset's own key, where it has no subjects.
             transaction: the caller's, or None.
+            tagged: every row gets a tag, with sealed fields or without.
 
         Raises:
             KeyErased: an erasure of one of the subjects runs.
@@ -71,6 +76,7 @@ class Batch:
             of_subject = {"": of_nobody}
         else:
             of_subject = await keys.subject_keys(dataset.name, self.subjects, session=transaction)
+            self.of_subject = of_subject
             self._handles = {subject: await keys.handle(subject, session=transaction) for subject in of_subject}
         self.keys = list(of_subject.values())
         for first in range(0, len(self.fitted), _AT_ONCE):
@@ -78,7 +84,7 @@ class Batch:
             tags = new_row_tags(len(self.fitted[part]))
             rows = zip(self.subjects[part], tags, self.fitted[part], strict=True)
             sealed = self._rows.sealed_many([(of_subject[subject], tag, row) for subject, tag, row in rows])
-            if dataset.needs_keys:
+            if tagged or dataset.needs_keys:
                 for row, tag in zip(sealed, tags, strict=True):
                     row[ROW_TAG] = tag
             self._stored[part] = sealed

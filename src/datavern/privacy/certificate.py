@@ -17,18 +17,20 @@ from typing import Any, Protocol, Self
 from datavern.contracts.errors import PrivacyError
 from datavern.crypto.signing import Verifier, verify
 
-__all__ = ["ERASED_CLAIMS", "ERASED_LIMITS", "Certificate", "canonical"]
+__all__ = ["ERASED_CLAIMS", "ERASED_LIMITS", "RECORDS_CLAIM", "Certificate", "canonical"]
 
 _FORMAT = "datavern-certificate"
 _VERSION = 1
 _DOMAIN = b"datavern-certificate\x00\x01"
 
 ERASED_CLAIMS = (
-    "The rows found were treated as listed, in transactions that had ended when this was signed.",
+    "What was found was treated as listed, and all of that had been done when this was signed.",
     "The listed keys were destroyed: no copy of the key store made from now on can open what was sealed under them.",
     "New data under the destroyed keys is refused in every process.",
 )
 """What an erasure certificate says, and is signed for."""
+RECORDS_CLAIM = "Stores without tables were looked through again when no write under the listed keys could come."
+"""What it says too, where documents, files or keys and values were among the stores."""
 ERASED_LIMITS = (
     "Backups made earlier, and replicas that lag, hold older copies of values that were never sealed, until pruned.",
     "They hold sealed values and their wrapped keys too, which open until the epoch key of that time is destroyed.",

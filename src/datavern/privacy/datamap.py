@@ -36,6 +36,8 @@ NGRAMS = "_ngrams"
 OWN_DATASETS = "datavern."
 """How the names of Datavern's own datasets begin."""
 
+_NO_KEYS = "shred destroys keys, and no field here is sealed: nothing would end"
+
 _NORWEGIAN = {
     "UGRADERT": Classification.OPEN,
     "BEGRENSET": Classification.RESTRICTED,
@@ -230,6 +232,11 @@ class Dataset:
         return any(f.sealed for f in self.fields.values())
 
     @property
+    def _whole(self) -> bool:
+        """Whether its records may be sealed as wholes, by the engine itself: keys and values, documents, files."""
+        return "{subject}" in (self.key or self.table) or "." in (self.subject or "")
+
+    @property
     def needs_consent(self) -> bool:
         """Whether a write needs a consent: it has purposes, and no other legal basis (GDPR Art. 6(1)(a))."""
         return bool(self.purposes) and self.legal_basis is None
@@ -321,10 +328,8 @@ class Dataset:
                 )
         if self.retention is None and (self.retention_from is not None or self.retention_from_year_end):
             raise ConfigurationError(f"{where}.retention: missing; retention_from says from when, and not how long")
-        if self.erasure == "shred" and not self.needs_keys:
-            raise ConfigurationError(
-                f"{where}.erasure: shred destroys keys, and no field here is sealed: nothing would end"
-            )
+        if self.erasure == "shred" and not self.needs_keys and not self._whole:
+            raise ConfigurationError(f"{where}.erasure: {_NO_KEYS}")
 
 
 class DataMap:
@@ -346,14 +351,14 @@ class DataMap:
                 raise ConfigurationError(f"datasets.{dataset.name}: names that start with datavern are Datavern's own")
             if dataset.name in self._by_name:
                 raise ConfigurationError(f"datasets.{dataset.name}: there are two datasets of that name")
-            place = (dataset.database, dataset.table)
-            if dataset.key is None:
-                if place in tables:
-                    raise ConfigurationError(
-                        f"datasets.{dataset.name}.store: the dataset {tables[place]} maps the same table: "
-                        "one table has one policy"
-                    )
-                tables[place] = dataset.name
+            place = (dataset.database, dataset.key or dataset.table)
+            if place in tables:
+                what = "table" if dataset.key is None else "pattern"
+                raise ConfigurationError(
+                    f"datasets.{dataset.name}.{'store' if dataset.key is None else 'key'}: the dataset {tables[place]} "
+                    f"maps the same {what}: one {what} has one policy"
+                )
+            tables[place] = dataset.name
             self._by_name[dataset.name] = dataset
         for dataset in self:
             self._check_via(dataset)
@@ -428,7 +433,8 @@ class DataMap:
         """Check that every dataset's database is there, and can hold it.
 
         Raises:
-            ConfigurationError: no database of that name, or a `subject_via`, which is not offered yet.
+            ConfigurationError: no database of that name, a dataset that its engine cannot find people in, or end as its
+                policy says; or a `subject_via`, which is not offered yet.
             CapabilityMissing: a `key` pattern on an engine with tables.
         """
         for dataset in self:
@@ -441,10 +447,7 @@ class DataMap:
                 raise ConfigurationError(
                     f"datasets.{dataset.name}.subject_via: not offered yet: a request would not reach the dataset"
                 )
-            if dataset.key is not None:
-                raise CapabilityMissing(
-                    "key patterns", dataset.database, f"datasets.{dataset.name}.key: not offered by the data map yet"
-                )
+            _check_engine(dataset, databases[dataset.database])
 
     def without_basis(self, database: str) -> list[str]:
         """The datasets of that database whose sealed fields have neither purpose nor legal basis (GDPR Art. 6(1)).
@@ -471,6 +474,31 @@ class DataMap:
             raise ConfigurationError(
                 f"{where}: {dataset.subject_via} is sealed without lookup, so it cannot be searched"
             )
+
+
+def _check_engine(dataset: Dataset, provider: Any) -> None:
+    """Refuse a dataset that the engine of its database cannot hold. No I/O."""
+    where = f"datasets.{dataset.name}"
+    capabilities = getattr(provider, "capabilities", None)
+    records = getattr(capabilities, "records", None)
+    if records is None:
+        if dataset.key is not None:
+            raise CapabilityMissing(
+                "key patterns", dataset.database, f"{where}.key: is for stores of keys and values: name the subject's "
+                "column (subject)"
+            )  # fmt: skip
+        if dataset.erasure == "shred" and not dataset.needs_keys:
+            raise ConfigurationError(f"{where}.erasure: {_NO_KEYS}")
+        return
+    from datavern.privacy.records import holding_of  # noqa: PLC0415  (only where there are records)
+
+    problem = ""
+    try:
+        records.check(holding_of(dataset))
+    except ConfigurationError as error:
+        problem = str(error)
+    if problem:
+        raise ConfigurationError(f"{where}.{problem}")
 
 
 def _dataset(values: Mapping[str, Any], name: str, where: str) -> Dataset:

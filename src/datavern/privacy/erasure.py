@@ -14,13 +14,16 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from datavern.contracts.capabilities import needs
 from datavern.contracts.errors import ConstraintViolated, DatavernError, ErasureIncomplete, ProviderError
 from datavern.contracts.values import timestamp
-from datavern.privacy.certificate import ERASED_CLAIMS, ERASED_LIMITS, Certificate
+from datavern.privacy.certificate import ERASED_CLAIMS, ERASED_LIMITS, RECORDS_CLAIM, Certificate
 from datavern.privacy.policies import Step, apply
+from datavern.privacy.record_erasure import RecordErasure
+from datavern.privacy.records import RecordStore
 
 if TYPE_CHECKING:
     from datavern.contracts.capabilities import Transaction
@@ -103,9 +106,12 @@ class Erasures:
         ended = entry.key_ids
         if ended is None:
             started = await privacy.keys.start_erasure(entry.subject)
+            closed = monotonic()
             await self._journal.name_keys(entry.id, started)
             ended = tuple(started)
-        done, waiting = await self._steps(entry, ended)
+        else:
+            closed = monotonic()  # they were closed before
+        done, waiting = await self._steps(entry, ended, closed)
         if waiting:
             stores = ", ".join(waiting)
             raise ErasureIncomplete(
@@ -122,7 +128,9 @@ class Erasures:
 
     # ---- store by store ---------------------------------------------------------------------------------------------
 
-    async def _steps(self, entry: Entry, ended: Sequence[bytes]) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
+    async def _steps(
+        self, entry: Entry, ended: Sequence[bytes], closed: float
+    ) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
         privacy = self._privacy
         done: dict[str, dict[str, Any]] = {}
         waiting: dict[str, str] = {}
@@ -136,14 +144,26 @@ class Erasures:
             except ProviderError as error:
                 labels = [s.dataset.label for s in stores if s.dataset.database == name]
                 waiting |= dict.fromkeys(labels or [CONSENTS], _why(error))
-        for store in stores:
-            label = store.dataset.label
-            if label not in waiting:
-                before = earlier[store.dataset.database].get(store.dataset.name)
-                try:
-                    done[label] = before or await self._step(store, entry, ended)
-                except DatavernError as error:
-                    waiting[label] = _why(error)
+        records: dict[str, RecordErasure] = {}
+        for store in (store for store in stores if store.dataset.label not in waiting):
+            label, before = store.dataset.label, earlier[store.dataset.database]
+            try:
+                if store.dataset.name in before:
+                    done[label] = before[store.dataset.name]
+                elif isinstance(store, RecordStore):
+                    records[label] = RecordErasure(privacy, store, entry, ended)
+                    await records[label].begin(before)
+                else:
+                    done[label] = await self._step(store, entry, ended)
+            except DatavernError as error:
+                waiting[label] = _why(error)
+        for label in [
+            label for label in records if label not in waiting
+        ]:  # last: the time that the others took need not be waited for
+            try:
+                done[label] = await records[label].end(closed)
+            except DatavernError as error:
+                waiting[label] = _why(error)
         if not waiting:  # the ledger's own: last, since a write that is refused is refused before it asks for consent
             done[CONSENTS] = earlier[privacy.ledger_name].get(CONSENTS) or await self._consents(entry)
         return done, waiting
@@ -193,6 +213,8 @@ class Erasures:
         completed = timestamp()
         found = sum(outcome["found"] for outcome in done.values())
         key = await self._journal.key()
+        stores = await privacy.stores(entry.datasets)
+        claims = [RECORDS_CLAIM] if any(isinstance(store, RecordStore) for store in stores) else []
         audit_details = {"request": entry.id, "found": found, "keys": len(destroyed)}
         try:
             async with needs(privacy.ledger, "transactions").transaction() as tx:
@@ -210,7 +232,7 @@ class Erasures:
                         "stores": [{"dataset": label, **outcome} for label, outcome in done.items()],
                         "keys": [_key(d) for d in destroyed],
                         "audit": audit,
-                        "claims": list(ERASED_CLAIMS),
+                        "claims": [*ERASED_CLAIMS, *claims],
                         "limits": list(ERASED_LIMITS),
                     },
                 )

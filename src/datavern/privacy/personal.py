@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from datavern.contracts.capabilities import Session, Transaction, needs
 from datavern.contracts.errors import (
@@ -90,6 +90,8 @@ class PersonalStore:
         self._loaded: Rows | None = None
         self._of_nobody: DataKey
 
+    _kind: ClassVar[type[Rows]] = Rows
+
     def __repr__(self) -> str:
         return f"PersonalStore({self.dataset.label})"
 
@@ -148,7 +150,7 @@ class PersonalStore:
             names = dict.fromkeys(dataset.indexes.values())
             lookup_keys = {name: await keys.lookup_keys(dataset.name, name) for name in names}
             if seen == keys.lookups_seen:
-                return Rows(dataset, store, keys, lookup_keys, seen=seen)
+                return self._kind(dataset, store, keys, lookup_keys, seen=seen)
 
     def _ready(self) -> Rows | None:
         """How the rows stand, where it is known, and no rotation has changed it since."""
@@ -725,7 +727,7 @@ class PersonalStore:
             return rows
 
     async def _check_unique(
-        self, rows: Rows, values: Mapping[str, Any], tx: Session, *, but: Mapping[str, Any] | None = None
+        self, rows: Rows, values: Mapping[str, Any], tx: Session | None, *, but: Mapping[str, Any] | None = None
     ) -> None:
         """While a rotation makes the indexes anew: refuse what the database would refuse if all were under one key."""
         if not rows.renewing:

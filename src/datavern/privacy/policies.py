@@ -11,6 +11,7 @@ import secrets
 import uuid
 from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Mapping
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -45,7 +46,7 @@ class Step:
         request: the request's id.
         today: the day of the erasure.
         keys: the key store.
-        tx: the open transaction in the dataset's database.
+        tx: the open transaction in the dataset's database; None where there is none that could hold a row.
     """
 
     store: PersonalStore
@@ -55,7 +56,7 @@ class Step:
     request: str
     today: dt.date
     keys: KeyStore
-    tx: Transaction
+    tx: Transaction | None
 
     @property
     def where(self) -> dict[str, Any] | None:
@@ -78,9 +79,13 @@ class Step:
         if where is None:
             return []
         found: list[dict[str, Any]] = await self.subjects.select(
-            self.table, where | more, lock=True, transaction=self.tx
+            self.table, where | more, lock=self.tx is not None, transaction=self.tx
         )
         return [row for row in found if self.rows.is_of(row, self.subject)]
+
+    def savepoint(self) -> AbstractAsyncContextManager[Any]:
+        """A block that can fail on its own; a single change does so anyway."""
+        return nullcontext() if self.tx is None else self.tx.savepoint()
 
     def where_row(self, row: Mapping[str, Any]) -> dict[str, Any]:
         """One of them."""
@@ -129,7 +134,7 @@ async def _anonymize(step: Step, outcome: Outcome) -> None:
         pseudonym = None if referenced else _pseudonym(column)
         if pseudonym is not None and column is not None:
             try:
-                async with step.tx.savepoint():
+                async with step.savepoint():
                     await step.change(row, {**emptied, column.name: pseudonym})
                 continue
             except QueryRejected:  # too short a column, a constraint: the reason is the table's, and it stays
@@ -185,7 +190,7 @@ async def _retain(step: Step, outcome: Outcome) -> None:
             continue
         kept[until.isoformat()] += 1
         changes: dict[str, Any] = {}
-        if row[RETAINED_UNTIL] is None:
+        if row.get(RETAINED_UNTIL) is None:
             changes[RETAINED_UNTIL] = until.isoformat()
         if not rows.key_ids(row).isdisjoint(step.ended):
             key = await step.keys.subject_key(dataset.name + RETENTION, f"retention:{step.request}", session=step.tx)
@@ -220,12 +225,12 @@ def _done(outcome: Outcome, what: str, number: int) -> None:
 def _until(step: Step, row: Mapping[str, Any]) -> dt.date:
     """The last day on which the law keeps a row."""
     dataset = step.store.dataset
-    retained = row[RETAINED_UNTIL]
+    retained = row.get(RETAINED_UNTIL)
     if retained is not None:
         return dt.date.fromisoformat(retained)
     start = step.today
     if dataset.retention_from is not None:
-        start = _day(row[dataset.retention_from]) or start
+        start = _day(row.get(dataset.retention_from)) or start
     if dataset.retention_from_year_end:
         start = dt.date(start.year, 12, 31)
     return Period.parse(dataset.retention or "").after(start)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from datavern.contracts.capabilities import needs
 from datavern.contracts.errors import ConfigurationError, ConstraintViolated, KeyErased, SubjectRequestRejected
+from datavern.privacy.records import RecordStore, value_at
 
 if TYPE_CHECKING:
     from datavern.contracts.capabilities import Transaction
@@ -43,10 +44,14 @@ async def rectify(privacy: Privacy, request: str, subject: str, changes: Changes
     if not changes or not all(changes.values()):
         raise SubjectRequestRejected('rectification: changes is missing: changes={"users": {"name": "Right Name"}}')
     work: dict[str, _Work] = {}
+    records: list[tuple[RecordStore, dict[str, Any], dict[str, Any]]] = []
     for name, values in changes.items():
         store = privacy.personal(name)
         where, right = await _planned(store, subject, values)
-        work.setdefault(store.dataset.database, []).append((store, where, right))
+        if isinstance(store, RecordStore):
+            records.append((store, where, right))
+        else:
+            work.setdefault(store.dataset.database, []).append((store, where, right))
     for store in (privacy.personal(name) for name in changes):
         # Keys and handles at hand: getting them ready is no part of the transaction.
         await privacy.keys.subject_key(store.dataset.name, subject)
@@ -54,7 +59,28 @@ async def rectify(privacy: Privacy, request: str, subject: str, changes: Changes
     changed: dict[str, int] = {}
     for database, planned in work.items():
         changed |= await _in_database(privacy, database, planned, request, subject=subject, done=changed)
+    for record_store, where, right in records:
+        await _record(record_store, where, right, request, done=changed)
+        changed[record_store.dataset.label] = 1
     return changed
+
+
+async def _record(
+    store: RecordStore, where: Mapping[str, Any], right: Mapping[str, Any], request: str, *, done: Mapping[str, int]
+) -> None:
+    """One record, where nothing commits together."""
+    label = store.dataset.label
+    try:
+        found = await needs(store.provider, "subjects").select(store.dataset.table, where)
+        said = {"request": request}
+        if len(found) == 1 and await store.change_record(found[0], right, action="rectified", details=said):
+            return
+        problem = "the record was changed meanwhile: ask again"
+    except KeyErased:
+        problem = "the law keeps the record as it is"
+    except ConstraintViolated as error:
+        problem = f"a constraint does not allow it ({error.constraint or error.code})"
+    raise SubjectRequestRejected(f"{label}: {problem}{_before(done)}")
 
 
 async def _planned(
@@ -63,10 +89,13 @@ async def _planned(
     dataset = store.dataset
     if dataset.subject is None:
         raise ConfigurationError(f"datasets.{dataset.name} is about nobody: nobody can ask for its rectification")
+    call = store.records.writes(store.holding) if isinstance(store, RecordStore) else None
+    if call is not None:
+        raise SubjectRequestRejected(f"{dataset.label}: what is there is one whole: write it anew with {call}")
     rows = await store.rows()
     rows.check_names(values)
     unknown = [name for name in values if name not in rows.columns]
-    if unknown:
+    if unknown and not isinstance(store, RecordStore):
         raise ConfigurationError(f"{dataset.name} has no field {unknown[0]}")
     named = {name: value for name, value in values.items() if name in dataset.keys and name != dataset.subject}
     right = {name: value for name, value in values.items() if name not in named}
@@ -76,11 +105,17 @@ async def _planned(
     if where is not None:
         where |= rows.fitted(named) | store.living()
         # Looked at first, so that a request about nobody leaves no key behind; the row is read again under a lock.
-        names = [*dict.fromkeys((*dataset.keys, *where))]
+        names = None if isinstance(store, RecordStore) else [*dict.fromkeys((*dataset.keys, *where))]
         every = await needs(store.provider, "subjects").select(dataset.table, where, columns=names)
-        found = [row for row in every if rows.is_of(row, subject)]
+        if isinstance(store, RecordStore) and rows.subject is not None:
+            found = [row for row in every if (await store.records.whose(row, rows.subject, subject)).theirs]
+        else:
+            found = [row for row in every if rows.is_of(row, subject)]
         if len(found) > 1:
             raise SubjectRequestRejected(_several(dataset))
+        missing = [name for name in unknown if found and value_at(found[0], name) is None]
+        if missing:
+            raise ConfigurationError(f"{dataset.name} has no field {missing[0]}")
         if found:
             return where, right
     raise SubjectRequestRejected(_NOTHING.format(dataset.label))
@@ -115,5 +150,8 @@ async def _in_database(
         problem = "the law keeps the row as it is"
     except ConstraintViolated as error:
         problem = f"a constraint does not allow it ({error.constraint or error.code})"
-    before = f"; changed already: {', '.join(done)}" if done else "; nothing was changed"
-    raise SubjectRequestRejected(f"{database}: {problem}{before}")
+    raise SubjectRequestRejected(f"{database}: {problem}{_before(done)}")
+
+
+def _before(done: Mapping[str, int]) -> str:
+    return f"; changed already: {', '.join(done)}" if done else "; nothing was changed"

@@ -173,7 +173,9 @@ class Reindexing:
         dataset = store.dataset
         columns = dataset.indexes
         wanted = [
-            row for row in found if row.get(ROW_TAG) is not None and any(_is_index(row[column]) for column in columns)
+            row
+            for row in found
+            if row.get(ROW_TAG) is not None and any(_is_index(row.get(column)) for column in columns)
         ]
         changes: list[list[tuple[dict[str, Any], dict[str, Any]]]] = []
         unreadable = 0
@@ -182,13 +184,13 @@ class Reindexing:
                 unreadable += 1
                 continue
             key = {name: row[name] for name in dataset.keys}
-            new = {c: v for c, v in rows.indexes(opened).items() if _is_index(row[c]) and row[c] != v}
+            new = {c: v for c, v in rows.indexes(opened).items() if _is_index(row.get(c)) and row.get(c) != v}
             if new:  # each as it was read, or not at all: whoever changed it meanwhile did it with the new key
                 changes.append([({**key, column: row[column]}, {column: value}) for column, value in new.items()])
         if not changes:
             return 0, unreadable
 
-        async def work(tx: Transaction) -> int:
+        async def work(tx: Transaction | None) -> int:
             subjects = needs(store.provider, "subjects")
             done = 0
             for of_row in changes:
@@ -196,6 +198,8 @@ class Reindexing:
                 done += any(each)
             return done
 
+        if store.provider.capabilities.transactions is None:
+            return await work(None), unreadable
         done: int = await needs(store.provider, "transactions").run_in_transaction(work, isolation="read committed")
         return done, unreadable
 

@@ -25,6 +25,7 @@ from datavern.privacy.consent import Consents
 from datavern.privacy.datamap import OWN_DATASETS, DataMap, Dataset, Field
 from datavern.privacy.journal import Steps
 from datavern.privacy.personal import PersonalStore
+from datavern.privacy.records import RecordStore
 from datavern.privacy.requests import SubjectRequests
 from datavern.privacy.residency import Residency
 from datavern.privacy.rotation import Rotator
@@ -107,7 +108,9 @@ class Privacy:
         self._requests: SubjectRequests
 
     async def open(self) -> None:
-        """Open the keys, make Datavern's own tables, and finish what a crash left open. Idempotent.
+        """Open the keys, and make Datavern's own tables. Idempotent.
+
+        What a crash left open is for `requests.resume`, once the databases know their services.
 
         The databases are connected. A database that cannot hold Datavern's tables is passed over.
 
@@ -123,7 +126,6 @@ class Privacy:
             await self._keyring.close()
             raise
         self._open = True
-        await self._requests.resume()
 
     async def _begin(self) -> None:
         await self._keyring.open()
@@ -264,8 +266,14 @@ class Privacy:
         return [*self._stores.values(), *self._own.values()]
 
     def site(self, database: str) -> Site:
-        """What Datavern keeps in that database."""
-        return self._sites[database]
+        """What Datavern keeps in that database; in the ledger, for one that holds none of Datavern's tables."""
+        return self._sites.get(database) or self._sites[self.ledger_name]
+
+    def subject_path(self, provider: Provider, store: str) -> str | None:
+        """The path that says whose a record of that store is, as the data map has it; None where it says nothing."""
+        name = next((name for name, known in self._databases.items() if known is provider.face), None)
+        found = (d.subject for d in self._data_map if d.database == name and d.table == store and d.key is None)
+        return next(found, None)
 
     async def stores(self, also: Collection[str] = ()) -> list[PersonalStore]:
         """Every dataset that is about people, and the built-in tables that are there, or may be.
@@ -284,14 +292,16 @@ class Privacy:
         return stores
 
     def _store(self, dataset: Dataset) -> PersonalStore:
-        site = self._sites.get(dataset.database)
-        if site is None:
+        provider = self._databases[dataset.database]
+        site = self.site(dataset.database)
+        parts: dict[str, Any] = {"keys": self.keys, "life": site.life, "log": site.log, "consents": self._consents}
+        if dataset.database not in self._sites and provider.capabilities.records is not None:
+            return RecordStore(dataset, provider, **parts)
+        if dataset.database not in self._sites:
             raise CapabilityMissing(
-                "datasets", dataset.database, f"datasets.{dataset.name}: the data map reaches SQL databases so far"
+                "datasets", dataset.database, f"datasets.{dataset.name}: the engine {provider.engine} offers none"
             )
-        return PersonalStore(
-            dataset, site.provider, keys=self.keys, life=site.life, log=site.log, consents=self._consents
-        )
+        return PersonalStore(dataset, provider, **parts)
 
 
 def _personal_data(database: str) -> Dataset:

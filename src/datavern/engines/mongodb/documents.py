@@ -17,7 +17,8 @@ from datavern.contracts.values import Classification, current_actor
 from datavern.crypto.documents import DocumentSealer, Labels, label_bytes, label_prefix
 from datavern.engines.mongodb.encrypting import holds_encrypted
 from datavern.engines.mongodb.errors import DRIVER_ERRORS, translate
-from datavern.engines.mongodb.keys import DOCUMENT_TAG, SEALED, check_residency, graded, still_alive
+from datavern.engines.mongodb.keys import DOCUMENT_TAG, SEALED, check_residency, graded
+from datavern.engines.mongodb.subjects import id_of, values_at
 
 if TYPE_CHECKING:
     from pymongo.asynchronous.client_session import AsyncClientSession
@@ -194,14 +195,14 @@ class Documents:
         if METADATA in document or SEALED_BODY in document:
             raise ConfigurationError(f"{name}: {METADATA} and {SEALED_BODY} are Datavern's own fields: leave them out")
         if place.subject_path is not None:
-            check_subject(place, name, mark.grade, subject)
+            check_subject(place, name, mark.grade, subject, document)
         store: KeyStore | None = None
         key: DataKey | None = None
         who = ""
         if subject is not None:
             who = canonical_subject(subject)
             store = provider.keys.store or await provider.keys.ready("insert_document")
-            key = store.warm(place.dataset, who) or await store.subject_key(place.dataset, who)
+            key = store.unguarded.warm(place.dataset, who) or await store.unguarded.key(place.dataset, who)
         elif mark.sealed:
             key = place.key
             if key is None:
@@ -231,10 +232,10 @@ class Documents:
         if error is not None:
             raise error
         if who and store is not None and key is not None:
-            # Nothing of this waits while the key store's last answer holds: the usual case.
+            # Nothing of this waits while the key store's last answer covers the write: the usual case.
             if session is not None and (open_ := provider.transactions_open.get(session)) is not None:
                 open_.written.append(partial(self.look_again, place, store, who, key, id_))
-            elif store.warm(place.dataset, who) is not key:
+            elif store.unguarded.warm(place.dataset, who) is not key:
                 await self.look_again(place, store, who, key, id_)
         return id_
 
@@ -274,7 +275,7 @@ class Documents:
             error = translate(caught, provider=provider.name, wrote=True, document=document, options=place.options)
         if error is not None:
             raise error
-        if who and store is not None and key is not None and store.warm(place.dataset, who) is not key:
+        if who and store is not None and key is not None and store.unguarded.warm(place.dataset, who) is not key:
             await self.look_again(place, store, who, key, id_)
         return result.matched_count > 0
 
@@ -292,7 +293,7 @@ class Documents:
         who = canonical_subject(subject)
         if store.subject_tag(who) != tag:
             raise ConfigurationError(f"{name}: the document is about somebody else: whose it is cannot be changed")
-        return who, store.warm(place.dataset, who) or await store.subject_key(place.dataset, who)
+        return who, await store.unguarded.key(place.dataset, who)
 
     async def look_again(self, place: Place, store: KeyStore, who: str, key: DataKey, id_: Any) -> None:
         """Take a document back that was written while its subject was being erased.
@@ -300,7 +301,7 @@ class Documents:
         Raises:
             KeyErased: it was.
         """
-        if await still_alive(store, place.dataset, who, key):
+        if await store.unguarded.covers(key, who):
             return
         error: BaseException | None = None
         try:
@@ -394,13 +395,15 @@ class Documents:
         raise error
 
 
-def check_subject(place: Place, name: str, grade: Classification, subject: object) -> None:
+def check_subject(
+    place: Place, name: str, grade: Classification, subject: object, document: Mapping[str, Any] | None = None
+) -> None:
     """Refuse what an erasure would not find by the data map's path.
 
     Raises:
-        ConfigurationError: the path is not in the clear, or nobody was named.
+        ConfigurationError: the path is not in the clear, or nobody was named there.
     """
-    path = place.subject_path
+    path = place.subject_path or ""
     if path == DOCUMENT_TAG:
         if subject is None:
             raise ConfigurationError(f"{name}: the data map says that its documents are about people: give subject=")
@@ -409,6 +412,15 @@ def check_subject(place: Place, name: str, grade: Classification, subject: objec
             f"{name}: the data map finds people by {path}, and a document classified as {grade.value} is "
             f"sealed with everything but {METADATA}: an erasure would not find it. Set subject = "
             f'"{DOCUMENT_TAG}" in the data map, and give subject= here'
+        )
+    elif (
+        document is not None
+        and subject is not None
+        and canonical_subject(subject) not in map(id_of, values_at(document, path.split(".")))
+    ):
+        raise ConfigurationError(
+            f"{name}: the data map finds people by {path}, and the document names another there than subject= does, or "
+            "nobody"
         )
 
 

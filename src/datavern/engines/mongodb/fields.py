@@ -20,7 +20,6 @@ from datavern.engines.mongodb.documents import SEALED_BODY
 from datavern.engines.mongodb.encrypting import FieldCipher, encrypted_values, key_id_of
 from datavern.engines.mongodb.errors import DRIVER_ERRORS, translate
 from datavern.engines.mongodb.field_rules import FieldRules, Sealing, value_at
-from datavern.engines.mongodb.keys import still_alive
 
 if TYPE_CHECKING:
     from pymongo.asynchronous.client_session import AsyncClientSession
@@ -327,7 +326,7 @@ class EncryptedCollection:
         written: Mapping[str, Any] | None,
         session: AsyncClientSession | None,
     ) -> None:
-        """Take back what was written while its subject was being erased (see `still_alive`).
+        """Take back what was written while its subject was being erased (see `Unguarded`).
 
         Raises:
             KeyErased: it was.
@@ -342,8 +341,8 @@ class EncryptedCollection:
 
     async def _check(self, sealing: Sealing, where: Document, written: Mapping[str, Any] | None) -> None:
         assert sealing.who is not None  # noqa: S101  (for the type checker: `_look_again` saw to it)
-        for path, key in sealing.keys.items():
-            if not await still_alive(sealing.store, self.rules.key_name(path), sealing.who, key):
+        for key in sealing.keys.values():
+            if not await sealing.store.unguarded.covers(key, sealing.who):
                 break
         else:
             return

@@ -21,7 +21,7 @@ from datavern.crypto.lookup import index
 from datavern.crypto.segments import StreamSealer
 from datavern.engines.mongodb.documents import labels_of
 from datavern.engines.mongodb.errors import DRIVER_ERRORS, translate
-from datavern.engines.mongodb.keys import FILE_TAG, SEALED, check_residency, graded, still_alive
+from datavern.engines.mongodb.keys import FILE_TAG, SEALED, check_residency, graded
 from datavern.engines.mongodb.reading import File, Opened
 from datavern.engines.mongodb.writing import Writing
 
@@ -142,18 +142,24 @@ class Files:
             )
         if error is not None:
             raise error
-        if store is not None and key is not None and who and not await still_alive(store, self._dataset, who, key):
+        if store is not None and key is not None and who and not await store.unguarded.covers(key, who):
             await self.delete(id_)
             raise KeyErased(f"an erasure of the subject runs: {self._dataset} takes nothing about it meanwhile")
         return id_
 
     async def _key(self, subject: object, *, sealed: bool) -> tuple[KeyStore | None, DataKey | None, str]:
-        if subject is None and self._provider.keys.subject_path(self.store) == FILE_TAG:
+        path = self._provider.keys.subject_path(self.store)
+        if subject is None and path == FILE_TAG:
             raise ConfigurationError(f"{self.store}: the data map says that its files are about people: give subject=")
+        if sealed and path not in (None, FILE_TAG):
+            raise ConfigurationError(
+                f"{self.store}: the data map finds people by {path}, which is sealed away here: an erasure would not "
+                f'find it. Set subject = "{FILE_TAG}" in the data map, and give subject= here'
+            )
         if subject is not None:
             who = canonical_subject(subject)
             store = await self._provider.keys.ready("files.upload")
-            return store, await store.subject_key(self._dataset, who), who
+            return store, await store.unguarded.key(self._dataset, who), who
         if sealed:
             store = await self._provider.keys.ready("files.upload")
             return store, await store.dataset_key(self._dataset), ""

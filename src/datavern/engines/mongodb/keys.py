@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-from datavern.contracts.errors import ConfigurationError, KeyErased, ResidencyViolation
+from datavern.contracts.errors import ConfigurationError, ResidencyViolation
 from datavern.contracts.services import serve_alone
 from datavern.contracts.values import Classification, Location
 
 if TYPE_CHECKING:
     from datavern.contracts.capabilities import Provider, Services
     from datavern.crypto.keystore import KeyStore
-    from datavern.crypto.sealed import DataKey
 
 __all__ = ["SEALED", "TAG_PATHS", "Keys", "NamesSubjects", "check_residency", "graded"]
 
@@ -113,19 +112,3 @@ class Keys:
         """Which path says whose a document of that store is, where a data map says so."""
         services = self._services
         return services.subject_path(self._provider, store) if isinstance(services, NamesSubjects) else None
-
-
-async def still_alive(store: KeyStore, dataset: str, subject: str, key: DataKey) -> bool:
-    """Whether a value that has just been written under `key` may stay.
-
-    A write is one command, without a transaction that could hold the key. So the key is looked at again when the write
-    is acknowledged: while the store's last answer still holds, the write came before any erasure could end (an erasure
-    waits for that long before it looks for what is left); when it does not hold any more, the store is asked.
-    """
-    if store.warm(dataset, subject) is key:
-        return True
-    try:
-        now = await store.subject_key(dataset, subject)
-    except KeyErased:
-        return False
-    return now.id == key.id

@@ -28,6 +28,7 @@ from datavern.engines.mongodb.fields import FieldEncryption
 from datavern.engines.mongodb.files import Files
 from datavern.engines.mongodb.keys import Keys, check_residency
 from datavern.engines.mongodb.reclassifying import reclassify
+from datavern.engines.mongodb.records import MongoDBRecords
 from datavern.engines.mongodb.samples import MongoDBSamples
 from datavern.engines.mongodb.settings import MongoDBSettings, Replication, Sharding, read_uri
 from datavern.engines.mongodb.subjects import MongoDBSubjects
@@ -195,7 +196,10 @@ class MongoDBProvider:
         self.field_encryption = FieldEncryption(self, settings.field_encryption)
         self.files = Files(self, default)
         self._capabilities = Capabilities(
-            subjects=MongoDBSubjects(self), samples=MongoDBSamples(self), reasons=_REASONS
+            subjects=MongoDBSubjects(self),
+            records=MongoDBRecords(self),
+            samples=MongoDBSamples(self),
+            reasons=_REASONS,
         )
 
     def _check_compliance(self, path: str) -> None:

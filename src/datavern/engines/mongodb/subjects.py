@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 import uuid
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from bson import Binary, ObjectId
 from bson.regex import Regex
 
-from datavern.contracts.capabilities import Column, Shape, Store
+from datavern.contracts.capabilities import Column, Shape, Store, Words
 from datavern.contracts.errors import ConfigurationError
 from datavern.contracts.subjects import canonical_subject
 from datavern.engines.mongodb.collections import Index, described_fields, schema_of
@@ -24,11 +24,12 @@ if TYPE_CHECKING:
 
     from datavern.engines.mongodb.provider import MongoDBProvider
 
-__all__ = ["Document", "MongoDBSubjects", "forms_of", "nested"]
+__all__ = ["Document", "MongoDBSubjects", "field_path", "forms_of", "id_of", "nested", "values_at"]
 
 _WHOLE = re.compile(r"-?(0|[1-9][0-9]{0,18})\Z")
 _HEX24 = re.compile(r"[0-9a-f]{24}\Z")
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\Z")
+_IDS: Final = (str, int, uuid.UUID, ObjectId)
 _SIGNED_64: Final = 1 << 63
 
 # What each type of a shape is in a $jsonSchema. A date may be text too: BSON has no date without a time.
@@ -41,6 +42,7 @@ _BSON_TYPES: Final[Mapping[str, tuple[str, ...]]] = {
     "date": ("date", "string"),
     "timestamp": ("date", "string"),
     "json": ("object", "array", "string", "bool", "int", "long", "double"),
+    "id": ("string", "int", "long", "objectId", "binData", "array"),
 }
 _UNIQUE_TYPES: Final[Mapping[str, str]] = {"bytes": "binData", "integer": "number", "real": "number", "boolean": "bool"}
 
@@ -96,7 +98,7 @@ def nested(row: Mapping[str, Any]) -> dict[str, Any]:
     """
     document: dict[str, Any] = {}
     for path, value in row.items():
-        parts = _path(path).split(".")
+        parts = field_path(path).split(".")
         into = document
         for part in parts[:-1]:
             inner = into.setdefault(part, {})
@@ -113,12 +115,43 @@ def _copied(value: Any) -> Any:
     return dict(value) if isinstance(value, Mapping) else value
 
 
-def _path(name: Any) -> str:
+def field_path(name: Any) -> str:
+    """A dotted path, as it is.
+
+    Raises:
+        ConfigurationError: it is none, or holds what MongoDB would take for an operator.
+    """
     if not isinstance(name, str) or not name or "\0" in name or name.startswith("$"):
         raise ConfigurationError("a field's path is text, without NUL, and does not begin with $")
     if any(not part or part.startswith("$") for part in name.split(".")):
         raise ConfigurationError(f"{name.replace('$', '…')}: a path's parts are names, and none begins with $")
     return name
+
+
+def values_at(value: Any, parts: Sequence[str]) -> Iterator[Any]:
+    """Every value that MongoDB's own queries would find at a path."""
+    if isinstance(value, list):
+        if parts and parts[0].isdecimal() and int(parts[0]) < len(value):
+            yield from values_at(value[int(parts[0])], parts[1:])
+        for element in value:
+            if not parts or isinstance(element, Mapping):
+                yield from values_at(element, parts)
+    elif not parts:
+        yield value
+    elif isinstance(value, Mapping) and parts[0] in value:
+        yield from values_at(value[parts[0]], parts[1:])
+
+
+def id_of(value: Any) -> str | None:
+    """The canonical text of an id as a document keeps it; None for what names nobody."""
+    if isinstance(value, Binary) and value.subtype in {3, 4} and len(value) == 16:  # noqa: PLR2004  (a UUID's bytes)
+        value = uuid.UUID(bytes=bytes(value))
+    if isinstance(value, bool) or not isinstance(value, _IDS):
+        return None
+    try:
+        return canonical_subject(value)
+    except ConfigurationError:
+        return None
 
 
 class MongoDBSubjects:
@@ -181,7 +214,7 @@ class MongoDBSubjects:
         properties: dict[str, Any] = {}
         indexes = []
         for column in shape.columns:
-            path = _path(column.name)
+            path = field_path(column.name)
             if path != "_id":
                 kinds = _BSON_TYPES[column.type] + (("null",) if column.nullable else ())
                 properties[path] = kinds
@@ -248,7 +281,7 @@ class MongoDBSubjects:
             return []
         collection = self._provider.collection(store)
         query = await self.filter(where)
-        sort = [(_path(path), 1) for path in order_by]
+        sort = [(field_path(path), 1) for path in order_by]
         error: BaseException | None = None
         found: list[dict[str, Any]] = []
         try:
@@ -290,7 +323,7 @@ class MongoDBSubjects:
             raise ValueError("an empty where means every document, and nobody means that")
         if not changes:
             return 0
-        update = {"$set": {_path(path): value for path, value in changes.items()}}
+        update = {"$set": {field_path(path): value for path, value in changes.items()}}
         self._check_clear(store, [changes])
         query = await self.filter(where)
         error: BaseException | None = None
@@ -341,7 +374,10 @@ class MongoDBSubjects:
         """Column = value pairs as a query in which nothing but equality can stand."""
         parts: list[dict[str, Any]] = []
         for name, value in where.items():
-            path = _path(name)
+            path = field_path(name)
+            if isinstance(value, Words):  # letters and digits, so that none of them is an operator of a pattern
+                parts += [{path: {"$regex": word}} for word in sorted(value)]
+                continue
             values = list(value) if isinstance(value, tuple) else [value]
             if path in TAG_PATHS:
                 values = [await self._tag(one) for one in values]

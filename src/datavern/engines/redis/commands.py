@@ -114,7 +114,12 @@ class Commands:
         until = self._lives.default if ex is None else (b"PX", self._lives.milliseconds(ex))
         if self._sealed and value is not None:
             vault = self._kept or await self._vault()
-            raw = vault.seal("value", await vault.key_for(subject), name, value)
+            sealing = await vault.key_for(subject)
+            raw = vault.seal("value", sealing, name, value)
+            if subject is not None:
+                await self._router.call(pack((b"SET", name, raw, *until)), name, False)
+                await self._steps.settle(sealing, subject, name, b"UNLINK", name)
+                return True
         elif subject is None:
             raw = to_clear(value)
         else:
@@ -246,6 +251,10 @@ class Commands:
         return await self._router.call(pack(words), route, read)
 
     # ---- how --------------------------------------------------------------------------------------------------------
+
+    async def _undo(self, key: bytes, *words: Any) -> None:
+        """Send what takes a write back."""
+        await self._router.call(pack(words), key, False)
 
     async def _run(self, step: Step) -> Any:
         """Send a step and wait for what its reply becomes."""

@@ -17,6 +17,7 @@ from datavern.engines.redis.errors import unsent
 from datavern.engines.redis.health import probe
 from datavern.engines.redis.line import Line
 from datavern.engines.redis.pubsub import Hub, Subscription, names_of
+from datavern.engines.redis.records import RedisRecords
 from datavern.engines.redis.retention import Lives, Seconds
 from datavern.engines.redis.router import Router, Single
 from datavern.engines.redis.samples import RedisSamples
@@ -120,7 +121,7 @@ class RedisProvider(Streams):
         self.face: Provider = self
         self._sealed = settings.encryption
         self._lives = Lives(settings.name, settings.retention)
-        self._steps = Steps(self._vault if settings.encryption else None, self._lives, settings.name)
+        self._steps = Steps(self._vault if settings.encryption else None, self._lives, settings.name, self._undo)
         self._services: Services | None = None
         self._kept: Vault | None = None
         self._connecting = asyncio.Lock()
@@ -171,6 +172,7 @@ class RedisProvider(Streams):
         """What it can do."""
         return Capabilities(
             subjects=RedisSubjects(self),
+            records=RedisRecords(self),
             samples=RedisSamples(self),
             reasons={
                 "session": "Redis speaks no SQL: use get, set and the others",

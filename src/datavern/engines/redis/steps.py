@@ -6,11 +6,12 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from datavern.contracts.errors import ConfigurationError
+from datavern.contracts.errors import ConfigurationError, KeyErased
 from datavern.engines.redis.retention import Lives, Seconds
 from datavern.engines.redis.values import check, from_clear, name_of, to_clear
 
 if TYPE_CHECKING:
+    from datavern.crypto.sealed import DataKey
     from datavern.engines.redis.vault import Role, Vault
 
 __all__ = ["Key", "Step", "Steps"]
@@ -35,10 +36,6 @@ class Step(NamedTuple):
     finish: Callable[[Any], Awaitable[Any]] | None = None
 
 
-async def _stored(reply: Any) -> bool:
-    return reply is not None
-
-
 async def _true(reply: Any) -> bool:
     return bool(reply)
 
@@ -50,23 +47,55 @@ class Steps:
         vault: fetches what seals values; None: values are stored in the clear.
         lives: bounds their lives.
         name: the provider's, for messages.
+        undo: sends a command that takes a write back: the key by which it is routed, then its words.
     """
 
-    __slots__ = ("_lives", "_name", "_vault")
+    __slots__ = ("_lives", "_name", "_undo", "_vault")
 
-    def __init__(self, vault: Callable[[], Awaitable[Vault]] | None, lives: Lives, name: str) -> None:
-        self._vault, self._lives, self._name = vault, lives, name
+    def __init__(
+        self,
+        vault: Callable[[], Awaitable[Vault]] | None,
+        lives: Lives,
+        name: str,
+        undo: Callable[..., Awaitable[None]],
+    ) -> None:
+        self._vault, self._lives, self._name, self._undo = vault, lives, name, undo
 
     # ---- values -----------------------------------------------------------------------------------------------------
 
     async def stored(self, role: Role, name: bytes, value: Any, subject: object, part: bytes = b"") -> bytes:
         """A value as the server holds it."""
+        return (await self.kept(role, name, value, subject, part))[0]
+
+    async def kept(
+        self, role: Role, name: bytes, value: Any, subject: object, part: bytes = b""
+    ) -> tuple[bytes, DataKey | None]:
+        """A value as the server holds it, and the key that it is sealed under."""
         if self._vault is None:
             self._nobodys(subject)
-            return to_clear(value)
+            return to_clear(value), None
         check(value)
         vault = await self._vault()
-        return vault.seal(role, await vault.key_for(subject), name, value, part)
+        key = await vault.key_for(subject)
+        return vault.seal(role, key, name, value, part), key
+
+    async def settle(self, key: DataKey | None, subject: object, name: bytes, *undo: Any) -> None:
+        """After a write that was acknowledged: take it back where its subject is being erased.
+
+        Args:
+            key: what it was sealed under.
+            subject: whose it is; None: nobody's, which no erasure ends.
+            name: the key or stream.
+            undo: the words of the command that takes it back.
+
+        Raises:
+            KeyErased: it was taken back.
+        """
+        if key is None or subject is None or self._vault is None:
+            return
+        if not await (await self._vault()).covers(key, subject):
+            await self._undo(name, *undo)
+            raise KeyErased(f"{self._name}: an erasure of the subject runs: nothing about it is taken meanwhile")
 
     async def opened(self, role: Role, name: bytes, raw: Any, subject: object = None, part: bytes = b"") -> Any:
         """A value again."""
@@ -99,14 +128,21 @@ class Steps:
         """SET, with an expiry where there is one."""
         name = name_of(key)
         life = self._lives.milliseconds(ex)
-        command: tuple[Any, ...] = (b"SET", name, await self.stored("value", name, value, subject))
+        raw, sealing = await self.kept("value", name, value, subject)
+        command: tuple[Any, ...] = (b"SET", name, raw)
         if nx and xx:
             raise ConfigurationError(f"{self._name}: nx and xx exclude each other")
         if life is not None:
             command += (b"PX", life)
         if nx or xx:
             command += (b"NX" if nx else b"XX",)
-        return Step((command,), name, False, _stored)
+
+        async def finish(reply: Any) -> bool:
+            if reply is not None:
+                await self.settle(sealing, subject, name, b"UNLINK", name)
+            return reply is not None
+
+        return Step((command,), name, False, finish)
 
     # ---- keys -------------------------------------------------------------------------------------------------------
 
@@ -183,9 +219,11 @@ class Steps:
         if maxlen is not None:
             command += [b"MAXLEN", b"~", maxlen]
         command.append(id)
+        sealing: DataKey | None = None
         for field, value in fields.items():
             part = name_of(field)
-            command += [part, await self.stored("entry", name, value, subject, part)]
+            raw, sealing = await self.kept("entry", name, value, subject, part)
+            command += [part, raw]
         parts: tuple[tuple[Any, ...], ...] = (tuple(command),)
         if cap is not None:
             if id != "*":
@@ -196,8 +234,9 @@ class Steps:
                 (b"XTRIM", name, b"MINID", int(time.time() * 1000) - cap),
                 (b"PEXPIRE", name, cap),
             )
-        return Step(parts, name, False, _text)
 
+        async def finish(reply: Any) -> str:
+            await self.settle(sealing, subject, name, b"XDEL", name, bytes(reply))
+            return bytes(reply).decode()
 
-async def _text(reply: Any) -> str:
-    return bytes(reply).decode()
+        return Step(parts, name, False, finish)

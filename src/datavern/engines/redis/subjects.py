@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from datavern.contracts.capabilities import Column, Shape, Store
-from datavern.contracts.errors import CapabilityMissing, ConfigurationError
+from datavern.contracts.errors import CapabilityMissing, ConfigurationError, KeyErased
 from datavern.contracts.subjects import canonical_subject
 from datavern.engines.redis.values import name_of, shown
 from datavern.engines.redis.wire import pack
@@ -28,6 +28,12 @@ _Values = Literal["all", "there", "names"]
 _PLACE = "{subject}"
 _COLUMNS = ("key", "subject", "value", "ttl")
 _BATCH = 500
+_WHOLE: Mapping[str, tuple[str | int, ...]] = {
+    "hash": ("HGETALL",),
+    "list": ("LRANGE", 0, -1),
+    "set": ("SMEMBERS",),
+    "zset": ("ZRANGE", 0, -1, "WITHSCORES"),
+}
 _GLOB = re.compile(rb"[*?\[\]\\^-]")
 
 
@@ -291,10 +297,33 @@ class RedisSubjects:
             return
         for key, _ in keys:
             pipe.get(key).ttl(key)
-        replies = await pipe.execute()
-        for (key, subject), value, ttl in zip(keys, replies[::2], replies[1::2], strict=True):
-            if value is not None:
+        replies = await pipe.execute(raise_on_error=False)
+        for (key, subject), reply, ttl in zip(keys, replies[::2], replies[1::2], strict=True):
+            value = await self._other(key, reply) if isinstance(reply, BaseException) else reply
+            if isinstance(ttl, BaseException):
+                raise ttl
+            if value is not None or isinstance(reply, KeyErased):
                 yield {"key": shown(key), "subject": subject, "value": value, "ttl": None if ttl < 0 else ttl}
+
+    async def _other(self, key: bytes, error: BaseException) -> Any:
+        """What a key holds that is no value: a hash, a list, a set, a stream; None where nobody can open it again.
+
+        Raises:
+            ProviderError, DecryptionFailed: the error itself, where it says something else.
+        """
+        if isinstance(error, KeyErased):
+            return None
+        if getattr(error, "code", None) != "WRONGTYPE":
+            raise error
+        provider = self._provider
+        kind = bytes(await provider.execute("TYPE", key, read=True)).decode()
+        if kind == "stream":
+            return [{"id": entry.id, **entry.fields} for entry in await provider.xrange(shown(key))]
+        command = _WHOLE.get(kind)
+        if command is None:
+            raise error
+        found = await provider.execute(command[0], key, *command[1:], read=True)
+        return _pairs(found) if kind in {"hash", "zset"} else [shown(bytes(one)) for one in found]
 
     def _alone(self, transaction: Any) -> None:
         if transaction is not None:
@@ -325,6 +354,21 @@ class _Stream:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self._rows.aclose()
+
+
+def _pairs(found: Any) -> dict[str, Any]:
+    """A hash, or a sorted set with its scores, however the protocol's version tells them."""
+    if isinstance(found, Mapping):
+        pairs = list(found.items())
+    elif found and isinstance(found[0], list | tuple):
+        pairs = [(one[0], one[1]) for one in found]
+    else:
+        pairs = list(zip(found[::2], found[1::2], strict=True))
+    return {str(_plain(name)): _plain(value) for name, value in pairs}
+
+
+def _plain(value: Any) -> Any:
+    return shown(value) if isinstance(value, bytes) else value
 
 
 def _any_of(value: Any) -> Iterator[Any]:

@@ -46,7 +46,12 @@ class Vault:
         if subject is None:
             return await self._store.dataset_key(self._dataset)
         name = canonical_subject(subject)
-        return self._store.warm(self._dataset, name) or await self._store.subject_key(self._dataset, name)
+        keys = self._store.unguarded
+        return keys.warm(self._dataset, name) or await keys.key(self._dataset, name)
+
+    async def covers(self, key: DataKey, subject: object) -> bool:
+        """Whether what was just written under a subject's key may stay; False: an erasure of the subject runs."""
+        return await self._store.unguarded.covers(key, canonical_subject(subject))
 
     def seal(self, role: Role, key: DataKey, name: bytes, value: Any, part: bytes = b"") -> bytes:
         """The value, sealed under that key, for that place."""
