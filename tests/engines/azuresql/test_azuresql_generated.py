@@ -18,8 +18,8 @@ from datavern.contracts.capabilities import Column, Shape, ShapeColumn, Store
 from datavern.contracts.errors import ConfigurationError
 from datavern.contracts.statements import Among, Statement
 from datavern.crypto.tables import LifeStatements, StoreStatements, key_life, key_store
+from datavern.engines.azuresql import health, samples
 from datavern.engines.azuresql import ledger as ledgers
-from datavern.engines.azuresql import provider as providers
 from datavern.engines.azuresql import subjects as describing
 from datavern.engines.azuresql.dialect import dialect
 from datavern.engines.azuresql.procedures import Call, Output, quoted_name
@@ -273,12 +273,24 @@ def test_a_list_that_t_sql_cannot_take_is_refused(subjects):
         describing._REFERENCES,
         ledgers._NAMES,
         ledgers._IDENTITY,
-        providers._HEALTH,
+        health.ASK,
+        samples._STORES,
+        samples._TABLE,
+        samples._COLUMNS,
     ],
 )
 def test_what_asks_the_catalogue_is_t_sql_and_only_reads(sql):
     parsed(sql)
     assert effect(sql) is Effect.READS
+
+
+def test_a_sample_is_drawn_in_t_sql(subjects):
+    columns = [{"name": ODD, "type": "nvarchar"}, {"name": "n", "type": "int"}]
+    for there in (None, 10, 1_000_000):
+        sql = samples.sample_statement(subjects, "dbo.people", columns, 100, there)
+        parsed(sql)
+        assert effect(sql) is Effect.READS
+        assert ("TABLESAMPLE" in sql) == (there == 1_000_000)
 
 
 def test_locks_of_applications_may_leave_something_behind():

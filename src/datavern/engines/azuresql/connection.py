@@ -131,10 +131,16 @@ def _aside(work: Callable[[], None]) -> None:
 
 
 class AzureSQLConnector:
-    """Connects with one provider's settings."""
+    """Connects with one provider's settings.
 
-    def __init__(self, settings: AzureSQLSettings) -> None:
+    Args:
+        settings: of the provider.
+        patient: try again what Microsoft documents as passing, for `retry` seconds.
+    """
+
+    def __init__(self, settings: AzureSQLSettings, *, patient: bool = True) -> None:
         self._settings = settings
+        self._patience = settings.retry if patient else 0.0
         self._identity = Identity(settings)
         self._opener: Callable[..., Any] | None = None
 
@@ -146,7 +152,7 @@ class AzureSQLConnector:
             ConfigurationError: the driver, one of its libraries, or the password's source is not there.
         """
         settings = self._settings
-        deadline = time.monotonic() + settings.retry
+        deadline = time.monotonic() + self._patience
         attempt, renewed = 0, False
         while True:
             attempt += 1

@@ -30,6 +30,7 @@ from datavern.engines.azuresql.numbers import (
     MOVED,
     NETWORK,
     NULL,
+    READ_ONLY,
     STATES,
     THROTTLED,
     TRANSIENT,
@@ -44,7 +45,6 @@ __all__ = ["Fault", "Stage", "connecting", "fault", "missing_libraries"]
 Stage = Literal["statement", "transaction", "commit"]
 """Where an error came from: a statement of its own, one inside a transaction, or the commit."""
 
-_READ_ONLY: Final = 3906
 _FATAL: Final = 20
 """From this severity on the server ends the session."""
 
@@ -145,7 +145,7 @@ def _refused(error: Refused, name: str, stage: Stage, effect: Effect) -> Fault:
             f"{name}: the transaction {words}, and was undone (error {code})", provider=name, code=code
         )
         again = stage == "statement" and effect is not Effect.TOUCHES  # it was a transaction of its own
-    elif number == _READ_ONLY and stage == "statement":
+    elif number == READ_ONLY and stage == "statement":
         raised = ConnectionFailed(
             f"{name}: the database takes no writes: it is a secondary, or was set read-only", provider=name, code=code
         )

@@ -11,7 +11,7 @@ import datetime as dt
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from datavern.contracts.errors import ConstraintViolated
+from datavern.contracts.errors import ConstraintViolated, SerializationConflict
 from datavern.contracts.fused import Entry, Guard, checked_key, entry_statement
 from datavern.contracts.values import Parameters, timestamp
 from datavern.engines import idempotency
@@ -39,7 +39,7 @@ class Fusing:
         entry = None if audit is None else entry_statement(audit, provider.face)
         known = None if key is None else checked_key(key)
         if known is not None:
-            await self._prepare_keys()
+            await self.prepare_keys()
         async with provider.transaction() as tx:
             return await self._run(tx, sql, parameters, entry, known)
 
@@ -62,26 +62,44 @@ class Fusing:
         entry: tuple[str, list[Any]] | None,
         key: str | None,
     ) -> int:
-        dialect = self._provider._ledger.dialect  # noqa: SLF001  (one engine, here and below)
-        keys = idempotency.keys() if key is not None else None
-        if keys is not None:
-            try:
-                async with tx.savepoint():
-                    await tx.execute(*keys.insert.bind(dialect, key=key, at=timestamp(), changed=0))
-            except ConstraintViolated:  # it was made, or is being made: the insert has waited for that
-                return int(await tx.query_value(*keys.find.bind(dialect, of_key=key)) or 0)
-        tx._audited = entry is not None  # noqa: SLF001
+        if key is not None and (made := await self._found(tx, key, 0)) is not None:
+            return idempotency.count_of(made)
+        tx._audited = entry is not None  # noqa: SLF001  (one engine, here and below)
         try:
             count = await tx.execute(sql, parameters)
         finally:
             tx._audited = False  # noqa: SLF001
-        if keys is not None:
-            await tx.execute(*keys.count.bind(dialect, of_key=key, number=count))
+        if key is not None:
+            dialect = self._provider._ledger.dialect  # noqa: SLF001
+            await tx.execute(*idempotency.keys().count.bind(dialect, of_key=key, number=count))
         if entry is not None:
             await tx.execute(*entry)
         return count
 
-    async def _prepare_keys(self) -> None:
+    async def claim(self, tx: AzureSQLTransaction, key: str, mark: int) -> int | None:
+        """Write a key in an open transaction; what is there under it, or None where it is new."""
+        known = checked_key(key)
+        if not self._ready:
+            await self._provider._ledger.make_tables(tx, idempotency.keys().metadata)  # noqa: SLF001  (one engine)
+        found = await self._found(tx, known, idempotency.changed_of(mark))
+        return None if found is None else idempotency.mark_of(found)
+
+    async def _found(self, tx: AzureSQLTransaction, key: str, number: int) -> int | None:
+        """Write a key; the number that is there under it, or None where it is new."""
+        dialect = self._provider._ledger.dialect  # noqa: SLF001  (one engine)
+        keys = idempotency.keys()
+        try:
+            async with tx.savepoint():
+                await tx.execute(*keys.insert.bind(dialect, key=key, at=timestamp(), changed=number))
+        except ConstraintViolated:  # it was made, or was being made: the insert has waited for that
+            found = await tx.query_value(*keys.find.bind(dialect, of_key=key))
+            if found is None:
+                name = self._provider.name
+                raise SerializationConflict(f"{name}: the idempotency key went just now", provider=name) from None
+            return int(found)
+        return None
+
+    async def prepare_keys(self) -> None:
         """The table is there; and now and then, keys that are old are not."""
         if not self._ready:
             await self._provider._ledger.create_tables(idempotency.keys().metadata)  # noqa: SLF001  (one engine)

@@ -16,6 +16,7 @@ __all__ = [
     "MOVED",
     "NETWORK",
     "NULL",
+    "READ_ONLY",
     "STATES",
     "THROTTLED",
     "TRANSIENT",
@@ -38,6 +39,8 @@ TRANSIENT_LOGIN: Final = TRANSIENT - {1204, 1205, 1222}
 """Of these, what may be answered to signing in: the others are about locks."""
 THROTTLED: Final = 40501
 """The service is busy, and asks for ten seconds of rest."""
+READ_ONLY: Final = 3906
+"""Failed to update database because the database is read-only."""
 MOVED: Final = frozenset({3906, 4221, 40143, 40197, 40540, 40613, 42108, 42109, 49977, 49983})
 """The database is being moved, or is not where it was: connections of the same generation go with this one."""
 WORDS: Final[dict[int, str]] = {

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import time
-from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeVar, overload
 
 from datavern.config import TLS, Pool, Secret, checked
 from datavern.connectors.pool import Pool as ConnectionPool
 from datavern.connectors.pool import Slot
-from datavern.connectors.retry import backoff, run_in_transaction
+from datavern.connectors.retry import Budget, backoff, run_in_transaction
 from datavern.contracts import services
 from datavern.contracts.capabilities import Capabilities, Isolation, Provider
 from datavern.contracts.errors import (
@@ -22,14 +23,17 @@ from datavern.contracts.errors import (
     ProviderError,
     QueryRejected,
 )
+from datavern.contracts.fused import checked_key
 from datavern.contracts.regions import locate
 from datavern.contracts.values import Health, Location, Parameters, PoolStats, Row
 from datavern.engines.azuresql.connection import AzureSQLConnection, AzureSQLConnector
 from datavern.engines.azuresql.errors import Fault, fault
 from datavern.engines.azuresql.fused import AzureSQLGuarded, Fusing
+from datavern.engines.azuresql.health import ASK, AzureSQLRoles, standing
 from datavern.engines.azuresql.ledger import AzureSQLLedger
 from datavern.engines.azuresql.many import AtCommit, many
 from datavern.engines.azuresql.numbers import THROTTLED
+from datavern.engines.azuresql.samples import AzureSQLSamples
 from datavern.engines.azuresql.settings import AzureSQLSettings, merged
 from datavern.engines.azuresql.statements import Effect, effect, ends_transaction, mapped_words, places, several
 from datavern.engines.azuresql.subjects import AzureSQLSubjects
@@ -52,7 +56,6 @@ _KNOWN_TEXTS = 4096
 _LONGEST_KNOWN_TEXT = 16_384
 _MOST_PARAMETERS = 2098  # 2100 of sp_executesql, less the two that it takes itself
 _HEALTH_DEADLINE = 5.0
-_HEALTH = "SELECT DATABASEPROPERTYEX(DB_NAME(), 'Updateability') AS updateability, @@VERSION AS version"
 _ATOMIC = "SET XACT_ABORT ON; BEGIN TRANSACTION;\n{}\n;COMMIT TRANSACTION; SET XACT_ABORT OFF"
 
 
@@ -149,12 +152,15 @@ class AzureSQLProvider:
         self._subjects = AzureSQLSubjects(self)
         self._ledger = AzureSQLLedger(self)
         self._fusing = Fusing(self)
+        self._budget = Budget(reserve=max(100.0, 10.0 * settings.pool.max))
         self._capabilities = Capabilities(
             session=self,
             transactions=self,
             subjects=self._subjects,
             ledger=self._ledger,
             guarded=AzureSQLGuarded(self),
+            samples=AzureSQLSamples(self),
+            roles=AzureSQLRoles(self),
             reasons={"point_reads": "each read by key is a statement of its own here: use query_one"},
         )
 
@@ -221,10 +227,13 @@ class AzureSQLProvider:
         async with self._connecting:
             if not self._pool.closed:
                 return
-            pool = ConnectionPool(AzureSQLConnector(self.settings), self.settings.pool, name=self.name)
+            pool = ConnectionPool(
+                AzureSQLConnector(self.settings), self.settings.pool, name=self.name, alone=self.face is self
+            )
             pool.start()
             try:
-                pool.give(await pool.acquire(within=self.settings.connect_timeout + self.settings.retry + 2.0))
+                within = self.settings.connect_timeout + self.settings.retry + 2.0
+                pool.give(await pool.acquire(within=within, outage=0.0))
             except BaseException:
                 await pool.close()
                 raise
@@ -262,21 +271,21 @@ class AzureSQLProvider:
             return Health("unhealthy", detail="not open")
         try:
             async with asyncio.timeout(_HEALTH_DEADLINE):
+                self._pool.give(await self._pool.acquire(outage=0.0))  # a server that is away is told at once
                 await self.query_value("SELECT 1")  # the connection is made and warm: the next answer's time is its own
                 start = time.perf_counter()
-                row = await self.query_one(_HEALTH)
+                row = await self.query_one(ASK)
                 latency = time.perf_counter() - start
         except (DatavernError, TimeoutError) as error:
             return self._unwell(error)
-        assert row is not None  # noqa: S101  (for the type checker: a SELECT without FROM has one row)
-        writable = row["updateability"] == "READ_WRITE"
+        found = standing(row)
         return Health(
             "healthy",
-            role="primary" if writable else "secondary",
+            role="primary" if found.writable else "secondary",
             latency=latency,
-            version=str(row["version"]).partition("\n")[0].strip(),
+            version=found.version,
             pool=self._pool.stats(),
-            facts={"updateability": row["updateability"], "encrypted": self.encrypted},
+            facts={**found.facts, "encrypted": self.encrypted},
         )
 
     def _unwell(self, error: Exception) -> Health:
@@ -434,6 +443,7 @@ class AzureSQLProvider:
         """
         return AzureSQLTransaction(self, level(isolation, read_only=read_only), read_only=read_only)
 
+    @overload
     async def run_in_transaction(
         self,
         work: Callable[[Any], Awaitable[T]],
@@ -441,10 +451,45 @@ class AzureSQLProvider:
         isolation: Isolation | None = None,
         read_only: bool = False,
         attempts: int = 5,
-    ) -> T:
+        idempotency_key: None = None,
+    ) -> T: ...
+    @overload
+    async def run_in_transaction(
+        self,
+        work: Callable[[Any], Awaitable[T]],
+        *,
+        isolation: Isolation | None = None,
+        attempts: int = 5,
+        idempotency_key: str,
+    ) -> T | None: ...
+    async def run_in_transaction(
+        self,
+        work: Callable[[Any], Awaitable[T]],
+        *,
+        isolation: Isolation | None = None,
+        read_only: bool = False,
+        attempts: int = 5,
+        idempotency_key: str | None = None,
+    ) -> T | None:
         """Run ``work(tx)`` in a transaction, again from the start while an error says that it may be (`retry`).
 
         A deadlock (1205) repeats the whole of it; where the service is busy (40501), it gets its ten seconds first.
+
+        Args:
+            work: may be called several times; what it does outside of the transaction is done as often.
+            isolation: as `transaction`.
+            read_only: as `transaction`.
+            attempts: transactions to begin, at the most.
+            idempotency_key: names what is done, for seven days: it is done once, however often it is asked for. With
+                one, a commit without an answer is looked into after a reconnect, and begun again where it did not
+                happen.
+
+        Returns:
+            What `work` gave; None where an earlier call with the key has done it.
+
+        Raises:
+            OutcomeUnknown: a commit without an answer, and no key, or no answer to what became of it either.
+            ConfigurationError: the key may not be one, or is given for what only reads.
         """
 
         async def rested(tx: Any) -> T:
@@ -458,10 +503,27 @@ class AzureSQLProvider:
             await asyncio.sleep(_rest(failure))
             raise failure
 
+        @asynccontextmanager
+        async def keyed() -> AsyncIterator[AzureSQLTransaction]:
+            await self._fusing.prepare_keys()
+            async with self.transaction(isolation=isolation) as tx:
+                yield tx
+
         def begin() -> AzureSQLTransaction:
             return self.transaction(isolation=isolation, read_only=read_only)
 
-        return await run_in_transaction(begin, rested, attempts=attempts)
+        if idempotency_key is not None:
+            checked_key(idempotency_key)
+            if read_only:
+                raise ConfigurationError("idempotency_key: what only reads needs none, and cannot hold one")
+        return await run_in_transaction(
+            begin if idempotency_key is None else keyed,
+            rested,
+            attempts=attempts,
+            idempotency_key=idempotency_key,
+            budget=self._budget,
+            patience=self.settings.pool.acquire,
+        )
 
     # ---- what belongs to the features above -------------------------------------------------------------------------
 
@@ -656,7 +718,7 @@ class _NotOpen:
     def __init__(self, name: str) -> None:
         self._name = name
 
-    def take(self) -> None:
+    def take(self) -> NoReturn:
         raise ConnectionFailed(f"{self._name} is not open: use it inside `async with`", provider=self._name)
 
     def stats(self) -> PoolStats:
@@ -669,6 +731,11 @@ class _NotOpen:
         """A borrower that outlived the pool: its connection was aborted with it."""
 
     give = discard = renew = recover
+
+    severed = False
+
+    def sever(self) -> None:
+        pass
 
 
 def _location(settings: AzureSQLSettings, path: str) -> Location:

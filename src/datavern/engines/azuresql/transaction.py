@@ -213,6 +213,22 @@ class AzureSQLTransaction:
         answer, does = await self._run(sql, parameters)
         return 0 if does is Effect.READS else answer.count
 
+    async def claim(self, idempotency_key: str, mark: int = 0) -> int | None:
+        """Name what the transaction does: another one with the same key waits for this one, and finds the key then.
+
+        Args:
+            idempotency_key: 1 to 255 characters, kept for seven days.
+            mark: a number that is kept with the key.
+
+        Returns:
+            The number that is kept with a key that is there; None where it is new, and this transaction's.
+
+        Raises:
+            ConfigurationError: the key may not be one.
+        """
+        self._wrote = True
+        return await self._provider._fusing.claim(self, idempotency_key, mark)  # noqa: SLF001  (one engine)
+
     async def execute_many(self, sql: str, parameters: Sequence[Parameters]) -> int:
         """Run a statement once for each set of parameters; how many sets."""
         connection, does = self._ready(sql)
