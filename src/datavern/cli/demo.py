@@ -24,6 +24,9 @@ def demo(
     database: Annotated[Engine, typer.Option(help="SQLite, or a PostgreSQL server for the time of the demo.")] = (
         Engine.SQLITE
     ),
+    everywhere: Annotated[
+        bool, typer.Option("--all", help="PostgreSQL, MongoDB, Redis and SQLite at once: real servers, for the demo.")
+    ] = False,
     serve: Annotated[
         Path | None,
         typer.Option(metavar="FOLDER", help="Run the PostgreSQL server of an earlier demo again, until Ctrl-C."),
@@ -40,14 +43,20 @@ def demo(
 
             await serve_again(serve, out)
             return True
-        from datavern.cli.story import tell
-
+        if everywhere and database is not Engine.SQLITE:
+            raise ConfigurationError("--all runs every store, PostgreSQL among them: leave --database out")
         place = folder or _free()
         if place.exists():
             raise ConfigurationError(f"{place} is there already, and is not overwritten: choose another --folder")
         if place.name != "demo" and folder is None:
             out.say(f"demo/ is there already, and stays as it is: this is {place}/.")
             out.say()
+        if everywhere:
+            from datavern.cli import story_everywhere
+
+            return await story_everywhere.tell(out, place, people)
+        from datavern.cli.story import tell
+
         return await tell(out, place, database.value, people)
 
     if not command(out, work):

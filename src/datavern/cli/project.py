@@ -15,7 +15,7 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 from datavern.cli.common import write_new
 from datavern.contracts.errors import ConfigurationError
 
-__all__ = ["Project", "make"]
+__all__ = ["Project", "make", "toml_value"]
 
 PASSWORD = "DATAVERN_MAIN_PASSWORD"  # noqa: S105  (the name of an environment variable)
 
@@ -77,11 +77,11 @@ class Project:
         settings = {"provider": self.engine, **self.database}
         if self.password is not None:
             settings["password"] = {"env": PASSWORD}
-        lines = [f"{key} = {_toml(value)}" for key, value in settings.items()]
+        lines = [f"{key} = {toml_value(value)}" for key, value in settings.items()]
         return (
             "# Datavern's configuration: `datavern check` says whether it holds.\n\n"
             "[datavern]\n"
-            f"organisation = {_toml(self.organisation)}\n"
+            f"organisation = {toml_value(self.organisation)}\n"
             'ledger = "main"              # the database that holds Datavern\'s own tables\n'
             'keyring = "file:keys"        # in production, never on the same disk as the data\n\n'
             "[databases.main]\n" + "\n".join(lines) + "\n" + self.datasets
@@ -144,15 +144,15 @@ def _remove(made: list[Path]) -> None:
             path.with_name(path.name + beside).unlink(missing_ok=True)
 
 
-def _toml(value: Any) -> str:
+def toml_value(value: Any) -> str:
     """A value as TOML writes it."""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, int | float):
         return str(value)
     if isinstance(value, Mapping):
-        return "{ " + ", ".join(f"{k} = {_toml(v)}" for k, v in value.items()) + " }"
+        return "{ " + ", ".join(f"{k} = {toml_value(v)}" for k, v in value.items()) + " }"
     if isinstance(value, list | tuple):
-        return "[" + ", ".join(map(_toml, value)) + "]"
+        return "[" + ", ".join(map(toml_value, value)) + "]"
     text = str(value).replace("\\", "\\\\").replace('"', '\\"')
     return '"' + re.sub(r"[\x00-\x1f\x7f]", lambda m: f"\\u{ord(m[0]):04x}", text) + '"'

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from datavern.manager import DatabaseManager
     from datavern.testing.people import Person
 
-__all__ = ["tell"]
+__all__ = ["CASE_WORKER", "SEALED", "Step", "Teller", "duration", "tell"]
 
 T = TypeVar("T")
 BATCH = 500
@@ -98,7 +98,7 @@ class Teller:
         from rich.text import Text
 
         width = min(self.out.console.width, 80)
-        took = _duration(step.seconds)
+        took = duration(step.seconds)
         head = Text(f"{number:>2}  {step.title}", style="bold" if step.ok else "bold red")
         head.append(took.rjust(max(width - head.cell_len, len(took) + 2)), style="not bold dim")
         self.out.show(head)
@@ -331,7 +331,7 @@ class _Story:
             out.say(f"This did not come true: {title}", "bold red")
         if not failed:
             total = sum(step.seconds for step in self.teller.steps)
-            out.say(f"All of it came true, in {_duration(total)}. Go on with the project in {folder}/:", "bold")
+            out.say(f"All of it came true, in {duration(total)}. Go on with the project in {folder}/:", "bold")
         at = shlex.quote(str(folder))
         serve = [f"datavern demo --serve {at}    # in another terminal: its server was stopped"]
         for line in [
@@ -357,7 +357,8 @@ def _path() -> list[str]:
     return [f'export PATH="{home}:$PATH"']
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """A time as a person reads it."""
     return f"{seconds:.2f} s" if seconds >= 1 else f"{seconds * 1000:.0f} ms"
 
 

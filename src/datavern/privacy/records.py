@@ -91,8 +91,8 @@ class RecordRows(Rows):
         return subject
 
     def open_warm(self, row: dict[str, Any]) -> dict[str, Any] | None:
-        """The fast path is for rows that answer by the subject's own name."""
-        return None if self.subject is not None and self.subject_of(row) is None else super().open_warm(row)
+        """The fast path is for records in which the subject stands at the top."""
+        return None if self.subject is not None and self.subject not in row else super().open_warm(row)
 
 
 def value_at(row: Mapping[str, Any], path: str) -> Any:
@@ -205,6 +205,14 @@ class RecordStore(PersonalStore):
         own = (ROW_TAG, ERASED_AT, RETAINED_UNTIL)
         opened = await self.records.opened(self._table, found)
         return [{name: value for name, value in row.items() if name not in own} for row in opened]
+
+    async def open(self, rows: Iterable[Any], *, transaction: Transaction | None = None) -> list[dict[str, Any]]:
+        """Open records of any query, if it kept ``datavern_row`` and the subject beside the sealed fields."""
+        plan, found = await self.rows(transaction), [dict(row) for row in rows]
+        for row in found if self.dataset.needs_keys else ():
+            if any(name in row for name in plan.sealer.fields) and ROW_TAG not in row:
+                raise ConfigurationError(f"{self.dataset.name}: keep {ROW_TAG} too: sealed fields open with it")
+        return await self.opened(found)
 
     # ---- writing ----------------------------------------------------------------------------------------------------
 

@@ -150,6 +150,11 @@ class MongoDBServer:
         return self.certificates.ca_file
 
     @property
+    def folder(self) -> Path | None:
+        """Where its data is; None when it is not started, or somebody else's."""
+        return self._folder
+
+    @property
     def log(self) -> str:
         """What the server wrote to its log."""
         return "" if self._folder is None else (self._folder / "server.log").read_text(errors="replace")

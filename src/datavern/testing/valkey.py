@@ -13,6 +13,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Self
 
 from datavern.contracts.errors import ConfigurationError
@@ -65,6 +66,11 @@ class ValkeyServer:
     def pid(self) -> int:
         """Process id of the running server; 0 when it does not run."""
         return int(self._servers.order("pid"))
+
+    @property
+    def folder(self) -> Path | None:
+        """Where its data is; None when it is not started."""
+        return self._servers.folder
 
     @property
     def log(self) -> str:

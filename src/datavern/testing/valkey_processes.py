@@ -146,6 +146,11 @@ class Processes:
         if not self._comes_up(number):
             raise ConfigurationError(f"Valkey did not come back; the end of its log:\n{self.log(number)[-1500:]}")
 
+    @property
+    def folder(self) -> Path | None:
+        """Where their data is; None when they are not started."""
+        return self._folder
+
     def log(self, number: int) -> str:
         """What one of them wrote to its log."""
         if self._folder is None:
