@@ -154,6 +154,7 @@ class PostgreSQLProvider(PostgreSQLSearches):
         self._effects: dict[str, Effect] = {}
         self._mapped: Mapped | None = None
         self._pooled = self.settings.pooler == "transaction"
+        self._views_looked_at = 0.0  # until when the views over tables with policies are known
         self._audited: dict[str, Effect] = {}  # of texts that pass because their writes are audited
         self._listening: set[Listening] = set()
         self._subjects = PostgreSQLSubjects(self)
@@ -525,7 +526,8 @@ class PostgreSQLProvider(PostgreSQLSearches):
 
         Raises:
             ConfigurationError: the tenant is empty; on entering: policies do not bind the user (a superuser, a role
-                with BYPASSRLS, or the owner of a table that is not under FORCE).
+                with BYPASSRLS, or the owner of a table that is not under FORCE), a table has another permissive policy,
+                or the user may read a view that looks with the rights of somebody whom they do not bind.
             OutcomeUnknown: on leaving: the commit was sent and no answer came.
         """
         begin = begin_statement(isolation, read_only=read_only)
@@ -613,8 +615,8 @@ class PostgreSQLProvider(PostgreSQLSearches):
         ``transaction(tenant=…)`` refuses them. Without a tenant no row is seen.
 
         Args:
-            table: ``schema.table`` or ``table``. Of a partitioned table, the one that is asked: a partition that is
-                named in a statement has policies of its own.
+            table: ``schema.table`` or ``table``. Partitions that it has by now, and tables that inherit from it, are put
+                under the policy too: one that is named in a statement goes by its own. Run it again after another.
             column: whose row it is: text, varchar, uuid, smallint, integer or bigint. Best indexed.
 
         Raises:
