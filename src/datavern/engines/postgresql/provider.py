@@ -615,7 +615,7 @@ class PostgreSQLProvider(PostgreSQLSearches):
         ``transaction(tenant=…)`` refuses them. Without a tenant no row is seen.
 
         Args:
-            table: ``schema.table`` or ``table``. Partitions that it has by now, and tables that inherit from it, are put
+            table: ``schema.table`` or ``table``. Partitions that it has by now, and tables that inherit from it, come
                 under the policy too: one that is named in a statement goes by its own. Run it again after another.
             column: whose row it is: text, varchar, uuid, smallint, integer or bigint. Best indexed.
 
