@@ -409,6 +409,21 @@ class DatabaseManager(ShortForm):
         """The rows of a dataset, sealed and opened."""
         return self.services.personal(dataset)
 
+    async def seal(self, column: str, **options: Any) -> Any:
+        """Seal a plain column in place, while it is used: ``await db.seal("users.personal_number")``; again to go on.
+
+        Args:
+            column: ``dataset.field``; the data map calls it sealed.
+            options: ``rewrite`` ("full", "plain" or None), ``batch_size``, ``step``: as `InPlace` takes them.
+        """
+        rewrite = options.pop("rewrite", "full")
+        return await self.services.in_place(column, **options).seal(rewrite=rewrite)
+
+    async def unseal(self, column: str, **options: Any) -> Any:
+        """The way back: values in the clear, of the type ``kind`` ("text"). The data map is to say so afterwards."""
+        rewrite, kind = options.pop("rewrite", "full"), options.pop("kind", "text")
+        return await self.services.in_place(column, **options).unseal(kind=kind, rewrite=rewrite)
+
     async def prepare(self, dataset: str) -> Any:
         """Make the dataset's store fit the data map, and say what was run (prints as DDL). Idempotent."""
         return await self.services.prepare(dataset)

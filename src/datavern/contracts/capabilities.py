@@ -433,7 +433,10 @@ class Services(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Capabilities:
-    """What a provider can do; None where it cannot, and `reasons` says why."""
+    """What a provider can do; None where it cannot, and `reasons` says why.
+
+    `columns` changes what a column is while its table is used: `datavern.engines.columns`.
+    """
 
     session: Session | None = None
     transactions: Transactions | None = None
@@ -445,6 +448,7 @@ class Capabilities:
     samples: Samples | None = None
     replicas: Replicas | None = None
     records: Records | None = None
+    columns: Any = None
     reasons: Mapping[str, str] = field(default_factory=dict)
 
 

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from datavern.contracts.capabilities import Provider
     from datavern.crypto.signing import Signer
     from datavern.privacy.consent import Consent
+    from datavern.privacy.sealing import InPlace
     from datavern.privacy.shape import DDL
 
 __all__ = ["PERSONAL_DATA", "Privacy", "Site"]
@@ -190,6 +191,12 @@ class Privacy:
         """The store of the dataset whose table that is, in a provider of the manager's; None where it is none."""
         name = next((name for name, known in self._databases.items() if known is provider.face), None)
         return next((s for s in self._stores.values() if s.dataset.database == name and s.dataset.table == table), None)
+
+    def in_place(self, column: str, *, batch_size: int = 500, step: Any = None) -> InPlace:
+        """The sealing of a column that is there: see `datavern.privacy.sealing`."""
+        from datavern.privacy.sealing import InPlace  # noqa: PLC0415  (once in the life of a column)
+
+        return InPlace(self, column, batch_size=batch_size, step=step)
 
     async def prepare(self, dataset: str) -> DDL:
         """Make the dataset's table fit the data map; what was run. Idempotent."""

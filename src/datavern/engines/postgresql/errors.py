@@ -270,6 +270,8 @@ def _from_server(error: Any, name: str, stage: Stage, sets: Sequence[Sequence[An
             "40P01": "the transaction and another waited for each other",
         }.get(code, "the schema changed under the transaction")
         raised = SerializationConflict(f"{name}: {words}, and was undone (SQLSTATE {code})", provider=name, code=code)
+        # The statements of its connection are of the schema before: a new one knows the present one.
+        fate = "discard" if isinstance(error, asyncpg.InvalidCachedStatementError) else "keep"
     elif code == "40003":
         raised = OutcomeUnknown(f"{name}: the server does not know if it was done", provider=name, code=code)
         fate = "discard"

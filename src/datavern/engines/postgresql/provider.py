@@ -28,6 +28,7 @@ from datavern.contracts.regions import locate
 from datavern.contracts.values import Health, Location, Parameters, PoolStats, Row
 from datavern.engines.idempotency import KEPT
 from datavern.engines.mapped import Mapped
+from datavern.engines.postgresql.columns import PostgreSQLColumns
 from datavern.engines.postgresql.connection import PostgreSQLConnector
 from datavern.engines.postgresql.copying import Rows, copy_in
 from datavern.engines.postgresql.errors import Fault, fault
@@ -165,6 +166,7 @@ class PostgreSQLProvider(PostgreSQLSearches):
             session=self,
             transactions=self,
             subjects=self._subjects,
+            columns=PostgreSQLColumns(self, self._subjects),
             ledger=self._ledger,
             guarded=PostgreSQLGuarded(self),
             point_reads=self,
