@@ -422,6 +422,10 @@ class Services(Protocol):
         """The key store (`datavern.crypto.keystore.KeyStore`), open: for engines that seal values themselves."""
         ...
 
+    async def close(self) -> None:
+        """Drop the keys: a manager does it, or a provider that got these services for itself alone. Idempotent."""
+        ...
+
     def mapped(self, provider: Provider) -> frozenset[str]:
         """The tables of that provider that hold personal data, as the data map names them."""
         ...

@@ -78,6 +78,7 @@ class Privacy:
         ledger: the database that holds Datavern's own tables.
         ledger_name: its name in the manager.
         organisation: as given.
+        beside: the database with the key store of a provider that is used alone and cannot hold it: closed with this.
     """
 
     def __init__(
@@ -104,6 +105,7 @@ class Privacy:
         self._stores: dict[str, PersonalStore] = {}
         self._own: dict[str, PersonalStore] = {}
         self._open = False
+        self.beside: Provider | None = None
         self._consents: Consents
         self._audit: Audit
         self._requests: SubjectRequests
@@ -159,7 +161,12 @@ class Privacy:
     async def close(self) -> None:
         """Drop the keys. Idempotent. The databases stay open: they are the manager's."""
         self._open = False
-        await self._keyring.close()
+        beside, self.beside = self.beside, None
+        try:
+            await self._keyring.close()
+        finally:
+            if beside is not None:
+                await beside.close()
 
     # ---- what the manager offers ------------------------------------------------------------------------------------
 
