@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import import_module
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from datavern.connectors.short_form import ShortForm
@@ -497,6 +496,8 @@ def _key_store_beside(keyring: str, provider: Provider) -> Provider:
             f"{provider.name}: keyring={scheme}: has no folder, and the keys of people and data need a key store: put "
             "the provider in a DatabaseManager with a relational database, which is its ledger"
         )
+    from pathlib import Path  # noqa: PLC0415  (only for such a provider)
+
     ring = Path(where).absolute()
     settings = {"path": str(ring.with_name(f"{ring.name}-store.db")), "location": provider.location}
     kind: Any = provider_class("sqlite")
