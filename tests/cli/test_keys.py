@@ -82,3 +82,42 @@ def test_a_rotation_that_cannot_end_says_what_it_waits_for(run: Run, project: Pa
     assert "to epoch 2, at confirm" in run("keys", "status").said
     assert "is not at its end" in run("check").said
     assert run("keys", "rotate").code == 0
+
+
+def test_a_recovery_holds_shredding_up_until_it_is_ended(run: Run, project: Path):
+    made = run("keys", "export-recovery", "held", "--threshold", "2", "--shares", "3", "--json")
+    assert made.code == 0, made.told
+    id_ = made.json["id"]
+    assert (project / "held").stat().st_mode & 0o077 == 0
+    files = sorted(path.name for path in (project / "held").iterdir())
+    assert files == [f"recovery-{id_}.json", "share-1.txt", "share-2.txt", "share-3.txt"]
+    assert run("keys", "export-recovery", "held").code == 1
+    assert "2 of 3 shares" in run("keys", "status").said
+    assert run("subject", "erase", "p-000003", "--yes").code == 0
+    assert run("keys", "rotate").code == 0
+    told = run("subject", "shredded", "p-000003")
+    assert told.code == 1
+    assert id_ in told.told
+    assert run("keys", "end-recovery", id_).code == 1  # nobody is there to answer for it
+    assert run("keys", "end-recovery", "unknown", "--yes").code == 1
+    assert run("keys", "end-recovery", id_, "--yes", "--actor", "kari").code == 0
+    statement = run("subject", "shredded", "p-000003", "--json").json["certificate"]
+    assert [(r["id"], r["said"]) for r in statement["recoveries"]] == [(id_, "kari")]
+
+
+def test_a_lost_ring_is_made_again_from_its_shares(run: Run, project: Path):
+    assert run("keys", "export-recovery", "held").code == 0
+    verifier = (project / "keys" / "verifier.txt").read_text()
+    (project / "keys").rename(project / "lost")
+    assert run("keys", "status").code == 1
+    (file,) = (project / "held").glob("recovery-*.json")
+    one, two = project / "held" / "share-1.txt", project / "held" / "share-3.txt"
+    few = run("keys", "import-recovery", str(file), str(one))
+    assert few.code == 1
+    assert "takes 2 different shares" in few.told
+    done = run("keys", "import-recovery", str(file), str(one), str(two))
+    assert done.code == 0, done.told
+    assert (project / "keys" / "verifier.txt").read_text() == verifier
+    assert run("keys", "verify").code == 0
+    assert run("keys", "import-recovery", str(file), str(one), str(two)).code == 1  # never overwritten
+    assert run("keys", "rotate").code == 0

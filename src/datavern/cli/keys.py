@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from datavern.cli.common import CONFIG, Actor, Config, Json, Output, Verbose, command
+from datavern.cli.common import CONFIG, Actor, Config, Json, Output, Verbose, command, require_file, told
+from datavern.contracts.errors import ConfigurationError
 
 app = typer.Typer(
     add_completion=False,
@@ -134,3 +136,106 @@ def verify(*, config: Config = CONFIG, json_output: Json = False, verbose: Verbo
 
     if not command(out, work):
         raise typer.Exit(1)
+
+
+@app.command("export-recovery")
+def export_recovery(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="A new folder, for the file and the shares.")],
+    *,
+    threshold: Annotated[int, typer.Option(help="How many people it takes to open it.")] = 2,
+    shares: Annotated[int, typer.Option(help="How many people get a share.")] = 3,
+    config: Config = CONFIG,
+    actor: Actor = None,
+    json_output: Json = False,
+    verbose: Verbose = False,
+) -> None:
+    """Seal a copy of the key ring for several people, none of whom can open it alone.
+
+    Give each person a share's file, and keep none. While a recovery is outstanding, no erasure is called shredded whose
+    keys it could bring back: `end-recovery` says that one was destroyed.
+    """
+    out = Output(as_json=json_output, verbose=verbose)
+
+    async def work() -> None:
+        from datavern.manager import DatabaseManager
+
+        if folder.exists():
+            raise ConfigurationError(f"{folder} is there already: a recovery goes into a new folder")
+        async with DatabaseManager.from_config(config) as db:
+            made = await db.keys.export_recovery(threshold=threshold, shares=shares)
+        folder.mkdir(mode=0o700, parents=True)
+        _write(folder / f"recovery-{made.id}.json", made.file)
+        for number, share in enumerate(made.shares, 1):
+            _write(folder / f"share-{number}.txt", share + "\n")
+        out.document({"id": made.id, "folder": str(folder), "threshold": threshold, "shares": shares})
+        out.say(f"The recovery {made.id} is in {folder}: {threshold} of {shares} shares open its file.")
+        out.say("Give each person one of the shares, keep the file elsewhere, and remove the folder.")
+
+    command(out, work, actor=actor)
+
+
+@app.command("import-recovery")
+def import_recovery(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="The recovery's file.")],
+    shares: Annotated[list[Path], typer.Argument(metavar="SHARE...", help="Files with shares, as many as it takes.")],
+    *,
+    keyring: Annotated[
+        str | None, typer.Option(help="Where the ring goes; from the configuration when left out.")
+    ] = None,
+    config: Config = CONFIG,
+    json_output: Json = False,
+    verbose: Verbose = False,
+) -> None:
+    """Make the key ring again from a recovery, where there is none. Rotate the keys afterwards."""
+    out = Output(as_json=json_output, verbose=verbose)
+
+    async def work() -> None:
+        from datavern.config import load
+        from datavern.crypto.keyring import Keyring
+        from datavern.crypto.recovery import combine
+
+        url = keyring or load(config).general.keyring
+        if url is None:
+            raise ConfigurationError("say where the key ring goes: --keyring file:keys")
+        secrets = combine(require_file(file, "recovery"), [require_file(share, "share") for share in shares])
+        ring = await Keyring.restore(url, secrets)
+        epoch = ring.epoch
+        await ring.close()
+        out.document({"keyring": url, "epoch": epoch})
+        out.say(f"The key ring is at {url} again, at epoch {epoch}.")
+        out.say("People have seen the shares: rotate the keys, and make a new recovery.")
+
+    command(out, work)
+
+
+@app.command("end-recovery")
+def end_recovery(
+    recovery: Annotated[str, typer.Argument(metavar="ID", help="The recovery's name, as `status` shows it.")],
+    *,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    config: Config = CONFIG,
+    actor: Actor = None,
+    json_output: Json = False,
+    verbose: Verbose = False,
+) -> None:
+    """Write down that a recovery was destroyed: its file, or so many shares that too few are left."""
+    out = Output(as_json=json_output, verbose=verbose)
+    with told(out):
+        out.confirm(f"Was every copy of the file of {recovery} destroyed, or enough of its shares?", yes=yes)
+
+    async def work() -> None:
+        from datavern.manager import DatabaseManager
+
+        async with DatabaseManager.from_config(config) as db:
+            await db.keys.end_recovery(recovery)
+        out.document({"ended": recovery})
+        out.say(f"The recovery {recovery} is written down as destroyed.")
+
+    command(out, work, actor=actor)
+
+
+def _write(path: Path, text: str) -> None:
+    """A file for its owner alone."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        file.write(text)

@@ -167,7 +167,6 @@ class FailoverGroup(Reading):
             ledger=following("ledger"),
             guarded=following("guarded"),
             samples=following("samples"),
-            columns=following("columns"),
             point_reads=None if own.point_reads is None else self,
             records=own.records,
             reasons=own.reasons,

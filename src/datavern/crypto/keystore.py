@@ -560,6 +560,35 @@ class KeyStore:
         problems: list[str] = await self.rotator.verify(**settings)
         return problems
 
+    async def export_recovery(self, *, threshold: int, shares: int) -> Any:
+        """Seal a copy of the key ring for several people, of whom `threshold` together can open it.
+
+        The store remembers that there is one: an erasure is not called shredded while its keys could be brought back.
+
+        Args:
+            threshold: how many are needed, 2 at the least.
+            shares: how many people get one, 16 at the most.
+
+        Returns:
+            A `datavern.crypto.recovery.Export`: its file, to be kept, and a share for each person, to be handed out and
+            kept nowhere else. `datavern.crypto.recovery.combine` and `Keyring.restore` make a ring of them.
+
+        Raises:
+            ConfigurationError: numbers that make no sense, or the library is not installed.
+        """
+        return await self.rotator.export_recovery(threshold=threshold, shares=shares)
+
+    async def end_recovery(self, id_: str) -> None:
+        """Write down that a recovery's file, or enough of its shares, were destroyed: whoever acts answers for it.
+
+        Args:
+            id_: its name.
+
+        Raises:
+            ConfigurationError: there is none of that name.
+        """
+        await self.rotator.end_recovery(id_)
+
     # ---- erasure ----------------------------------------------------------------------------------------------------
 
     async def start_erasure(self, subject: str) -> list[bytes]:

@@ -18,7 +18,7 @@ from datavern.crypto.xaes import XAESGCM
 __all__ = ["KEY", "Ring", "RingProvider", "fingerprint", "new_secrets", "signing_name"]
 
 KEY = 32
-_AT_ONCE = 64  # keys wrapped anew before others get their turn: a millisecond or two
+_AT_ONCE = 16  # keys wrapped anew before others get their turn: a third of a millisecond
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,9 +119,11 @@ class RingProvider:
         """See `KeyProvider.rewrap`."""
         ring = self._open()
         cipher, made = ring.ciphers[ring.epoch], []
+        nonces = os.urandom(wrapping.NONCE * len(keys))  # a call for each costs a tenth of the whole
         for number, (wrapped, context) in enumerate(keys, 1):
             key = _unwrapped(ring, wrapped, context)
-            made.append(wrapping.wrap(cipher, ring.ring_id, ring.epoch, key, context))
+            nonce = nonces[(number - 1) * wrapping.NONCE : number * wrapping.NONCE]
+            made.append(wrapping.wrap(cipher, ring.ring_id, ring.epoch, key, context, nonce=nonce))
             if number % _AT_ONCE == 0:
                 await asyncio.sleep(0)
         return made

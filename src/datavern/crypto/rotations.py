@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 __all__ = ["STATES", "OldLookup", "Rotation", "Rotations"]
 
 STATES: Final = ("rewrap", "reindex", "confirm", "destroy", "purge", "done")
-BATCH: Final = 1000
+BATCH: Final = 500
 """Keys that are read, wrapped anew and written at a time."""
 BEAT: Final = 1.0
 """Seconds between two beats of whoever works on a rotation."""

@@ -9,11 +9,11 @@ from cryptography.exceptions import InvalidTag
 from datavern.contracts.errors import DecryptionFailed
 from datavern.crypto.xaes import XAESGCM
 
-__all__ = ["epoch_of", "unwrap", "wrap"]
+__all__ = ["NONCE", "epoch_of", "unwrap", "wrap"]
 
 _VERSION = b"\x01"
 _HEAD = 5  # version, epoch
-_NONCE = 24
+NONCE = _NONCE = 24
 _TAG = 16
 
 
@@ -21,10 +21,12 @@ def _associated(ring_id: bytes, head: bytes, context: bytes) -> bytes:
     return b"datavern-wrap\x00\x01" + ring_id + head[1:] + context
 
 
-def wrap(cipher: XAESGCM, ring_id: bytes, epoch: int, key: bytes, context: bytes) -> bytes:
-    """The key in its wrapped form."""
+def wrap(
+    cipher: XAESGCM, ring_id: bytes, epoch: int, key: bytes, context: bytes, *, nonce: bytes | None = None
+) -> bytes:
+    """The key in its wrapped form; with 24 random bytes that were drawn for it, when many are wrapped."""
     head = _VERSION + epoch.to_bytes(4, "big")
-    nonce = os.urandom(_NONCE)
+    nonce = nonce or os.urandom(_NONCE)
     return head + nonce + cipher.encrypt(nonce, key, _associated(ring_id, head, context))
 
 

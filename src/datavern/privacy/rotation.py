@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from datavern.contracts.capabilities import needs
 from datavern.contracts.errors import ConfigurationError, DatavernError, RotationIncomplete
-from datavern.contracts.values import timestamp
+from datavern.contracts.values import current_actor, timestamp
 from datavern.crypto import copies
 from datavern.crypto.rotations import Rotation, Rotations
 from datavern.privacy.reindex import Reindexing
@@ -26,6 +26,7 @@ from datavern.privacy.reindex import Reindexing
 if TYPE_CHECKING:
     from datavern.contracts.capabilities import Provider
     from datavern.crypto.keyring import Keyring
+    from datavern.crypto.recovery import Export
     from datavern.privacy.service import Privacy
 
 __all__ = ["DUE", "Confirm", "KeyStatus", "Recovery", "Rotator", "Saved"]
@@ -246,6 +247,41 @@ class Rotator:
         """See `KeyStore.verify`."""
         await self._keyring.reload()
         return await self._rotations().verify(progress)
+
+    async def export_recovery(self, *, threshold: int, shares: int) -> Export:
+        """See `KeyStore.export_recovery`."""
+        from datavern.crypto import recovery  # noqa: PLC0415  (seldom asked for)
+
+        await self._keyring.reload()
+        made = recovery.export(await self._keyring.secrets(), threshold=threshold, shares=shares)
+        rotations = self._rotations()
+        row = {
+            "id": made.id,
+            "epochs": ",".join(map(str, made.epochs)),
+            "threshold": threshold,
+            "shares": shares,
+            "created_at": made.created_at,
+            "created_by": current_actor(),
+            "ended_at": None,
+            "ended_by": None,
+        }
+        details = {"recovery": made.id, "threshold": threshold, "shares": shares}
+        async with needs(self._privacy.ledger, "transactions").transaction() as tx:
+            # Before anybody has it: there is none that the store does not know of.
+            await tx.execute(*rotations.sql.insert_recovery.bind(rotations.dialect, **row))
+            await self._privacy.ledger_log.append(tx, action="recovery_exported", details=details)
+        return made
+
+    async def end_recovery(self, id_: str) -> None:
+        """See `KeyStore.end_recovery`."""
+        rotations = self._rotations()
+        end = rotations.sql.end_recovery.bind(rotations.dialect, of=id_, at=timestamp(), by=current_actor() or "nobody")
+        async with needs(self._privacy.ledger, "transactions").transaction() as tx:
+            ended = await tx.execute(*end)
+            if ended:
+                await self._privacy.ledger_log.append(tx, action="recovery_ended", details={"recovery": id_})
+        if not ended and id_ not in {r.id for r in await self.recoveries()}:
+            raise ConfigurationError("there is no recovery of that name: `datavern keys status` lists them")
 
     async def recoveries(self) -> list[Recovery]:
         """Every copy of the ring that was ever made for people to hold together."""

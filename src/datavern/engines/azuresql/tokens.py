@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import inspect
 import time
+from contextlib import suppress
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 from datavern.contracts.errors import ConfigurationError, ConnectionFailed, DatavernError, DriverError
@@ -130,10 +132,9 @@ def _credential(settings: AzureSQLSettings) -> Any:
     Raises:
         ConfigurationError: it is not installed.
     """
-    try:
-        from azure import identity  # noqa: PLC0415  (only where it is used)
-    except ModuleNotFoundError:
-        identity = None  # type: ignore[assignment]  # said below, outside of the except block
+    identity: Any = None
+    with suppress(ModuleNotFoundError):  # said below, outside of the except block
+        identity = import_module("azure.identity")  # only where it is used
     if identity is None:
         raise ConfigurationError(
             f"{settings.name}: authentication={settings.signs_in_by!r} needs azure-identity: "
