@@ -13,6 +13,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
+from dataclasses import fields
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
@@ -45,6 +46,8 @@ __all__ = ["FailoverGroup"]
 T = TypeVar("T")
 log = logging.getLogger("datavern.failover")
 _WIDTH = {Location.NORWAY: 0, Location.EU: 1, Location.GLOBAL: 2}
+
+_OWN = frozenset({"session", "transactions", "point_reads"})  # capabilities that the group has itself
 
 WAIT = 30.0
 """Seconds that a call waits for a primary, where its caller sets no earlier end (``asyncio.timeout``)."""
@@ -156,21 +159,11 @@ class FailoverGroup(Reading):
     def capabilities(self) -> Capabilities:
         """The engine's. What is read and written through them goes to the primary of that moment."""
         own = self.primary.capabilities
-
-        def following(what: str) -> Any:
-            return None if getattr(own, what) is None else Following(self, what)
-
-        return Capabilities(
-            session=None if own.session is None else self,
-            transactions=None if own.transactions is None else self,
-            subjects=following("subjects"),
-            ledger=following("ledger"),
-            guarded=following("guarded"),
-            samples=following("samples"),
-            point_reads=None if own.point_reads is None else self,
-            records=own.records,
-            reasons=own.reasons,
-        )
+        given: dict[str, Any] = {"reasons": own.reasons}
+        for name in (f.name for f in fields(own) if f.name not in {"reasons", "roles"}):
+            if getattr(own, name) is not None:
+                given[name] = self if name in _OWN else Following(self, name)
+        return Capabilities(**given)
 
     def __getattr__(self, name: str) -> Any:
         """An engine's own calls go to the primary of the moment; one that is sent while there is none waits for it."""
@@ -550,10 +543,10 @@ class FailoverGroup(Reading):
 
 
 def _again(failure: ProviderError, *, idempotent: bool) -> bool:
-    """Whether a failed call may be made again on the next primary."""
+    """Whether a failed call may be made again on the next primary: nothing of it was done, or the server undid it."""
     if isinstance(failure, OutcomeUnknown):
         return idempotent
-    return isinstance(failure, ConnectionFailed) and failure.retry == "safe"
+    return isinstance(failure, ConnectionFailed) and failure.retry != "never"
 
 
 def _check(
@@ -564,6 +557,11 @@ def _check(
     for member in members:
         if not hasattr(member, "capabilities") or not hasattr(member, "engine"):
             raise ConfigurationError(f"{name}: a failover group is made of providers, not {type(member).__name__}")
+    if members[0].capabilities.session is None:
+        raise ConfigurationError(
+            f"{name}: the engine {members[0].engine} follows its primary by itself: name the servers of the whole set "
+            "in one provider, and leave the failover group out"
+        )
     if len({id(member) for member in members}) < len(members):
         raise ConfigurationError(f"{name}: a provider is in the failover group twice")
     if len({member.engine for member in members}) > 1:

@@ -316,7 +316,7 @@ class Reading:
         """The primary did not serve a read. Raises where it is not to be tried again."""
         if self._monitor is not None:
             self._monitor.doubt(epoch)
-        if self._monitor is None or failure.retry != "safe" or monotonic() >= deadline:
+        if self._monitor is None or failure.retry == "never" or monotonic() >= deadline:
             raise failure
         if attempt > 1:
             await asyncio.sleep(backoff(attempt - 1, base=0.02, longest=0.5))

@@ -46,17 +46,17 @@ class ShortForm:
         """The member that the short form's last statement went to."""
         return self._group.active_provider
 
-    async def query(self, sql: str, parameters: Parameters = ()) -> Sequence[Row]:
+    async def query(self, sql: str, parameters: Parameters = (), **routing: Any) -> Sequence[Row]:
         """`FailoverGroup.query`."""
-        return await self._group.query(sql, parameters)
+        return await self._group.query(sql, parameters, **routing)
 
-    async def query_one(self, sql: str, parameters: Parameters = ()) -> Row | None:
+    async def query_one(self, sql: str, parameters: Parameters = (), **routing: Any) -> Row | None:
         """`FailoverGroup.query_one`."""
-        return await self._group.query_one(sql, parameters)
+        return await self._group.query_one(sql, parameters, **routing)
 
-    async def query_value(self, sql: str, parameters: Parameters = ()) -> Any:
+    async def query_value(self, sql: str, parameters: Parameters = (), **routing: Any) -> Any:
         """`FailoverGroup.query_value`."""
-        return await self._group.query_value(sql, parameters)
+        return await self._group.query_value(sql, parameters, **routing)
 
     async def execute(self, sql: str, parameters: Parameters = (), **with_it: Any) -> int:
         """`FailoverGroup.execute`."""
@@ -66,9 +66,13 @@ class ShortForm:
         """`FailoverGroup.execute_many`."""
         return await self._group.execute_many(sql, parameters)
 
-    def stream(self, sql: str, parameters: Parameters = (), *, batch_size: int = 1000) -> Any:
+    def stream(self, sql: str, parameters: Parameters = (), *, batch_size: int = 1000, **routing: Any) -> Any:
         """`FailoverGroup.stream`."""
-        return self._group.stream(sql, parameters, batch_size=batch_size)
+        return self._group.stream(sql, parameters, batch_size=batch_size, **routing)
+
+    async def position(self) -> str:
+        """`FailoverGroup.position`."""
+        return await self._group.position()
 
     def transaction(self, **settings: Any) -> Any:
         """`FailoverGroup.transaction`."""
