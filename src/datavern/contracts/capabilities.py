@@ -422,6 +422,10 @@ class Services(Protocol):
         """The key store (`datavern.crypto.keystore.KeyStore`), open: for engines that seal values themselves."""
         ...
 
+    async def close(self) -> None:
+        """Drop the keys: a manager does it, or a provider that got these services for itself alone. Idempotent."""
+        ...
+
     def mapped(self, provider: Provider) -> frozenset[str]:
         """The tables of that provider that hold personal data, as the data map names them."""
         ...
@@ -433,7 +437,10 @@ class Services(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Capabilities:
-    """What a provider can do; None where it cannot, and `reasons` says why."""
+    """What a provider can do; None where it cannot, and `reasons` says why.
+
+    `columns` changes what a column is while its table is used: `datavern.engines.columns`.
+    """
 
     session: Session | None = None
     transactions: Transactions | None = None
@@ -445,6 +452,7 @@ class Capabilities:
     samples: Samples | None = None
     replicas: Replicas | None = None
     records: Records | None = None
+    columns: Any = None
     reasons: Mapping[str, str] = field(default_factory=dict)
 
 

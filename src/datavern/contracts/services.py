@@ -6,6 +6,7 @@ not import them: `datavern` itself sets `standalone`, and the provider asks it.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,7 @@ from datavern.contracts.errors import ConfigurationError
 if TYPE_CHECKING:
     from datavern.contracts.capabilities import Provider, Services
 
-__all__ = ["serve_alone", "standalone"]
+__all__ = ["Alone", "serve_alone", "standalone"]
 
 standalone: Callable[[Provider, str], Awaitable[Services]] | None = None
 """Makes the services of a provider that belongs to no manager, from the provider and its keyring's URL."""
@@ -31,3 +32,61 @@ async def serve_alone(provider: Provider, keyring: str | None, call: str) -> Ser
             f"{provider.name}: {call} needs keys: put the provider in a DatabaseManager, or give it keyring="
         )
     return await standalone(provider, keyring)
+
+
+class Alone:
+    """The services of a provider, where it may have to get them for itself.
+
+    Args:
+        provider: the provider.
+        keyring: URL of its own key ring, or None.
+    """
+
+    __slots__ = ("_given", "_keyring", "_lock", "_own", "_provider")
+
+    def __init__(self, provider: Provider, keyring: str | None) -> None:
+        self._provider = provider
+        self._keyring = keyring
+        self._given: Services | None = None
+        self._own: Services | None = None
+        self._lock = asyncio.Lock()
+
+    @property
+    def services(self) -> Services | None:
+        """The manager's, or the provider's own, as far as there are any yet."""
+        return self._own if self._given is None else self._given
+
+    @property
+    def reachable(self) -> bool:
+        """Whether there is a manager, or a key ring, that gives keys."""
+        return self.services is not None or self._keyring is not None
+
+    @property
+    def own(self) -> bool:
+        """Whether the provider got them for itself."""
+        return self._own is not None
+
+    def attach(self, services: Services) -> None:
+        """The manager's services: they come before a key ring of one's own."""
+        self._given = services
+
+    async def ready(self, call: str) -> Services:
+        """The services, made where there are none yet.
+
+        Raises:
+            ConfigurationError: nobody gives them.
+        """
+        found = self.services
+        if found is None:
+            async with self._lock:
+                found = self.services
+                if found is None:
+                    found = await serve_alone(self._provider, self._keyring, call)
+                    self._given, self._own = None, found  # making them attached them as a manager's would be
+        return found
+
+    async def close(self) -> None:
+        """Close those that the provider got for itself. Idempotent."""
+        own, self._own = self._own, None
+        if own is not None:
+            await own.close()

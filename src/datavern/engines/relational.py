@@ -348,7 +348,12 @@ class RelationalSubjects:
             elif not self.holds(column, wanted):
                 raise ConfigurationError(
                     f"{shape.store}.{wanted.name} is {column.type or 'untyped'}, and must hold {wanted.type}: expected "
-                    f"{self.types[wanted.type]}. Nothing is retyped here: add a new column, or migrate this one"
+                    f"{self.types[wanted.type]}. Nothing is retyped here: "
+                    + (
+                        "`datavern seal` seals a column in place"
+                        if wanted.type == "bytes"
+                        else "add a new column, or migrate this one"
+                    )
                 )
         return ddl + self._indexes(shape, found)
 

@@ -33,6 +33,8 @@ PREFIX = "_prefix"
 """What follows a field's name, and is followed by a length, in the name of the index column of beginnings."""
 NGRAMS = "_ngrams"
 """What follows a field's name in the name of the index column of parts."""
+ASIDE = "_unsealed"
+"""What follows a field's name in the name of the column that holds plain values while they are sealed in place."""
 OWN_DATASETS = "datavern."
 """How the names of Datavern's own datasets begin."""
 

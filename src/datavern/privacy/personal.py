@@ -17,6 +17,7 @@ from datavern.contracts.errors import (
     ConstraintViolated,
     KeyErased,
     PrivacyError,
+    QueryRejected,
 )
 from datavern.contracts.subjects import canonical_subject
 from datavern.crypto.life import LookupKeyEnded
@@ -491,6 +492,37 @@ class PersonalStore:
             handle = None if subject is None else await self._keys.handle(subject, create=False, session=transaction)
             await self._log.append(transaction, action="deleted", handle=handle, dataset=dataset.label)
 
+    async def whole(self) -> None:
+        """Refuse while a column is sealed in place: only what this store reads and writes knows both places.
+
+        Raises:
+            ConfigurationError: one is.
+        """
+        aside = (self._ready() or await self.rows()).aside
+        if aside:
+            raise ConfigurationError(
+                f"{self.dataset.label}: {', '.join(aside)} is being sealed in place: until that has ended, read and "
+                "write through db.personal"
+            )
+
+    @property
+    def keys(self) -> KeyStore:
+        """The key store."""
+        return self._keys
+
+    @property
+    def of_nobody(self) -> DataKey:
+        """The key of a dataset that is about nobody."""
+        return self._of_nobody
+
+    async def held(self, tx: Session, rows: Rows, keys: Sequence[DataKey]) -> Rows:
+        """Hold the keys of a write until its transaction ends; how the rows stand by then."""
+        return await self._held(tx, rows, keys if self.dataset.subject else [], *keys)
+
+    async def note(self, action: str, details: Mapping[str, Any], tx: Session) -> None:
+        """An audit entry about rows of several people."""
+        await self._log.append(tx, action=action, dataset=self.dataset.label, details=details)
+
     async def index_of(self, field: str, value: Any) -> tuple[bytes, ...]:
         """The lookup index of a value of a field; while lookup keys are renewed, under each key that rows may have.
 
@@ -584,10 +616,28 @@ class PersonalStore:
             raise ConfigurationError("find: limit is at least 1")
         if () in condition.values():
             return []
-        found = await needs(self._provider, "subjects").select(
-            self._table, condition, limit=limit, transaction=transaction
-        )
-        return [row for row in await self.opened(found, transaction) if rows.answers(row, asked)]
+        subjects = needs(self._provider, "subjects")
+        found = await subjects.select(self._table, condition, limit=limit, transaction=transaction)
+        if rows.aside and (also := rows.where_aside(asked)) is not None:
+            found += await self._not_sealed_yet(found, also | self.living(), transaction)
+        return [row for row in await self.opened(found, transaction) if rows.answers(row, asked)][:limit]
+
+    async def _not_sealed_yet(
+        self, found: Sequence[Mapping[str, Any]], where: Mapping[str, Any], transaction: Transaction | None
+    ) -> list[dict[str, Any]]:
+        """What a search finds in a column that is being sealed in place, beside what it found by the index."""
+        if () in where.values():
+            return []
+        try:
+            more = await needs(self._provider, "subjects").select(self._table, where, transaction=transaction)
+        except QueryRejected:  # the column was sealed meanwhile, and the plain one is gone
+            if transaction is not None:
+                raise
+            self._loaded = None
+            return []
+        keys = self.dataset.keys
+        known = {tuple(row[name] for name in keys) for row in found}
+        return [row for row in more if tuple(row[name] for name in keys) not in known]
 
     async def starts_with(
         self, *, limit: int | None = None, transaction: Transaction | None = None, **field: str
@@ -752,11 +802,11 @@ class PersonalStore:
     def _changed(self, rows: Rows, row: Mapping[str, Any], changes: Mapping[str, Any], key: DataKey) -> dict[str, Any]:
         if not self.dataset.needs_keys:
             return dict(changes)
-        tag = row[ROW_TAG]
+        tag, plain = row[ROW_TAG], rows.sealed_by_now(row, changes)
         if tag is not None:
-            return rows.sealed(key, tag, changes)
+            return rows.sealed(key, tag, changes) | plain
         tag = new_row_tag()  # a row that plain SQL inserted gets its tag with its first sealed value
-        return rows.sealed(key, tag, changes) | {ROW_TAG: tag}
+        return rows.sealed(key, tag, changes) | plain | {ROW_TAG: tag}
 
     async def _retained(self, key_ids: Iterable[bytes], transaction: Transaction) -> bool:
         keys = await self._keys.keys(key_ids, session=transaction)

@@ -164,10 +164,11 @@ async def _shred(step: Step, outcome: Outcome) -> None:
     outcome["found"] = len(found)
     shredded = 0
     for row in found:
-        if rows.key_ids(row).isdisjoint(step.ended):
+        plain = {column: None for column in rows.aside.values() if row[column] is not None}
+        if rows.key_ids(row).isdisjoint(step.ended) and not plain:
             continue
         shredded += 1
-        unindexed = {column: rows.no_index(column) for column in step.store.dataset.indexes}
+        unindexed: dict[str, Any] = plain | {column: rows.no_index(column) for column in step.store.dataset.indexes}
         if unindexed:
             await step.change(row, unindexed)
     if found:
@@ -195,6 +196,7 @@ async def _retain(step: Step, outcome: Outcome) -> None:
         if not rows.key_ids(row).isdisjoint(step.ended):
             key = await step.keys.subject_key(dataset.name + RETENTION, f"retention:{step.request}", session=step.tx)
             opened = rows.opened(row, await step.keys.keys(rows.key_ids(row), session=step.tx))
+            opened = rows.with_aside(row, opened)
             changes |= rows.resealed(key, row, opened)
             resealed += 1
         if changes:
@@ -262,6 +264,7 @@ def _emptied(rows: Rows) -> dict[str, Any]:
             emptied[name] = b"\x00" + secrets.token_bytes(16) if unique else b""
         else:
             emptied[name] = _blank(field.type, unique=unique)
+    emptied |= dict.fromkeys(rows.aside.values())
     for column_name in dataset.indexes:
         emptied[column_name] = rows.no_index(column_name)
     return emptied
@@ -306,7 +309,9 @@ def _unique(rows: Rows, column: Column | None) -> bool:
 def _left(rows: Rows, *, subject: bool) -> list[str]:
     """The columns that stay as they are: those not mapped, the primary key, and the subject if it does."""
     dataset = rows.dataset
-    gone = {ROW_TAG, ERASED_AT, RETAINED_UNTIL, *dataset.indexes, *dataset.fields} - set(dataset.keys)
+    gone = {ROW_TAG, ERASED_AT, RETAINED_UNTIL, *dataset.indexes, *dataset.fields, *rows.aside.values()} - set(
+        dataset.keys
+    )
     if dataset.subject is not None:
         gone = gone - {dataset.subject} if subject else gone | {dataset.subject}
     return [name for name in rows.columns if name not in gone]

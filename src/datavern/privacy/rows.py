@@ -12,7 +12,7 @@ from datavern.contracts.subjects import canonical_subject
 from datavern.crypto.lookup import grams, indexer, normalise, normalised_part, prefix_indexer
 from datavern.crypto.lookup_keys import life_ids
 from datavern.crypto.sealed import RowSealer, retained_tag
-from datavern.privacy.datamap import ERASED_AT, LOOKUP, NGRAMS, PREFIX, RETAINED_UNTIL, ROW_TAG, Dataset
+from datavern.privacy.datamap import ASIDE, ERASED_AT, LOOKUP, NGRAMS, PREFIX, RETAINED_UNTIL, ROW_TAG, Dataset
 
 if TYPE_CHECKING:
     from datavern.contracts.capabilities import Column, Store
@@ -93,6 +93,7 @@ class Rows:
         "_text_key",
         "_warm_key",
         "_warm_keys",
+        "aside",
         "columns",
         "dataset",
         "key_columns",
@@ -138,7 +139,9 @@ class Rows:
         self._warm_key = keys.warm_key
         self._warm_keys = keys.warm_keys
         self._subject_tag = keys.subject_tag
-        self._own = frozenset({ROW_TAG, ERASED_AT, RETAINED_UNTIL, *dataset.indexes})
+        # While a column is sealed in place: field → where the values stand that are not sealed yet.
+        self.aside = {name: name + ASIDE for name in dataset.sealed if name + ASIDE in self.columns}
+        self._own = frozenset({ROW_TAG, ERASED_AT, RETAINED_UNTIL, *dataset.indexes, *self.aside.values()})
         self._present = tuple(name for name in self._own if name in self.columns)
         only = self.key_columns[0] if len(self.key_columns) == 1 else None
         self._text_key = only.name if only is not None and (only.type == "text" or "char" in only.type) else None
@@ -212,7 +215,35 @@ class Rows:
         for name, column, _ in self._indexes:
             if name in opened:
                 changes[column] = self.no_index(column)
+        changes |= self.sealed_by_now(row, opened)
         return changes
+
+    def sealed_by_now(self, row: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+        """The columns with a row's plain values of fields that are written sealed: they are emptied."""
+        return {c: None for name, c in self.aside.items() if name in changes and row.get(c) is not None}
+
+    def with_aside(self, row: Mapping[str, Any], opened: dict[str, Any]) -> dict[str, Any]:
+        """The opened fields, with the values of those that are not sealed yet."""
+        for name, column in self.aside.items():
+            value = row.get(column)
+            if value is not None and opened.get(name) is None:
+                opened[name] = value
+        return opened
+
+    def where_aside(self, fields: Mapping[str, Any]) -> dict[str, Any] | None:
+        """Which rows hold these values where they are not sealed yet, as they are written; None: there are none."""
+        names = [name for name in fields if name in self.aside and fields[name] is not None]
+        if not names:
+            return None
+        rest = {name: value for name, value in fields.items() if name not in names}
+        where = self.where_fields(rest) if rest else {}
+        for name in names:
+            value, kind = fields[name], self.dataset.fields[name].kind
+            spelled = list(value) if isinstance(value, tuple) else [value]
+            if kind is not None:
+                spelled += [normalise(kind, one)[1:].decode() for one in spelled]
+            where[self.aside[name]] = tuple(dict.fromkeys(spelled))
+        return where
 
     def no_index(self, column: str) -> bytes | str | None:
         """What stands in an index column of a value that is gone: nothing, or what no value's index begins with."""
@@ -444,7 +475,7 @@ class Rows:
             DecryptionFailed: a sealed value is not one of this row, column and person.
         """
         own = self._own
-        opened = self.opened(row, keys)
+        opened = self.with_aside(row, self.opened(row, keys))
         return {name: opened.get(name, value) for name, value in row.items() if name not in own}
 
     def open_warm(self, row: dict[str, Any]) -> dict[str, Any] | None:
@@ -477,6 +508,8 @@ class Rows:
                     key.subject = subject
         except DecryptionFailed:
             return None
+        if self.aside:
+            self.with_aside(row, opened)
         for name in self._present:
             row.pop(name, None)
         row.update(opened)

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from datavern.contracts.capabilities import Provider
     from datavern.crypto.signing import Signer
     from datavern.privacy.consent import Consent
+    from datavern.privacy.sealing import InPlace
     from datavern.privacy.shape import DDL
 
 __all__ = ["PERSONAL_DATA", "Privacy", "Site"]
@@ -77,6 +78,7 @@ class Privacy:
         ledger: the database that holds Datavern's own tables.
         ledger_name: its name in the manager.
         organisation: as given.
+        beside: the database with the key store of a provider that is used alone and cannot hold it: closed with this.
     """
 
     def __init__(
@@ -103,6 +105,7 @@ class Privacy:
         self._stores: dict[str, PersonalStore] = {}
         self._own: dict[str, PersonalStore] = {}
         self._open = False
+        self.beside: Provider | None = None
         self._consents: Consents
         self._audit: Audit
         self._requests: SubjectRequests
@@ -158,7 +161,12 @@ class Privacy:
     async def close(self) -> None:
         """Drop the keys. Idempotent. The databases stay open: they are the manager's."""
         self._open = False
-        await self._keyring.close()
+        beside, self.beside = self.beside, None
+        try:
+            await self._keyring.close()
+        finally:
+            if beside is not None:
+                await beside.close()
 
     # ---- what the manager offers ------------------------------------------------------------------------------------
 
@@ -190,6 +198,12 @@ class Privacy:
         """The store of the dataset whose table that is, in a provider of the manager's; None where it is none."""
         name = next((name for name, known in self._databases.items() if known is provider.face), None)
         return next((s for s in self._stores.values() if s.dataset.database == name and s.dataset.table == table), None)
+
+    def in_place(self, column: str, *, batch_size: int = 500, step: Any = None) -> InPlace:
+        """The sealing of a column that is there: see `datavern.privacy.sealing`."""
+        from datavern.privacy.sealing import InPlace  # noqa: PLC0415  (once in the life of a column)
+
+        return InPlace(self, column, batch_size=batch_size, step=step)
 
     async def prepare(self, dataset: str) -> DDL:
         """Make the dataset's table fit the data map; what was run. Idempotent."""

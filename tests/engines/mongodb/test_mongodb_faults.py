@@ -7,6 +7,7 @@ import contextlib
 from collections.abc import Iterator
 
 import pytest
+from pymongo import AsyncMongoClient
 from tests.engines.mongodb.conftest import QUICK, KeptKeys
 
 from datavern.config import Pool
@@ -126,6 +127,44 @@ async def test_a_frozen_network_holds_nobody_longer_than_the_timeout(proxy):
         await mongo.collection("frozen").drop()
 
 
+async def test_connections_that_a_firewall_forgot(proxy):
+    """Only what was open is frozen: each call ends at its deadline, and the service comes back by itself."""
+    async with provider(of(proxy.port), timeout=0.5, connect_timeout=0.5, pool=Pool(max=3)) as mongo:
+        await mongo.collection("forgotten").insert_one({"_id": 1})
+        proxy.freeze(newcomers=False)
+        failed = 0
+        async with asyncio.timeout(60):
+            while True:
+                try:
+                    found = await mongo.find_document("forgotten")
+                except ConnectionFailed:
+                    failed += 1
+                else:
+                    break
+        assert found == {"_id": 1}
+        assert failed
+        assert await mongo.find_document("forgotten") == {"_id": 1}
+        await mongo.collection("forgotten").drop()
+
+
+@pytest.mark.parametrize("moment", ["before", "after", "midway"])
+async def test_a_connection_that_breaks_at_the_worst_moment(proxy, moment):
+    """The driver writes again where the server knows such writes; else it is told that nobody knows. Never twice."""
+    async with provider(of(proxy.port)) as mongo:
+        rows = mongo.collection("struck")
+        await rows.insert_one({"word": "blåbær"})
+        for n in range(3):
+            proxy.strike(b"fjellrev", moment)
+            try:
+                await mongo.insert_document("struck", {"word": "fjellrev", "n": n}, classification="OPEN")
+                told = {1}
+            except OutcomeUnknown:
+                told = {0, 1}
+            assert await rows.count_documents({"n": n}) in told
+        assert proxy.struck == 3
+        await rows.drop()
+
+
 async def test_a_transaction_in_a_frozen_network_ends(proxy):
     async with provider(of(proxy.port), timeout=0.5, connect_timeout=0.5) as mongo:
         await mongo.collection("frozen").insert_one({"_id": 1})
@@ -157,7 +196,7 @@ async def test_a_cancelled_call_hands_on_no_connection_with_an_unread_answer(pro
         await cases.drop()
 
 
-async def test_calls_that_are_cancelled_at_any_moment_leave_the_pool_whole(server):
+async def test_calls_that_are_cancelled_at_any_moment_leave_the_pool_whole(server, faults_long):
     async with provider(of(server.port), pool=Pool(max=3)) as mongo:
         await mongo.collection("storm").insert_one({"_id": -1})
 
@@ -167,16 +206,49 @@ async def test_calls_that_are_cancelled_at_any_moment_leave_the_pool_whole(serve
             assert found is not None
             assert found["_id"] == n
 
-        tasks = [asyncio.create_task(one(n)) for n in range(60)]
-        for n, task in enumerate(tasks):
-            if n % 2:
-                await asyncio.sleep(0.001 * (n % 5))
-                task.cancel()
-        results = await asyncio.gather(*tasks, return_exceptions=True)
-        assert [r for r in results if r is not None and not isinstance(r, asyncio.CancelledError)] == []
+        for first in range(1000, 1000 + (20_000 if faults_long else 240), 60):
+            tasks = [asyncio.create_task(one(n)) for n in range(first, first + 60)]
+            asked = []
+            for n, task in enumerate(tasks):
+                if n % 2:
+                    await asyncio.sleep(0.001 * (n % 5))
+                    asked.append(task.cancel())
+            results = await asyncio.gather(*tasks, return_exceptions=True)
+            assert [r for r in results if r is not None and not isinstance(r, asyncio.CancelledError)] == []
+            assert sum(isinstance(r, asyncio.CancelledError) for r in results) == sum(asked), "swallowed"
+            assert any(asked)
         await asyncio.gather(*(one(n) for n in range(100, 130)))
         assert mongo.stats().in_use == 0
         await mongo.collection("storm").drop()
+
+
+async def test_a_cancellation_that_the_driver_swallows_is_raised_all_the_same(server, monkeypatch):
+    """As `asyncio.wait_for` does in Python 3.11, in the one method of PyMongo's that every operation passes through."""
+    original = AsyncMongoClient._retry_internal
+
+    async def swallows(self, *args, **kwargs):
+        asyncio.current_task().cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.sleep(0)
+        return await original(self, *args, **kwargs)
+
+    async with provider(of(server.port)) as mongo:
+        rows = mongo.collection("swallowed")
+        calls = [
+            lambda: mongo.find_document("swallowed"),
+            lambda: mongo.insert_document("swallowed", {"_id": 1}, classification="OPEN"),
+            lambda: rows.find().to_list(),
+            lambda: rows.update_one({"_id": 1}, {"$set": {"n": 1}}),
+            lambda: rows.count_documents({}),
+            lambda: mongo.database.command("ping"),
+        ]
+        with monkeypatch.context() as patch:
+            patch.setattr(AsyncMongoClient, "_retry_internal", swallows)
+            for call in calls:
+                task = asyncio.ensure_future(call())
+                await asyncio.wait([task])
+                assert task.cancelled()
+        await rows.drop()
 
 
 async def test_closing_ends_everything(server):

@@ -62,7 +62,7 @@ async def test_replies_go_to_whom_they_belong(redis):
     assert redis.stats().created == 1
 
 
-async def test_four_thousand_cancellations_at_random(redis):
+async def test_cancellations_at_random(redis, faults_long):
     """Whoever is left gets its own reply, nothing is lost or mixed up, and nothing hangs."""
     chance = random.Random(4)
     await redis.set_many({f"k{i}": i for i in range(100)})
@@ -74,7 +74,7 @@ async def test_four_thousand_cancellations_at_random(redis):
         await redis.set(f"k{i % 100}", i % 100)
         return await redis.get(f"k{i % 100}")
 
-    while cancelled < 4000:
+    while cancelled < (10_000 if faults_long else 2000):
         tasks = [asyncio.create_task(call(i)) for i in range(200)]
         victims = chance.sample(tasks, 150)
         for at in range(0, 150, 50):
@@ -127,6 +127,73 @@ async def test_a_frozen_socket_ends_every_call_at_its_deadline(make, proxy):
         assert await redis.get("k") in {1, 2}
         await redis.set("k", 4)
         assert await redis.get("k") == 4
+
+
+async def test_a_connection_that_a_firewall_forgot(make, proxy):
+    """Only what was open is frozen: one call meets its deadline, and the next has a new connection."""
+    async with make(port=proxy.port, timeout=0.5) as redis:
+        await redis.set("k", 1)
+        proxy.freeze(newcomers=False)
+        with pytest.raises(ConnectionFailed):
+            await redis.get("k")
+        for _ in range(20):
+            assert await redis.get("k") == 1
+        assert redis.stats().created == 2
+
+
+@pytest.mark.parametrize("moment", ["before", "after", "midway"])
+async def test_a_connection_that_breaks_at_the_worst_moment(make, proxy, moment):
+    async with make(port=proxy.port) as redis:
+        await redis.set("k", "blåbær")
+        proxy.strike(b"GET", moment)
+        with pytest.raises(ConnectionFailed) as caught:
+            await redis.get("k")
+        assert caught.value.retry == "safe"
+        proxy.strike(b"fjellrev", moment)
+        with pytest.raises(OutcomeUnknown):
+            await redis.set("k", "fjellrev")
+        assert await redis.get("k") == ("blåbær" if moment == "before" else "fjellrev")
+        assert proxy.struck == 2
+
+
+async def test_a_ledger_through_a_bad_network(make, proxy, until, faults_long):
+    """What was acknowledged was done, what was denied was not, and nothing was done twice."""
+    dice = random.Random(3)
+    acknowledged, unknown, over = set(), set(), False
+    async with make(port=proxy.port) as redis:
+
+        async def write(first):
+            key = first
+            while not over:
+                key += 10
+                try:
+                    assert await redis.incr(f"k{key}") == 1, "twice"
+                    acknowledged.add(key)
+                except OutcomeUnknown:
+                    unknown.add(key)
+                except ConnectionFailed:
+                    assert not await again(lambda key=key: redis.exists(f"k{key}")), "denied, and done"
+
+        async def again(call):
+            while True:
+                with contextlib.suppress(ConnectionFailed):
+                    return await call()
+
+        tasks = [asyncio.ensure_future(write(n)) for n in range(10)]
+        for _ in range(500 if faults_long else 25):
+            goal = len(acknowledged) + len(unknown) + dice.randrange(1, 30)
+            await until(lambda goal=goal: len(acknowledged) + len(unknown) >= goal)
+            if dice.random() < 0.5:
+                await asyncio.to_thread(dice.choice([proxy.cut, proxy.reset]))
+            else:
+                proxy.strike(b"INCR", dice.choice(["before", "after", "midway"]))
+        over = True
+        await asyncio.gather(*tasks)
+        assert unknown
+        for key in acknowledged:
+            assert await redis.get(f"k{key}") == 1
+        for key in unknown:
+            assert await redis.get(f"k{key}") in {None, 1}, "twice"
 
 
 async def test_later_calls_keep_their_own_deadline(make, proxy):

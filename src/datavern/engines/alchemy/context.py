@@ -68,7 +68,9 @@ class SealedContext:
         for group in plan:
             taken = {**group.names, **group.needed}
             stored = [{name: row[at] for at, name in taken.items()} for row in made]
-            found = await store_of(provider, group.store).opened(stored, session)
+            store = store_of(provider, group.store)
+            await store.whole()
+            found = await store.opened(stored, session)
             for row, opened in zip(made, found, strict=True):
                 for at, name in group.names.items():
                     value = opened[name]

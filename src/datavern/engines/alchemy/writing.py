@@ -46,6 +46,7 @@ def _written(
             f"{store.dataset.label}: personal data is written in a transaction, and this connection commits each "
             "statement by itself (AUTOCOMMIT)"
         )
+    await_(store.whole())
     consent = options.get(CONSENT)
     if isinstance(element, sa.Insert):
         element, made = _inserted(store, element, sets, consent, adapter)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from datavern.contracts.errors import ConfigurationError, ResidencyViolation
-from datavern.contracts.services import serve_alone
+from datavern.contracts.services import Alone
 from datavern.contracts.values import Classification, Location
 
 if TYPE_CHECKING:
@@ -77,23 +77,26 @@ class Keys:
         keyring: URL of its own key ring, or None.
     """
 
-    __slots__ = ("_keyring", "_provider", "_services", "store")
+    __slots__ = ("_alone", "_provider", "store")
 
     def __init__(self, provider: Provider, keyring: str | None) -> None:
         self._provider = provider
-        self._keyring = keyring
-        self._services: Services | None = None
+        self._alone = Alone(provider, keyring)
         self.store: KeyStore | None = None
 
     def attach(self, services: Services) -> None:
         """The manager's services: they come before a key ring of one's own."""
-        self._services = services
+        self._alone.attach(services)
         self.store = services.keys
 
     @property
     def reachable(self) -> bool:
         """Whether there is a manager, or a key ring, that gives keys."""
-        return self._services is not None or self._keyring is not None
+        return self._alone.reachable
+
+    async def services(self, call: str) -> Services:
+        """The services behind the provider. Raises `ConfigurationError`: nobody gives any."""
+        return await self._alone.ready(call)
 
     async def ready(self, call: str) -> KeyStore:
         """The key store.
@@ -102,13 +105,17 @@ class Keys:
             ConfigurationError: nobody gives one.
         """
         if self.store is None:
-            if self._services is None:
-                self._services = await serve_alone(self._provider, self._keyring, call)
-            store: KeyStore = self._services.keys
+            store: KeyStore = (await self._alone.ready(call)).keys
             self.store = store
         return self.store
 
+    async def close(self) -> None:
+        """Close the key store that the provider opened for itself alone. Idempotent."""
+        if self._alone.own:
+            self.store = None
+        await self._alone.close()
+
     def subject_path(self, store: str) -> str | None:
         """Which path says whose a document of that store is, where a data map says so."""
-        services = self._services
+        services = self._alone.services
         return services.subject_path(self._provider, store) if isinstance(services, NamesSubjects) else None

@@ -16,7 +16,6 @@ from datavern.connectors.retry import run_in_transaction
 from datavern.contracts.capabilities import Capabilities, Isolation, Provider, Services
 from datavern.contracts.errors import CapabilityMissing, ConfigurationError
 from datavern.contracts.regions import locate
-from datavern.contracts.services import serve_alone
 from datavern.contracts.values import Classification, Compliance, Health, Location, PoolStats
 from datavern.engines.mongodb import topology
 from datavern.engines.mongodb.client import client_options, database_name, encrypted, make_client
@@ -188,7 +187,6 @@ class MongoDBProvider:
         self._client: AsyncMongoClient[dict[str, Any]] | None = None
         self._opening: asyncio.Lock | None = None
         self._watch = PoolWatch() if settings.watch_pool else None
-        self._services: Services | None = None
         self.keys = Keys(self, settings.keyring)
         self.transactions_open: WeakKeyDictionary[AsyncClientSession, MongoDBTransaction] = WeakKeyDictionary()
         self._documents = Documents(self, default)
@@ -254,7 +252,6 @@ class MongoDBProvider:
 
     def attach(self, services: Services) -> None:
         """Called by the manager that the provider belongs to."""
-        self._services = services
         self.keys.attach(services)
         self._documents.forget()
 
@@ -295,8 +292,11 @@ class MongoDBProvider:
         client, self._client = self._client, None
         self._documents.forget()
         await self.field_encryption.close()
-        if client is not None:
-            await _shut(client)
+        try:
+            await self.keys.close()
+        finally:
+            if client is not None:
+                await _shut(client)
 
     async def __aenter__(self) -> Self:
         await self.connect()
@@ -558,7 +558,7 @@ class MongoDBProvider:
 
     async def store_personal_data(self, data: Mapping[str, Any], consent: Any) -> Any:
         """Seal `data` and keep it in the built-in store for personal data, with consent and audit."""
-        services = self._services or await serve_alone(self, self.settings.keyring, "store_personal_data")
+        services = await self.keys.services("store_personal_data")
         return await services.store_personal_data(self, data, consent)
 
 

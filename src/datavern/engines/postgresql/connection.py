@@ -16,7 +16,7 @@ from datavern.config import TLS
 from datavern.contracts.errors import ConfigurationError, ConnectionFailed, DatavernError, DriverError
 from datavern.engines.postgresql.errors import connecting
 from datavern.engines.postgresql.settings import PostgreSQLSettings
-from datavern.engines.postgresql.shortcut import connection_class
+from datavern.engines.postgresql.shortcut import PooledConnection, ShortConnection, connection_class
 
 __all__ = ["RESET", "Json", "PostgreSQLConnector", "tls_context"]
 
@@ -43,6 +43,8 @@ $datavern$;
 
 
 _CONNECTION = connection_class()
+_WHO = "SELECT pg_catalog.pg_backend_pid()"
+"""Whose session it is. A pooler makes a number of its own up for its clients, to cancel with."""
 
 
 class PostgreSQLConnector:
@@ -53,6 +55,12 @@ class PostgreSQLConnector:
     def __init__(self, settings: PostgreSQLSettings) -> None:
         self._settings = settings
         self._tls: ssl.SSLContext | bool | None = None
+        self._pooled = None if settings.pooler is None else settings.pooler == "transaction"
+
+    @property
+    def pooled(self) -> bool:
+        """Whether each transaction may have another session: a pooler is between. Known with the first connection."""
+        return bool(self._pooled)
 
     async def connect(self, lost: Callable[[], None]) -> asyncpg.Connection:
         """A new connection, its JSON codecs set.
@@ -70,19 +78,7 @@ class PostgreSQLConnector:
             async with asyncio.timeout(settings.connect_timeout):
                 password = await self._password()
                 asked = True
-                connection = await asyncpg.connect(
-                    host=settings.host,
-                    port=settings.port,
-                    user=settings.username,
-                    password=password,
-                    database=settings.database,
-                    ssl=self._tls,
-                    timeout=None,
-                    statement_cache_size=settings.statement_cache,
-                    server_settings={"application_name": settings.application_name},
-                    target_session_attrs="any",
-                    connection_class=_CONNECTION,
-                )
+                connection = await self._connected(password)
         except Exception as error:  # noqa: BLE001  (each becomes an error of ours, outside this block)
             failure = connecting(
                 error,
@@ -105,6 +101,36 @@ class PostgreSQLConnector:
             connection.add_termination_listener(lambda _: lost())
             return connection
         raise failure
+
+    async def _connected(self, password: str | None) -> asyncpg.Connection:
+        settings, pooled = self._settings, self._pooled
+        connection = await asyncpg.connect(
+            host=settings.host,
+            port=settings.port,
+            user=settings.username,
+            password=password,
+            database=settings.database,
+            ssl=self._tls,
+            timeout=None,
+            statement_cache_size=settings.statement_cache if pooled is False else 0,
+            server_settings={"application_name": settings.application_name},
+            target_session_attrs="any",
+            connection_class=PooledConnection if pooled else _CONNECTION,
+        )
+        if pooled is not None:
+            return connection
+        # Until it is known who answers, nothing is prepared that another session would not know.
+        try:
+            found = await connection.fetchval(_WHO) != connection.get_server_pid()
+        except BaseException:
+            connection.terminate()
+            raise
+        self._pooled = found
+        if not found and type(connection) is ShortConnection:  # isinstance would be true for any of asyncpg's
+            connection.remember(settings.statement_cache)
+            return connection
+        connection.terminate()
+        return await self._connected(password)
 
     async def _password(self) -> str | None:
         secret = self._settings.password
@@ -149,6 +175,11 @@ class PostgreSQLConnector:
         for _ in range(2):
             if connection.is_in_transaction():
                 await connection.execute("ROLLBACK")
+            if self._pooled:  # the next transaction has another session: there is none to reset
+                await connection.execute("SELECT 1")
+                if not connection.is_in_transaction():
+                    return
+                continue
             # The driver first waits for the answer to a statement that was cancelled. Where that was a BEGIN, this is
             # where the open transaction shows, and the reset made in it counts for nothing.
             await connection.execute(RESET)

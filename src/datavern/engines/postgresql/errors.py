@@ -122,6 +122,9 @@ _ENDS = frozenset({"57P01", "57P02", "57P03", "57P04", "57P05", "25P03"})
 _GONE = _ENDS - {"57P05", "25P03"}
 """Not this session alone (which idled for too long): the server or the database goes, or asks everybody to."""
 
+_WAITED = "query_wait_timeout"
+"""PgBouncer's whole message. It comes to who has no session yet: nothing of the transaction was sent on."""
+
 _ARGUMENT_COUNT = re.compile(r"the server expects (\d+) arguments? for this query, (\d+) w")
 _ARGUMENT = re.compile(r"\$(\d+)(?: in element #(\d+))?")
 
@@ -196,7 +199,12 @@ def _unanswered(error: BaseException, name: str, stage: Stage, effect: Effect) -
     code = _code(error) or _code(error.__cause__)
     fate: Literal["discard", "renew"] = "renew" if code in _GONE else "discard"
     raised: ProviderError
-    if stage == "transaction":
+    if code == "08P01" and _WAITED in {str(error), str(error.__cause__)}:
+        raised = ConnectionFailed(
+            f"{name}: the pooler had no session to give in time (query_wait_timeout): nothing was sent to the server",
+            provider=name, code=code, retry="transaction" if stage == "transaction" else "safe",
+        )  # fmt: skip
+    elif stage == "transaction":
         raised = ConnectionFailed(
             f"{name}: the connection broke inside a transaction, which the server has undone",
             provider=name, code=code, retry="transaction",
@@ -262,6 +270,8 @@ def _from_server(error: Any, name: str, stage: Stage, sets: Sequence[Sequence[An
             "40P01": "the transaction and another waited for each other",
         }.get(code, "the schema changed under the transaction")
         raised = SerializationConflict(f"{name}: {words}, and was undone (SQLSTATE {code})", provider=name, code=code)
+        # The statements of its connection are of the schema before: a new one knows the present one.
+        fate = "discard" if isinstance(error, asyncpg.InvalidCachedStatementError) else "keep"
     elif code == "40003":
         raised = OutcomeUnknown(f"{name}: the server does not know if it was done", provider=name, code=code)
         fate = "discard"

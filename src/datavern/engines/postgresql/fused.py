@@ -170,7 +170,7 @@ class Fusing:
                 else:
                     count = affected(await slot.connection.execute(plan.text, *values))
             except Exception as error:  # noqa: BLE001  (translated, and raised by _end)
-                if does is Effect.TOUCHES:
+                if does is Effect.TOUCHES or provider._pooled:  # noqa: SLF001
                     slot.touched = True
                 _place(error, plan.origin)
                 found = fault(error, name=provider.name, stage="statement", effect=does, parameters=given)

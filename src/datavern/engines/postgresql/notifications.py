@@ -238,6 +238,12 @@ class Listening:
         """Connect and listen to every channel. What `missed` says is told before anything that comes."""
         broken = asyncio.Event()  # of this connection: an older one may still report its end
         connection = await self._connector.connect(broken.set)
+        if self._connector.pooled:
+            self._connector.abort(connection)
+            raise ConfigurationError(
+                f"{self._provider.name}: listen: messages come to a session, and a pooler in transaction mode gives "
+                "none to keep: listen with a provider that has the server's own address"
+            )
         early: list[Notification] = []
         self._early = early
         try:

@@ -7,7 +7,7 @@ import datetime as dt
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, Self, TypeVar, overload
 
 from datavern.config import TLS, Pool, Secret, checked
 from datavern.connectors.coalescing import CoalescedRead, check_read
@@ -28,6 +28,7 @@ from datavern.contracts.regions import locate
 from datavern.contracts.values import Health, Location, Parameters, PoolStats, Row
 from datavern.engines.idempotency import KEPT
 from datavern.engines.mapped import Mapped
+from datavern.engines.postgresql.columns import PostgreSQLColumns
 from datavern.engines.postgresql.connection import PostgreSQLConnector
 from datavern.engines.postgresql.copying import Rows, copy_in
 from datavern.engines.postgresql.errors import Fault, fault
@@ -37,6 +38,7 @@ from datavern.engines.postgresql.ledger import PostgreSQLLedger
 from datavern.engines.postgresql.many import many
 from datavern.engines.postgresql.notifications import NOTIFY, Listening, notify
 from datavern.engines.postgresql.point_reads import PostgreSQLSource
+from datavern.engines.postgresql.pooled import session_bound
 from datavern.engines.postgresql.replicas import PostgreSQLReplicas
 from datavern.engines.postgresql.row_security import TenantTransaction, enable
 from datavern.engines.postgresql.samples import PostgreSQLSamples
@@ -90,6 +92,8 @@ class PostgreSQLProvider(PostgreSQLSearches):
         connect_timeout: seconds that making one connection may take.
         statement_cache: prepared statements that each connection keeps; 0 for none.
         application_name: what the server's own views call these connections.
+        pooler: "transaction" or "session", where a pooler such as PgBouncer is between; None to find out, and to take
+            what is found for the former (docs/postgresql.md).
         keyring: URL of a key ring, for use without a manager.
 
     Raises:
@@ -115,13 +119,14 @@ class PostgreSQLProvider(PostgreSQLSearches):
         connect_timeout: float = 10.0,
         statement_cache: int = 200,
         application_name: str = "datavern",
+        pooler: Literal["transaction", "session"] | None = None,
         keyring: str | None = None,
     ) -> None:
         values: dict[str, Any] = {
             "name": name, "host": host, "port": port, "database": database, "username": username, "password": password,
             "tls": tls, "pool": Pool() if pool is None else pool, "location": location, "region": region,
             "compliance": compliance, "connect_timeout": connect_timeout, "statement_cache": statement_cache,
-            "application_name": application_name, "keyring": keyring,
+            "application_name": application_name, "pooler": pooler, "keyring": keyring,
         }  # fmt: skip
         self._set_up(values, path=name if isinstance(name, str) else "name")
 
@@ -149,6 +154,8 @@ class PostgreSQLProvider(PostgreSQLSearches):
         self._pool: Any = _NotOpen(self.name)
         self._effects: dict[str, Effect] = {}
         self._mapped: Mapped | None = None
+        self._pooled = self.settings.pooler == "transaction"
+        self._views_looked_at = 0.0  # until when the views over tables with policies are known
         self._audited: dict[str, Effect] = {}  # of texts that pass because their writes are audited
         self._listening: set[Listening] = set()
         self._subjects = PostgreSQLSubjects(self)
@@ -159,6 +166,7 @@ class PostgreSQLProvider(PostgreSQLSearches):
             session=self,
             transactions=self,
             subjects=self._subjects,
+            columns=PostgreSQLColumns(self, self._subjects),
             ledger=self._ledger,
             guarded=PostgreSQLGuarded(self),
             point_reads=self,
@@ -213,6 +221,11 @@ class PostgreSQLProvider(PostgreSQLSearches):
         """Whether the connection is encrypted and verified, or cannot leave this machine."""
         return self.settings.local or self.settings.effective_tls.verify == "full"
 
+    @property
+    def pooled(self) -> bool:
+        """Whether a pooler is between that gives each transaction another session: known once it is open."""
+        return self._pooled
+
     def stats(self) -> PoolStats:
         """The pool, at this moment."""
         return self._pool.stats()  # type: ignore[no-any-return]  # PoolStats
@@ -229,15 +242,18 @@ class PostgreSQLProvider(PostgreSQLSearches):
         async with self._connecting:
             if not self._pool.closed:
                 return
-            pool = ConnectionPool(
-                PostgreSQLConnector(self.settings), self.settings.pool, name=self.name, alone=self.face is self
-            )
+            connector = PostgreSQLConnector(self.settings)
+            pool = ConnectionPool(connector, self.settings.pool, name=self.name, alone=self.face is self)
             pool.start()
             try:
                 pool.give(await pool.acquire(within=self.settings.connect_timeout + 1.0, outage=0.0))
             except BaseException:
                 await pool.close()
                 raise
+            if connector.pooled != self._pooled:
+                self._pooled = connector.pooled
+                self._effects.clear()  # what may be sent is another question now
+                self._audited.clear()
             self._pool = pool
 
     async def close(self) -> None:
@@ -331,7 +347,7 @@ class PostgreSQLProvider(PostgreSQLSearches):
             latency=latency,
             version=f"PostgreSQL {row['version']}",
             pool=self._pool.stats(),
-            facts={"in_recovery": row["in_recovery"], "encrypted": self.encrypted},
+            facts={"in_recovery": row["in_recovery"], "encrypted": self.encrypted, "pooler": self._pooled},
         )
 
     def _unwell(self, error: Exception) -> Health:
@@ -512,7 +528,8 @@ class PostgreSQLProvider(PostgreSQLSearches):
 
         Raises:
             ConfigurationError: the tenant is empty; on entering: policies do not bind the user (a superuser, a role
-                with BYPASSRLS, or the owner of a table that is not under FORCE).
+                with BYPASSRLS, or the owner of a table that is not under FORCE), a table has another permissive policy,
+                or the user may read a view that looks with the rights of somebody whom they do not bind.
             OutcomeUnknown: on leaving: the commit was sent and no answer came.
         """
         begin = begin_statement(isolation, read_only=read_only)
@@ -600,8 +617,8 @@ class PostgreSQLProvider(PostgreSQLSearches):
         ``transaction(tenant=…)`` refuses them. Without a tenant no row is seen.
 
         Args:
-            table: ``schema.table`` or ``table``. Of a partitioned table, the one that is asked: a partition that is
-                named in a statement has policies of its own.
+            table: ``schema.table`` or ``table``. Partitions that it has by now, and tables that inherit from it, come
+                under the policy too: one that is named in a statement goes by its own. Run it again after another.
             column: whose row it is: text, varchar, uuid, smallint, integer or bigint. Best indexed.
 
         Raises:
@@ -703,6 +720,8 @@ class PostgreSQLProvider(PostgreSQLSearches):
         if mapped is not None and not passes:
             mapped.check(sql)
         self._check_speech(words(sql))
+        if self._pooled and (bound := session_bound(sql)):
+            raise QueryRejected(f"{self.name}: behind a pooler in transaction mode, {bound}", provider=self.name)
         does = effect(sql)
         known = self._audited if passes else self._effects
         if len(sql) <= _LONGEST_KNOWN_TEXT:
@@ -748,8 +767,8 @@ class PostgreSQLProvider(PostgreSQLSearches):
         if not isinstance(error, Exception):
             self._pool.recover(slot)
             return error
-        if does is Effect.TOUCHES:
-            slot.touched = True
+        if does is Effect.TOUCHES or self._pooled:
+            slot.touched = True  # a statement that the driver refused once it was parsed keeps the pooler's session
         return fault(error, name=self.name, stage="statement", effect=does, parameters=parameters, many=many)
 
     async def _end(self, slot: Slot[asyncpg.Connection], sql: str, found: Any) -> None:

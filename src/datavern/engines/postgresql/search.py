@@ -152,6 +152,11 @@ class PostgreSQLSearches(Searches):
         CONCURRENTLY, which waits for every older snapshot; so would one that waits for the table's lock.
         """
         provider: Any = self
+        if provider.pooled:
+            raise ConfigurationError(
+                f"{provider.name}: enable_search: an index is made under a lock of a session, and a pooler in "
+                "transaction mode keeps none: make it from a provider with the server's own address"
+            )
         pool = provider._pool  # noqa: SLF001  (a part of the provider, in a file of its own; here and below)
         lock = int.from_bytes(hashlib.sha256(f"datavern search {oid}".encode()).digest()[:8], "big", signed=True)
         while True:

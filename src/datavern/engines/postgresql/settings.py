@@ -28,6 +28,9 @@ class PostgreSQLSettings(ProviderSettings):
         connect_timeout: seconds that making one connection may take, TLS and sign-in included.
         statement_cache: prepared statements that each connection keeps; 0 for none.
         application_name: what the server's own views call these connections.
+        pooler: what stands between here and the server: ``"transaction"``, a pooler that gives each transaction a
+            session (PgBouncer's ``pool_mode = transaction``); ``"session"``, one that gives each connection a session
+            of its own; None: look, and live with a pooler of either kind as if it were the former.
         keyring: URL of a key ring, for a provider that is used without a manager.
     """
 
@@ -43,6 +46,7 @@ class PostgreSQLSettings(ProviderSettings):
     connect_timeout: float = 10.0
     statement_cache: int = 200
     application_name: str = "datavern"
+    pooler: Literal["transaction", "session"] | None = None
     keyring: str | None = None
 
     def __post_init__(self) -> None:

@@ -12,14 +12,17 @@ them no more, `connection_class` gives asyncpg's own class; a test says so.
 from __future__ import annotations
 
 import inspect
+import os
+import secrets
 from typing import Any, Final
 
 import asyncpg
 from asyncpg.exceptions import InvalidCachedStatementError, OutdatedSchemaCacheError
 
-__all__ = ["ShortConnection", "connection_class"]
+__all__ = ["PooledConnection", "ShortConnection", "connection_class"]
 
 _STALE: Final = (InvalidCachedStatementError, OutdatedSchemaCacheError)
+_TOKEN: Final = secrets.token_hex(4)
 _TAKES: Final = ["self", "state", "args", "portal_name", "limit", "return_extra", "timeout"]
 
 
@@ -78,6 +81,11 @@ class ShortConnection(asyncpg.Connection):  # type: ignore[misc]  # asyncpg's cl
                 return status.decode()  # type: ignore[no-any-return]  # bytes
         return await super().execute(query, *args, **options)  # type: ignore[no-any-return]  # a str
 
+    def remember(self, most: int) -> None:
+        """Keep so many prepared statements from here on; it was opened with none."""
+        self._stmt_cache.set_max_size(most)
+        self._stmt_cache_enabled = most > 0  # type: ignore[misc]  # a slot of asyncpg's
+
     async def _stale(self, error: Exception) -> None:
         """As asyncpg does: forget what is outdated; returns where the statement was refused before it did anything."""
         if isinstance(error, OutdatedSchemaCacheError):
@@ -88,12 +96,37 @@ class ShortConnection(asyncpg.Connection):  # type: ignore[misc]  # asyncpg's cl
             raise error
 
 
+class PooledConnection(asyncpg.Connection):  # type: ignore[misc]  # as above
+    """A connection to a pooler that gives each transaction another session.
+
+    It is opened without a cache: a statement is parsed, bound and executed before one Sync, which is in one session.
+    What asyncpg names all the same (the statement of a cursor) lives in one transaction, and its name stays behind on
+    the server if that breaks off: so it is one that no other process gives.
+    """
+
+    __slots__ = ()
+
+    def _get_unique_id(self, prefix: str) -> str:
+        return f"{super()._get_unique_id(prefix)}{_TOKEN}_{os.getpid():x}"
+
+    async def tidy(self) -> None:
+        """Close the named statements that nobody uses any more, while their session is at hand."""
+        await self._cleanup_stmts()
+
+
 def connection_class() -> type[asyncpg.Connection]:
     """The class to connect with."""
     try:
         takes = list(inspect.signature(asyncpg.protocol.Protocol.bind_execute).parameters)
     except (AttributeError, TypeError, ValueError):
         takes = []
-    inside = ("_stmt_cache", "_protocol", "_check_open", "_drop_local_statement_cache", "reload_schema_state")
+    inside = (
+        "_stmt_cache",
+        "_stmt_cache_enabled",
+        "_protocol",
+        "_check_open",
+        "_drop_local_statement_cache",
+        "reload_schema_state",
+    )
     fits = takes == _TAKES and all(hasattr(asyncpg.Connection, name) for name in inside)
     return ShortConnection if fits else asyncpg.Connection

@@ -13,6 +13,7 @@ from datavern.engines.postgresql.copying import Rows, copy_in
 from datavern.engines.postgresql.errors import Fault, demoted, fault
 from datavern.engines.postgresql.many import many
 from datavern.engines.postgresql.notifications import NOTIFY, notify
+from datavern.engines.postgresql.shortcut import PooledConnection
 from datavern.engines.postgresql.statements import Effect
 
 if TYPE_CHECKING:
@@ -374,12 +375,23 @@ class RowStream:
 
     async def __aexit__(self, kind: type[BaseException] | None, *rest: object) -> None:
         cursor, self._cursor = self._cursor, None
+        slot = self._transaction._slot  # noqa: SLF001  (the same file)
+        # Not `isinstance`: asyncpg's metaclass takes each of its connections for one of any subclass.
+        pooled = slot.connection if slot is not None and type(slot.connection) is PooledConnection else None
+        try:
+            if kind is None and cursor is not None and (pooled is not None or not self._own):
+                # Left early or not, the portal goes: an open one would block changes of its table. asyncpg offers this
+                # for its iterator only; a test watches it.
+                await cursor._close_portal(None)  # noqa: SLF001  (see above)
+                del cursor
+                if pooled is not None:
+                    await pooled.tidy()
+        except BaseException as error:
+            if self._own:
+                await self._transaction.__aexit__(type(error), error, None)
+            raise
         if self._own:
             await self._transaction.__aexit__(kind, *rest)
-        elif kind is None and cursor is not None:
-            # Left early or not, the portal goes: an open one would block changes of its table. asyncpg offers this for
-            # its iterator only; a test watches it.
-            await cursor._close_portal(None)  # noqa: SLF001  (see above)
 
     def __aiter__(self) -> Self:
         return self

@@ -7,10 +7,10 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
 from datavern.config import TLS, Secret, checked
-from datavern.contracts import services
 from datavern.contracts.capabilities import Capabilities, Provider
-from datavern.contracts.errors import CapabilityMissing, ConfigurationError, ConnectionFailed, DatavernError
+from datavern.contracts.errors import ConfigurationError, ConnectionFailed, DatavernError
 from datavern.contracts.regions import locate
+from datavern.contracts.services import Alone
 from datavern.contracts.values import Health, Location, PoolStats
 from datavern.engines.redis.cluster import Cluster
 from datavern.engines.redis.errors import unsent
@@ -122,7 +122,7 @@ class RedisProvider(Streams):
         self._sealed = settings.encryption
         self._lives = Lives(settings.name, settings.retention)
         self._steps = Steps(self._vault if settings.encryption else None, self._lives, settings.name, self._undo)
-        self._services: Services | None = None
+        self._alone = Alone(self, settings.keyring)
         self._kept: Vault | None = None
         self._connecting = asyncio.Lock()
         self._router: Router = _NotOpen(settings.name)
@@ -273,6 +273,7 @@ class RedisProvider(Streams):
         finally:
             for client in clients:
                 await client.aclose()
+            await self._alone.close()
 
     async def __aenter__(self) -> Self:
         await self.connect()
@@ -283,30 +284,16 @@ class RedisProvider(Streams):
 
     def attach(self, services: Services) -> None:
         """Called by the manager that the provider belongs to."""
-        self._services = services
+        self._alone.attach(services)
         self._kept = None
 
     async def _vault(self) -> Vault:
         if self._kept is None:
             from datavern.engines.redis.vault import Vault  # noqa: PLC0415  (loads cryptography)
 
-            found = self._services or await self._served_alone()
+            found = await self._alone.ready("encryption=True")
             self._kept = Vault(found.keys, self.dataset, self._lives.cap)
         return self._kept
-
-    async def _served_alone(self) -> Services:
-        problem = ""
-        try:
-            self._services = await services.serve_alone(self, self.settings.keyring, "encryption=True")
-        except CapabilityMissing:
-            problem = (
-                f"{self.name}: encryption=True keeps its keys in the tables of a relational database: put the provider "
-                "in a DatabaseManager with one, which is its ledger"
-            )
-        if problem:
-            raise ConfigurationError(problem)
-        assert self._services is not None  # noqa: S101  (for the type checker: it was set, or an error was raised)
-        return self._services
 
     # ---- health -----------------------------------------------------------------------------------------------------
 

@@ -127,6 +127,7 @@ class SQLiteProvider(Statements, SQLiteSearches, Upkeep):
         self._kinds: dict[str, Kind] = {}
         self._mapped: Mapped | None = None
         self._holders: set[SQLiteTransaction | Stream] = set()
+        from datavern.engines.sqlite.columns import SQLiteColumns  # noqa: PLC0415
         from datavern.engines.sqlite.ledger import SQLiteLedger  # noqa: PLC0415  (a provider needs it, the name does not)
         from datavern.engines.sqlite.samples import SQLiteSamples  # noqa: PLC0415
         from datavern.engines.sqlite.subjects import SQLiteSubjects  # noqa: PLC0415
@@ -138,6 +139,7 @@ class SQLiteProvider(Statements, SQLiteSearches, Upkeep):
             session=self,
             transactions=self,
             subjects=self._subjects,
+            columns=SQLiteColumns(self, self._subjects),
             ledger=self._ledger,
             guarded=SQLiteGuarded(self),
             point_reads=self,

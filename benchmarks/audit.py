@@ -1,0 +1,98 @@
+"""The audit log: what audited inserts cost while the log is sealed, and how long a long log takes to verify.
+
+Both variants insert the same rows through the same provider, from 16 tasks, durably. Ours writes the audit entry with
+each, in the same statement, while a task seals the log every second; the peer writes the rows alone. A chain of
+hashes, for which each entry must wait for the one before it, reaches 0.1 to 0.3 of the plain rate.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import resource
+import time
+from typing import Any
+
+from benchmarks import Figure, fan, interleave
+from benchmarks.audited_writes import with_manager
+from datavern import DatabaseManager
+from datavern.testing.postgresql import PostgreSQLServer
+
+WRITERS = 16
+ENTRIES = 1_000_000
+BATCH = 10_000
+DETAILS = {"fields": ["name", "email"]}
+INSERT = "INSERT INTO people (name, email) VALUES ($1, $2)"
+
+
+async def writing(db: DatabaseManager, provider: Any, database: Any) -> Figure:  # noqa: ARG001  (as the others)
+    """Audited inserts with the sealer running, and plain ones."""
+    await provider.execute(
+        "CREATE TABLE people (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, name text, email text)"
+    )
+
+    async def audited(i: int) -> None:
+        entry = await db.audit.entry("person_added", subject="test-user", dataset="people", details=DETAILS)
+        await provider.execute(INSERT, [f"name {i}", "test@example.no"], audit=entry)
+
+    async def plain(i: int) -> None:
+        await provider.execute(INSERT, [f"name {i}", "test@example.no"])
+
+    async def with_sealer(n: int) -> None:
+        sealing = asyncio.create_task(db.audit.keep_sealed(every=1.0))
+        await fan(audited, WRITERS)(n)
+        sealing.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await sealing
+
+    times = await interleave({"audited, sealer running": with_sealer, "plain inserts": fan(plain, WRITERS)}, 4_000)
+    report = await db.audit.verify()
+    assert report.ok
+    return Figure(
+        title="PostgreSQL: audited inserts, 16 writers, the sealer running",
+        ours="audited, sealer running",
+        times=times,
+        at_most={"plain inserts": 1 / 0.87},
+        note=f"promised is 0.87 × the rate of plain inserts; {report.entries:,} entries were sealed meanwhile",
+    )
+
+
+async def verifying(db: DatabaseManager, provider: Any, database: Any) -> Figure:  # noqa: ARG001  (as the others)
+    """A million entries, verified; the peer is the clock."""
+    log = db.audit.log()
+    for at in range(0, ENTRIES, BATCH):
+        entries = [
+            {"action": "person_added", "actor": "case-worker-7", "handle": "ab" * 16, "dataset": "people",
+             "details": {**DETAILS, "n": n}}
+            for n in range(at, at + BATCH)
+        ]  # fmt: skip
+        async with provider.transaction() as tx:
+            await log.append_many(tx, entries)
+    await db.audit.seal()
+    times = []
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for _ in range(3):
+        started = time.perf_counter()
+        report = await db.audit.verify()
+        times.append(time.perf_counter() - started)
+        assert report.ok
+        assert report.entries >= ENTRIES
+    grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    return Figure(
+        title=f"{provider.engine}: verify of {ENTRIES:,} entries",
+        ours="verify",
+        times={"verify": times, "15 s": [15.0] * len(times)},
+        at_most={"15 s": 1.0},
+        note=f"the process grew by {grown:.0f} MiB meanwhile",
+    )
+
+
+async def figures() -> list[Figure]:
+    """On PostgreSQL, durable; the verification on both engines. Nothing is pinned: 16 writers keep all cores busy."""
+    embedded = await with_manager("sqlite", None, verifying)
+    with PostgreSQLServer(durable=True) as server:
+        return [
+            *await with_manager("postgresql", server, writing),
+            *await with_manager("postgresql", server, verifying),
+            *embedded,
+        ]

@@ -1,0 +1,72 @@
+"""Columns of SQLite's tables, sealed in place."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from datavern.contracts.errors import ConfigurationError
+from datavern.engines.columns import RelationalColumns
+from datavern.engines.relational import split_name
+
+__all__ = ["SQLiteColumns"]
+
+_INDEXES = """
+SELECT DISTINCT l.name, l.origin FROM pragma_index_list(?) AS l, pragma_index_info(l.name) AS i
+WHERE i.name = ? COLLATE NOCASE
+"""
+
+
+class SQLiteColumns(RelationalColumns):
+    """`Columns` on SQLite. A column takes bytes or text whatever its type, so that triggers guard a sealed one."""
+
+    def placeholder(self, number: int) -> str:  # noqa: ARG002  (they are all alike)
+        """``?``."""
+        return "?"
+
+    async def loosen(self, tx: Any, store: str, column: str) -> None:
+        """SQLite cannot: only a column that takes NULL is sealed in place.
+
+        Raises:
+            ConfigurationError: it does not.
+        """
+        found = await self._subjects.describe(store, transaction=tx)
+        there = None if found is None else found.column(column)
+        if there is not None and not there.nullable:
+            raise ConfigurationError(
+                f"{store}.{column} is NOT NULL, which SQLite cannot take away: make the table anew without it "
+                "(https://sqlite.org/lang_altertable.html, 8), and run this again"
+            )
+
+    async def guard(self, store: str, column: str) -> None:
+        """Two triggers: whoever writes plain text to the sealed column is refused."""
+        table = split_name(store)[1]
+        for event in ("INSERT", f"UPDATE OF {self._name(column)}"):
+            name = self._trigger(table, column, event[:6].lower())
+            await self._provider.execute(
+                f"CREATE TRIGGER IF NOT EXISTS {name} BEFORE {event} ON {self._name(table)} "
+                f"WHEN typeof(NEW.{self._name(column)}) NOT IN ('blob', 'null') "
+                "BEGIN SELECT RAISE(ABORT, 'the column is sealed'); END"
+            )
+
+    async def unguard(self, tx: Any, store: str, column: str) -> None:
+        """Both triggers."""
+        table = split_name(store)[1]
+        for event in ("insert", "update"):
+            await tx.execute(f"DROP TRIGGER IF EXISTS {self._trigger(table, column, event)}")
+
+    def _trigger(self, table: str, column: str, event: str) -> str:
+        return self._name(f"datavern_sealed_{table}_{column}_{event}")
+
+    async def drop(self, tx: Any, store: str, column: str) -> None:
+        """With its indexes; a column of a UNIQUE constraint cannot be dropped, and stays, empty."""
+        table = split_name(store)[1]
+        for name, origin in await tx.query(_INDEXES, [table, column]):
+            if origin == "c":
+                await tx.execute(f"DROP INDEX {self._name(name)}")
+        await tx.execute(f"ALTER TABLE {self._name(table)} DROP COLUMN {self._name(column)}")
+
+    async def rewrite(self, store: str, how: Literal["full", "plain"]) -> None:  # noqa: ARG002  (the file is one)
+        """VACUUM makes the file anew; either way the write-ahead log is cut."""
+        if how == "full":
+            await self._provider.execute("VACUUM")
+        await self._provider.checkpoint()
