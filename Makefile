@@ -32,7 +32,7 @@ bench: .venv/bench
 	$(BIN)/python -m benchmarks
 
 faults: .venv/ready
-	$(BIN)/python -m pytest tests/faults --faults=long
+	$(BIN)/python -m pytest tests/faults tests/engines/redis/test_redis_line.py tests/engines/mongodb/test_mongodb_faults.py --faults=long
 
 clean:
 	rm -rf .venv demo demo-[0-9]* .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

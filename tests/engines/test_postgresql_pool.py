@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import socket
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 
 from datavern import ConfigurationError, ConnectionFailed, Pool, PoolTimeout, QueryRejected
 from datavern.connectors import pool as pool_module
+from datavern.engines.postgresql.connection import SILENCE, notice_silence
 from datavern.testing import EmptyDatabase
 
 PID = "SELECT pg_backend_pid()"
@@ -31,6 +33,23 @@ async def admin(postgresql_database: EmptyDatabase) -> AsyncIterator[asyncpg.Con
     connection = await asyncpg.connect(postgresql_database.settings["url"])
     yield connection
     await connection.close()
+
+
+async def test_the_operating_system_breaks_a_connection_whose_other_end_is_gone(
+    postgresql_database: EmptyDatabase,
+) -> None:
+    async with postgresql_database.provider(pool=Pool(max=1)) as pg:
+        line = pg._pool.idle[0].connection._transport.get_extra_info("socket")
+        assert line.family in {socket.AF_INET, socket.AF_INET6}
+        assert line.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+        for name, value in SILENCE.items():
+            if hasattr(socket, name):
+                assert line.getsockopt(socket.IPPROTO_TCP, getattr(socket, name)) == value
+    one, other = socket.socketpair()
+    notice_silence(one)  # a Unix socket has no such options
+    notice_silence(None)
+    one.close()
+    other.close()
 
 
 async def test_min_is_kept_filled(postgresql_database: EmptyDatabase, admin: asyncpg.Connection) -> None:

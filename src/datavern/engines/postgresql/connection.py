@@ -6,6 +6,7 @@ import asyncio
 import functools
 import inspect
 import json
+import socket
 import ssl
 from collections.abc import Callable
 from typing import Any
@@ -18,7 +19,7 @@ from datavern.engines.postgresql.errors import connecting
 from datavern.engines.postgresql.settings import PostgreSQLSettings
 from datavern.engines.postgresql.shortcut import PooledConnection, ShortConnection, connection_class
 
-__all__ = ["RESET", "Json", "PostgreSQLConnector", "tls_context"]
+__all__ = ["RESET", "Json", "PostgreSQLConnector", "notice_silence", "tls_context"]
 
 # As DISCARD ALL does (PostgreSQL documentation, DISCARD), in one round trip and without what would cost the next
 # borrower its prepared statements: those that SQL made are dropped by name, those of the driver stay.
@@ -98,6 +99,7 @@ class PostgreSQLConnector:
                 await connection.set_type_codec(
                     name, schema="pg_catalog", encoder=encoder, decoder=decoder, format="binary"
                 )
+            notice_silence(connection._transport.get_extra_info("socket"))  # noqa: SLF001  (a test watches it)
             connection.add_termination_listener(lambda _: lost())
             return connection
         raise failure
@@ -211,6 +213,25 @@ _JSON_CODECS: tuple[tuple[str, Callable[[Any], bytes], Callable[[bytes], Any]], 
     ("json", lambda value: _to_json(value).encode(), lambda data: json.loads(str(data, "utf-8"))),
     ("jsonb", lambda value: b"\x01" + _to_json(value).encode(), lambda data: json.loads(str(data[1:], "utf-8"))),
 )
+
+
+SILENCE = {"TCP_KEEPIDLE": 20, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 4, "TCP_USER_TIMEOUT": 40_000}
+"""Asked after 20 s of silence, given up after 40 s: seconds, and milliseconds (tcp(7))."""
+
+
+def notice_silence(line: Any) -> None:
+    """Have the operating system break a connection whose other end is gone, so that a call without a deadline ends.
+
+    Args:
+        line: the socket; nothing happens where it is none of TCP's, or the system does not know an option.
+    """
+    if line is None or line.family not in {socket.AF_INET, socket.AF_INET6}:
+        return
+    line.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in SILENCE.items():
+        option = getattr(socket, name, None)
+        if option is not None:
+            line.setsockopt(socket.IPPROTO_TCP, option, value)
 
 
 class _NamedContext(ssl.SSLContext):
