@@ -60,6 +60,11 @@ async def until(condition: Any) -> None:
 
 async def test_many_keys_are_one_statement_and_it_needs_no_reset(people: PostgreSQLProvider) -> None:
     read = people.coalesced("people", key="id")
+
+    async def settled() -> bool:  # no connection is on its way, which would be taken next
+        return not people.stats().connecting
+
+    await until(settled)
     await asyncio.gather(read(1), read(2))  # the driver learns what an array of these keys is, once for a connection
     sent, resets = Sent(), people.stats().reset
     sent.watch(people)

@@ -27,14 +27,14 @@ _TAKES: Final = ["self", "state", "args", "portal_name", "limit", "return_extra"
 
 
 class ShortConnection(asyncpg.Connection):  # type: ignore[misc]  # asyncpg's class is untyped to us
-    """A connection that one task uses at a time, with no timeouts of its own and no loggers."""
+    """A connection that one task uses at a time, with no timeouts of its own; with a query logger, asyncpg's way."""
 
     __slots__ = ()
 
     async def fetch(self, query: str, *args: Any, **options: Any) -> Any:
         """All rows."""
         known = self._stmt_cache.get((query, asyncpg.Record, False))
-        if known is not None and not options:
+        if known is not None and not options and not self._query_loggers:
             self._check_open()
             try:
                 return await self._protocol.bind_execute(known, args, "", 0, False, None)
@@ -45,7 +45,7 @@ class ShortConnection(asyncpg.Connection):  # type: ignore[misc]  # asyncpg's cl
     async def fetchrow(self, query: str, *args: Any, **options: Any) -> Any:
         """The first row, or None."""
         known = self._stmt_cache.get((query, asyncpg.Record, False))
-        if known is not None and not options:
+        if known is not None and not options and not self._query_loggers:
             self._check_open()
             try:
                 rows = await self._protocol.bind_execute(known, args, "", 1, False, None)
@@ -58,7 +58,7 @@ class ShortConnection(asyncpg.Connection):  # type: ignore[misc]  # asyncpg's cl
     async def fetchval(self, query: str, *args: Any, **options: Any) -> Any:
         """The first value of the first row, or None."""
         known = self._stmt_cache.get((query, asyncpg.Record, False))
-        if known is not None and not options:
+        if known is not None and not options and not self._query_loggers:
             self._check_open()
             try:
                 rows = await self._protocol.bind_execute(known, args, "", 1, False, None)
@@ -71,7 +71,7 @@ class ShortConnection(asyncpg.Connection):  # type: ignore[misc]  # asyncpg's cl
     async def execute(self, query: str, *args: Any, **options: Any) -> str:
         """The command tag. Without arguments a text may hold several statements, and none is prepared."""
         known = self._stmt_cache.get((query, asyncpg.Record, False)) if args else None
-        if known is not None and not options:
+        if known is not None and not options and not self._query_loggers:
             self._check_open()
             try:
                 _, status, _ = await self._protocol.bind_execute(known, args, "", 0, True, None)
@@ -124,6 +124,7 @@ def connection_class() -> type[asyncpg.Connection]:
         "_stmt_cache",
         "_stmt_cache_enabled",
         "_protocol",
+        "_query_loggers",
         "_check_open",
         "_drop_local_statement_cache",
         "reload_schema_state",
