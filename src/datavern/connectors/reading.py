@@ -281,7 +281,8 @@ class Reading:
                 served, result = await self._on_secondary(call, token, max_lag)
                 if served:
                     return result  # type: ignore[return-value]  # what the call gave
-            await self._nobody_reads(deadline, failure)
+            bounded = primary_only or token is not None or max_lag is not None
+            await self._nobody_reads(deadline, failure, bounded=bounded)
             failure = None
 
     async def _on_replica(self, call: Read[T], token: Token | None, max_lag: float | None) -> tuple[bool, T | None]:
@@ -341,14 +342,20 @@ class Reading:
             able = [m for m in able if (lag := lag_of(m, self._positions)) is not None and lag <= max_lag]
         return able
 
-    async def _nobody_reads(self, deadline: float, failure: BaseException | None) -> None:
-        """Wait for news; raise where none came, or none is to be hoped for."""
+    async def _nobody_reads(self, deadline: float, failure: BaseException | None, *, bounded: bool) -> None:
+        """Wait for news; raise where none came, or none is to be hoped for.
+
+        Args:
+            deadline: when to give up (`time.monotonic`).
+            failure: what the primary's failure was, where it was asked.
+            bounded: a secondary may be there, and yet not serve this read.
+        """
         monitor = self._monitor
         if monitor is not None and not self._hopeless() and await monitor.news(deadline):
             return
         none = "neither the primary nor a secondary can be reached"
-        if any(m.standing is not None for m in self._known):
-            none = f"no secondary may serve this read, and there is no primary: {monitor and monitor.verdict.reason}"
+        if bounded and monitor is not None and any(m.standing is not None for m in self._known):
+            none = f"no secondary may serve this read, and there is no primary: {monitor.verdict.reason}"
         raise NoHealthyConnection(f"{self.name}: {none}", provider=self.name) from failure
 
     def _hopeless(self) -> bool:
