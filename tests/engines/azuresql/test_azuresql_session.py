@@ -11,7 +11,7 @@ import uuid
 
 import pytest
 
-from datavern.contracts.errors import ConfigurationError, ConstraintViolated, QueryRejected
+from datavern.contracts.errors import ConfigurationError, ConstraintViolated, PrivacyError, QueryRejected
 from datavern.engines.azuresql.rows import maker
 from datavern.engines.azuresql.statements import Effect
 from datavern.engines.azuresql.values import bound
@@ -458,3 +458,46 @@ async def test_a_batch_of_changes_is_all_or_nothing(azuresql, monkeypatch):
     assert batch.startswith("SET XACT_ABORT ON; BEGIN TRANSACTION;\nINSERT INTO a VALUES (1); DELETE FROM b\n;")
     assert batch.endswith("COMMIT TRANSACTION; SET XACT_ABORT OFF")
     assert alone == "DELETE FROM b;"
+
+
+# ---- tables with personal data ---------------------------------------------------------------------------------------
+
+
+class Mapping:
+    """What a manager gives its providers, as far as this goes."""
+
+    keys = None
+
+    def mapped(self, _):
+        return frozenset({"people"})
+
+    async def store_personal_data(self, *_):
+        raise NotImplementedError
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "INSERT people (id) VALUES (1)",
+        "UPDATE TOP (1) dbo.People SET name = 'x'",
+        "DELETE p FROM other o JOIN [people] AS p ON p.id = o.id",
+        "MERGE people t USING x s ON t.id = s.id WHEN MATCHED THEN DELETE",
+        "TRUNCATE TABLE people",
+        "SELECT 1; WITH gone AS (SELECT 1 AS a) DELETE FROM people",
+        "INSERT INTO people SELECT 'left open",
+    ],
+)
+async def test_compliance_nsm_refuses_unaudited_writes_to_personal_data(make, sql):
+    async with make(compliance=["nsm"]) as azuresql:
+        azuresql.attach(Mapping())
+        for call in (azuresql.execute(sql), azuresql.query(sql), azuresql.execute_many(sql, [[]])):
+            with pytest.raises(PrivacyError, match=r"NSM 3\.2\.4"):
+                await call
+        async with azuresql.transaction() as tx:
+            with pytest.raises(PrivacyError, match="people"):
+                await tx.execute(sql)
+        assert await azuresql.query_value("SELECT COUNT(*) FROM people") == 7
+        assert azuresql._effect_of("DELETE FROM people", audited=True) is Effect.WRITES
+        own, _ = azuresql._subjects.insert_statement("people", {"id": 1})
+        assert azuresql._effect_of(own) is Effect.WRITES
+        assert azuresql._effect_of("DELETE FROM other") is Effect.WRITES
