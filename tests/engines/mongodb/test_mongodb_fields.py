@@ -10,6 +10,7 @@ from bson import Binary, Decimal128, Int64, ObjectId
 from pymongo.errors import WriteError
 from tests.engines.mongodb.conftest import KeptKeys, erase
 
+from datavern import DatabaseManager, DataMap, Dataset, Field, SubjectRequest
 from datavern.contracts.errors import (
     ConfigurationError,
     ConstraintViolated,
@@ -18,6 +19,7 @@ from datavern.contracts.errors import (
     KeyUnavailable,
     QueryRejected,
 )
+from datavern.crypto.keyring import Keyring
 from datavern.engines.mongodb.collections import Index
 
 FIELDS = {"number": "deterministic", "journal.text": "random", "tags": "random"}
@@ -356,12 +358,69 @@ async def test_rows_of_personal_data_do_not_go_around_it(people):
             await subjects.insert("people", [row])
     with pytest.raises(ConfigurationError, match="encrypted by MongoDB's own means"):
         await subjects.update("people", {"owner": "u1"}, {"number": "1"})
-    assert (await subjects.select("people", {"owner": "u1"}))[0]["journal.text"] == "planted words"
-    async with subjects.stream("people", {"owner": "u1"}) as rows:
-        assert [row["number"] async for row in rows] == ["13097248022"]
+    (row,) = await subjects.select("people", {"owner": "u1"})
+    (opened,) = await people._provider.capabilities.records.opened("people", [row])
+    assert (opened["journal"]["text"], opened["number"]) == ("planted words", "13097248022")
     assert await subjects.update("people", {"owner": "u1"}, {"number": None, "journal.text": None}) == 1
     assert (await people.find_one({"_id": 1}))["number"] is None
     assert await subjects.delete("people", {"owner": "u1"}) == 1
+
+
+# ---- in a data map --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+async def managed(make, tmp_path, sqlite_database):
+    await (await Keyring.create(f"file:{tmp_path / 'ring'}")).close()
+    archive = make(name="archive", field_encryption={"people": FIELDS})
+
+    def manager(**settings):
+        dataset = Dataset("people", database="archive", **{"subject": "owner", "erasure": "delete", **settings})
+        databases = {"main": sqlite_database.provider(location="norway"), "archive": archive}
+        return DatabaseManager(
+            databases, data_map=DataMap([dataset]), keyring=f"file:{tmp_path / 'ring'}", ledger="main"
+        )
+
+    yield manager
+    async with archive:
+        await archive.client.drop_database(archive.database.name)
+
+
+async def test_requests_reach_encrypted_fields(managed):
+    async with managed() as db:
+        people = db["archive"].encrypted_collection("people")
+        await people.insert_one(PERSON)
+        await people.insert_one({**PERSON, "_id": 2, "owner": "u2"})
+        answer = await db.subject_requests.process(SubjectRequest("access", subject="u1"))
+        (found,) = answer.data["archive.people"]
+        assert (found["number"], found["journal"]["text"], found["tags"]) == ("13097248022", "planted words", ["a"])
+        kept = await raw(people).find_one({"_id": 1})
+        erased = await db.subject_requests.process(SubjectRequest("erasure", subject="u1"))
+        assert erased.success, erased.message
+        assert [d["_id"] async for d in people.find()] == [2]
+        await raw(people).insert_one(kept)  # as a backup brings it back
+        with pytest.raises(KeyErased):
+            await people.find_one({"_id": 1})
+        again = await db.subject_requests.process(SubjectRequest("erasure", subject="u1"))
+        assert again.success
+        assert await raw(people).count_documents({"owner": "u1"}) == 0
+        with pytest.raises(ConfigurationError, match="encrypted_collection"):
+            await db.personal("people").insert({"_id": 3, "owner": "u3", "number": "1"})
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"subject": "number"}, "in another field, in the clear"),
+        ({"subject": "_metadata.subject"}, "in another field, in the clear"),
+        ({"fields": {"city": Field(sealed=True)}}, "leave sealed out, or field_encryption"),
+        ({"erasure": "retain", "retention": "5y", "legal_basis": "x"}, "ends with the person's keys, and retain keeps"),
+    ],
+)
+async def test_what_could_not_be_ended_as_the_map_says_is_refused(managed, settings, said):
+    with pytest.raises(ConfigurationError, match=said):
+        async with managed(**settings):
+            pass
 
 
 # ---- settings -------------------------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from datavern.contracts.errors import (
 )
 from datavern.contracts.subjects import canonical_subject
 from datavern.engines.mongodb.documents import SEALED_BODY
-from datavern.engines.mongodb.encrypting import FieldCipher, encrypted_values, key_id_of
+from datavern.engines.mongodb.encrypting import FieldCipher, encrypted_values, holds_encrypted, key_id_of
 from datavern.engines.mongodb.errors import DRIVER_ERRORS, translate
 from datavern.engines.mongodb.field_rules import FieldRules, Sealing, value_at
 
@@ -313,6 +313,11 @@ class EncryptedCollection:
             opened.append(await cipher.open(document, options) if held else document)
         return opened
 
+    @staticmethod
+    def emptied(document: Document) -> Document:
+        """A document whose encrypted values nobody can open again, without them."""
+        return _emptied(document)  # type: ignore[no-any-return]  # of a document it is one
+
     # ---- behind them ------------------------------------------------------------------------------------------------
 
     async def _sealing(self, document: Mapping[str, Any], subject: object) -> Sealing:
@@ -373,3 +378,11 @@ class EncryptedCollection:
     def _translate(self, error: BaseException, document: Any, *, wrote: bool = True) -> BaseException:
         name, options = self._provider.name, self.rules.options
         return translate(error, provider=name, wrote=wrote, document=document, options=options)
+
+
+def _emptied(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _emptied(inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [_emptied(inner) for inner in value]
+    return None if holds_encrypted(value) else value

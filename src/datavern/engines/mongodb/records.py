@@ -13,6 +13,7 @@ from datavern.engines.mongodb.keys import DOCUMENT_TAG, FILE_TAG, TAG_PATHS
 from datavern.engines.mongodb.subjects import field_path, forms_of, id_of, values_at
 
 if TYPE_CHECKING:
+    from datavern.engines.mongodb.fields import EncryptedCollection
     from datavern.engines.mongodb.provider import MongoDBProvider
 
 __all__ = ["MongoDBRecords"]
@@ -53,6 +54,9 @@ class MongoDBRecords:
         if path in TAG_PATHS and path != (FILE_TAG if files else DOCUMENT_TAG):
             right = FILE_TAG if files else DOCUMENT_TAG
             raise ConfigurationError(f'subject: the tag of a subject stands at "{right}" in {holding.store}')
+        encrypted = self._provider.field_encryption.of(holding.store)
+        if encrypted is not None:
+            _check_encrypted(holding, encrypted)
         nested = next((name for name in holding.sealed if "." in name), None)
         if nested is not None:
             raise ConfigurationError(
@@ -70,6 +74,8 @@ class MongoDBRecords:
         """How a document or file is written that carries its subject's tag."""
         if holding.store == self._provider.files.store:
             return "files.upload(…, subject=)"
+        if self._provider.field_encryption.of(holding.store) is not None:
+            return f'encrypted_collection("{holding.store}").insert_one(…)'
         return f'insert_document("{holding.store}", …, subject=)' if holding.subject == DOCUMENT_TAG else None
 
     async def missing(self, holding: Holding) -> Lack | None:
@@ -150,6 +156,12 @@ class MongoDBRecords:
         return [await self._document(store, dict(record)) for record in records]
 
     async def _document(self, store: str, document: dict[str, Any]) -> dict[str, Any]:
+        encrypted = self._provider.field_encryption.of(store)
+        if encrypted is not None:
+            try:
+                return (await encrypted.open([document]))[0]
+            except KeyErased:  # as below
+                return encrypted.emptied(document)
         try:
             return (await self._provider.open_documents(store, [document]))[0]
         except KeyErased:  # what a write left that was under way when its process died: nobody can open it again
@@ -177,6 +189,27 @@ class MongoDBRecords:
         if content is None:
             found["note"] = "too large to be part of the answer: files.open(_id) reads it"
         return found
+
+
+def _check_encrypted(holding: Holding, encrypted: EncryptedCollection) -> None:
+    """Refuse what a collection cannot be that MongoDB's own encryption has fields of.
+
+    Raises:
+        ConfigurationError: why.
+    """
+    if holding.subject is None or holding.subject in TAG_PATHS or encrypted.rules.concerned(holding.subject):
+        raise ConfigurationError(
+            "subject: field_encryption encrypts fields of it, so whose a document is stands in another field, in the "
+            'clear: subject="owner"'
+        )
+    if holding.sealed:
+        raise ConfigurationError(
+            f"fields.{holding.sealed[0]}: field_encryption encrypts fields of it: leave sealed out, or field_encryption"
+        )
+    if holding.erasure == "retain":
+        raise ConfigurationError(
+            "erasure: what field_encryption encrypts ends with the person's keys, and retain keeps it: seal it instead"
+        )
 
 
 def _at(value: Any, parts: Sequence[str]) -> Any:

@@ -294,7 +294,7 @@ class MongoDBSubjects:
             error = self._translate(caught, where)
         if error is not None:
             raise error
-        documents = [Document(one) for one in await self.opened(store, found)]
+        documents = [Document(one) for one in found]
         if columns is None:
             return list(documents)
         return [{path: one.get(path) for path in columns} for one in documents]
@@ -359,14 +359,10 @@ class MongoDBSubjects:
     # ---- fields that MongoDB's own means encrypt --------------------------------------------------------------------
 
     def _check_clear(self, store: str, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Refuse values in the clear where MongoDB's own encryption has a field."""
         encrypted = self._provider.field_encryption.of(store)
         if encrypted is not None:
             encrypted.rules.check_clear(rows)
-
-    async def opened(self, store: str, documents: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Documents with their encrypted fields opened."""
-        encrypted = self._provider.field_encryption.of(store)
-        return documents if encrypted is None else await encrypted.open(documents)
 
     # ---- queries ----------------------------------------------------------------------------------------------------
 
@@ -452,7 +448,7 @@ class Stream:
                     raise error
                 if not found:
                     return
-                for one in await self._subjects.opened(self._store, found):
+                for one in found:
                     yield Document(one)
         finally:
             await cursor.close()
