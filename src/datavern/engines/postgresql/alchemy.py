@@ -150,9 +150,9 @@ class _Connection(AsyncAdapt_asyncpg_connection):
         self._own_session = _Session(self, self._provider)
         self.audited = False
 
-    def borrowed(self, slot: Slot[asyncpg.Connection]) -> _Connection:
+    def borrowed(self, slot: Slot[asyncpg.Connection], provider: PostgreSQLProvider) -> _Connection:
         """Ready for somebody else: the settings of whoever had it before are gone."""
-        self._slot = slot
+        self._slot, self._provider = slot, provider
         self.isolation_level = self._isolation_setting = None
         self.readonly = self.deferrable = self.audited = False
         self._transaction = None
@@ -243,6 +243,12 @@ class _Connection(AsyncAdapt_asyncpg_connection):
             self._provider._pool.recover(slot)
 
 
+async def _taken(provider: Any) -> tuple[PostgreSQLProvider, Slot[asyncpg.Connection]]:
+    """A connection of that provider's pool."""
+    pool = provider._pool
+    return provider, pool.take() or await pool.acquire()
+
+
 class _Module(AsyncAdapt_asyncpg_dbapi):
     """The DB-API of one provider."""
 
@@ -257,17 +263,20 @@ class _Module(AsyncAdapt_asyncpg_dbapi):
         return await_(self._borrow())
 
     async def _borrow(self) -> _Connection:
-        pool = self.provider._pool
         problem: BaseException
+        face: Any = self.provider.face
         try:
-            slot = pool.take() or await pool.acquire()
+            if face is self.provider:
+                member, slot = await _taken(self.provider)
+            else:  # a failover group: whoever is the primary by now, waited for if there is none
+                member, slot = await face.on_primary(_taken, counts=False)
         except Exception as error:  # noqa: BLE001  (told as the DB-API does)
             problem = as_dbapi(self, error)
         else:
             adapter = self._adapters.get(slot.connection)
             if adapter is None:
                 adapter = self._adapters[slot.connection] = _Connection(self, slot.connection)
-            return adapter.borrowed(slot)
+            return adapter.borrowed(slot, member)
         raise problem
 
 
