@@ -81,16 +81,20 @@ def how(rewrite: Rewrite) -> str | None:
 
 async def moved(out: Output, column: str, what: str, config: Any, **options: Any) -> Any:
     """Do it, with a bar for the rows."""
+    from contextlib import ExitStack
     from dataclasses import asdict
 
     from datavern.manager import DatabaseManager
 
     async with DatabaseManager.from_config(config) as db:
-        with out.progress(f"{column}: rows", 0) as advance:
+        with ExitStack() as shown:
+            advance: list[Any] = []
 
             def step(name: str, number: int) -> None:
-                if name == "batch":
-                    advance(number)
+                if name == "begun":
+                    advance.append(shown.enter_context(out.progress(f"{column}: rows", number)))
+                elif name == "batch" and advance:
+                    advance[0](number)
 
             done = await getattr(db, what)(column, step=step, **options)
     out.document(asdict(done))
