@@ -7,8 +7,10 @@ import pytest
 from datavern.testing.contract import (
     CancellationContract,
     ErrorsContract,
+    GuardedContract,
     HealthContract,
     LedgerContract,
+    PointReadsContract,
     SessionContract,
     StreamContract,
     SubjectsContract,
@@ -41,6 +43,14 @@ class TestSubjects(SubjectsContract):
 
 
 class TestLedger(LedgerContract):
+    pass
+
+
+class TestPointReads(PointReadsContract):
+    pass
+
+
+class TestGuarded(GuardedContract):
     pass
 
 

@@ -58,6 +58,8 @@ _REASONS = {
     "session": "MongoDB has no SQL: use collection(), insert_document and find_document",
     "transactions": "MongoDB's transactions hold documents, not SQL statements: use provider.transaction()",
     "ledger": "Datavern's own tables need SQL: put the ledger in PostgreSQL or SQLite",
+    "point_reads": "find_one of a collection reads one document, and its driver pipelines what many tasks ask for",
+    "guarded": "an entry of the audit log is in another database than the document",
 }
 
 

@@ -222,7 +222,7 @@ class MongoDBSubjects:
                 # Null counts as a value in a unique index: what is left out, or emptied by an erasure, must not clash.
                 partial = {path: {"$type": _UNIQUE_TYPES.get(column.type, "string")}}
                 indexes.append(Index({path: 1}, name=f"{path}_1_unique", unique=True, partial=partial))
-            if column.indexed and path != "_id":
+            if column.indexed and path != "_id" and shape.primary_key != (column.name,):  # that one gets its own, below
                 indexes.append(Index({path: 1}))
         if shape.primary_key and shape.primary_key != ("_id",):
             indexes.append(Index(dict.fromkeys(shape.primary_key, 1), unique=True))

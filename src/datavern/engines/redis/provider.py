@@ -178,6 +178,8 @@ class RedisProvider(Streams):
                 "session": "Redis speaks no SQL: use get, set and the others",
                 "transactions": "Redis has none that could be rolled back; pipeline(transaction=True) is its own kind",
                 "ledger": "Datavern's own tables need a relational database",
+                "point_reads": "a read of one key is all that Redis does: get, or many in a pipeline",
+                "guarded": "Redis has no transaction that an entry and a row could share",
             },
         )
 

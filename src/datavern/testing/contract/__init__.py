@@ -23,8 +23,10 @@ from __future__ import annotations
 from datavern.testing.contract.base import Contract, asks
 from datavern.testing.contract.cancellation import CancellationContract
 from datavern.testing.contract.errors import ErrorsContract
+from datavern.testing.contract.guarded import GuardedContract
 from datavern.testing.contract.health import HealthContract
 from datavern.testing.contract.ledger import LedgerContract
+from datavern.testing.contract.point_reads import PointReadsContract
 from datavern.testing.contract.session import SessionContract
 from datavern.testing.contract.speech import FEATURES, Speech
 from datavern.testing.contract.streams import StreamContract
@@ -36,8 +38,10 @@ __all__ = [
     "CancellationContract",
     "Contract",
     "ErrorsContract",
+    "GuardedContract",
     "HealthContract",
     "LedgerContract",
+    "PointReadsContract",
     "SessionContract",
     "Speech",
     "StreamContract",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from typing import Any, ClassVar, Final
 
 import pytest
@@ -11,6 +12,7 @@ import pytest_asyncio
 from datavern.contracts.capabilities import Shape, ShapeColumn, Words, needs
 from datavern.contracts.errors import ConfigurationError, ConstraintViolated
 from datavern.testing.contract.base import Contract, asks
+from datavern.testing.contract.errors import PLANTED, nothing_planted
 from datavern.testing.contract.speech import Speech
 from datavern.testing.databases import EmptyDatabase
 
@@ -150,13 +152,13 @@ class SubjectsContract(Contract):
         assert await subjects.prepare(shape)
         assert await subjects.prepare(shape) == []
         await subjects.insert(ODD, [{ODD: "x", "order": 1}, {ODD: ODD, "order": 2}])
-        assert await subjects.select(ODD, {ODD: ODD}) == [{ODD: ODD, "order": 2}]
+        assert await subjects.select(ODD, {ODD: ODD}, columns=[ODD, "order"]) == [{ODD: ODD, "order": 2}]
         assert await subjects.select(ODD, {}, columns=[ODD], order_by=["order"]) == [{ODD: "x"}, {ODD: ODD}]
         assert await subjects.update(ODD, {ODD: "x"}, {"order": 9}) == 1
         assert await subjects.delete(ODD, {"order": (9, 2)}) == 2
         there = await subjects.describe(ODD)
         assert there is not None
-        assert there.primary_key == (ODD,)
+        assert frozenset({ODD}) in there.unique
 
     @asks("session", "foreign keys")
     async def test_what_points_here_is_known(self, subjects: Any, provider: Any, sql: Speech) -> None:
@@ -212,9 +214,9 @@ class SubjectsContract(Contract):
         assert await ids(filled, {"age": 33}) == ["u3"]
 
     async def test_nobody_means_every_row(self, filled: Any) -> None:
-        with pytest.raises(ValueError, match="nobody means every row"):
+        with pytest.raises(ValueError, match="nobody means"):
             await filled.update("users", {}, {"age": 1})
-        with pytest.raises(ValueError, match="nobody means every row"):
+        with pytest.raises(ValueError, match="nobody means"):
             await filled.delete("users", {})
         assert len(await filled.select("users", {})) == 10
 
@@ -224,6 +226,36 @@ class SubjectsContract(Contract):
             assert sorted([r["id"] async for r in rows]) == ["u1", "u3", "u5", "u7", "u9"]
         async with filled.stream("users", {"id": ()}) as rows:
             assert [r async for r in rows] == []
+
+    async def test_a_value_that_is_taken_is_refused_and_not_repeated(self, filled: Any) -> None:
+        await filled.insert("users", [row(30, id=PLANTED)])
+        with pytest.raises(ConstraintViolated) as refused:
+            await filled.insert("users", [row(31, id=PLANTED)])
+        nothing_planted(refused.value)
+        with pytest.raises(ConstraintViolated) as refused:
+            await filled.update("users", {"id": "u1"}, {"id": PLANTED})
+        nothing_planted(refused.value)
+        assert len(await filled.select("users", {})) == 11
+
+    async def test_cancelled_at_any_moment_a_row_is_there_whole_or_not(self, subjects: Any) -> None:
+        moments = random.Random(7)  # noqa: S311  (the same moments each time)
+
+        async def cancelled(n: int) -> bool:
+            task = asyncio.create_task(subjects.insert("users", [row(n)]))
+            for _ in range(moments.randrange(12)):
+                await asyncio.sleep(0)
+            task.cancel()
+            try:
+                await task
+            except asyncio.CancelledError:
+                return False
+            return True
+
+        done = await asyncio.gather(*(cancelled(n) for n in range(40)))
+        await subjects.insert("users", [row(99)])
+        there = {r["id"]: r for r in await subjects.select("users", {}, columns=list(row(1)))}
+        assert {f"u{n}" for n, was in enumerate(done) if was} <= there.keys()
+        assert all(found == row(int(id_[1:])) for id_, found in there.items())
 
     @asks("transactions")
     async def test_everything_takes_a_transaction(self, filled: Any, provider: Any) -> None:
