@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from typing import Any
 
 import pytest
+from pytds import tds_base
 
 from datavern import TLS
 from datavern.contracts.errors import ConfigurationError, ConnectionFailed, QueryRejected
+from datavern.engines.azuresql import tds
 from datavern.engines.azuresql.settings import AzureSQLSettings
 from datavern.engines.azuresql.wire import Lost, Refused
 
@@ -147,3 +150,41 @@ async def test_it_speaks_to_the_server_where_its_libraries_are(make):
         async with make(driver="mssql-python", tls=None, retry=0):
             pass
     assert "its certificate does not verify" in str(caught_too.value)
+
+
+# ---- python-tds ------------------------------------------------------------------------------------------------------
+
+
+class SigningIn:
+    """A sign-in of python-tds that the server ends with these errors."""
+
+    def __init__(self, *numbers: int) -> None:
+        self.main_session = self
+        self.messages = [{"marker": tds_base.TDS_ERROR_TOKEN, "msgno": n, "message": "kari"} for n in numbers]
+
+    def login(self) -> None:
+        error = tds_base.OperationalError("kari")
+        error.number = error.msg_no = self.messages[-1]["msgno"]
+        raise error
+
+
+@pytest.mark.parametrize(
+    ("numbers", "reason"), [((18456,), 18456), ((4060, 18456), 4060), ((40613,), 40613), ((18456, 18456), 18456)]
+)
+def test_the_reason_of_a_refused_sign_in_is_what_the_server_says_first(numbers, reason):
+    with pytest.raises(Refused) as caught:
+        tds._signed_in(SigningIn(*numbers))
+    assert caught.value.number == reason
+    assert "kari" not in repr(caught.value.args)
+
+
+@pytest.mark.parametrize(
+    "failed", [ssl.SSLError(), TimeoutError(), BrokenPipeError(), tds_base.ClosedConnectionError()]
+)
+def test_a_connection_that_breaks_under_python_tds_is_lost(failed):
+    def work() -> None:
+        raise failed
+
+    for after in (None, lambda: None):
+        with pytest.raises(Lost):
+            tds._heard(work, after)

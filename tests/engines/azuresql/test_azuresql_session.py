@@ -405,6 +405,14 @@ async def test_run_in_transaction_repeats_a_deadlock_whole(azuresql, monkeypatch
     assert runs == [1, 1, 1]
 
 
+async def test_a_procedure_that_leaves_a_transaction_open_is_told_of(azuresql, monkeypatch):
+    from datavern.engines.azuresql.tds import TDSWire
+
+    monkeypatch.setattr(TDSWire, "in_transaction", True)
+    with pytest.raises(QueryRejected, match="main: the statement left a transaction open"):
+        await azuresql.execute("SET LANGUAGE us_english")
+
+
 # ---- trying a statement again ----------------------------------------------------------------------------------------
 
 

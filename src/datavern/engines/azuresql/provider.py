@@ -563,6 +563,7 @@ class AzureSQLProvider:
         """
         pool = self._pool
         attempt, deadline = 0, 0.0
+        self._budget.earn()
         if work is None:
             work = _touching if does is Effect.TOUCHES and not begin else _begin if begin else _plain
         while True:
@@ -587,11 +588,17 @@ class AzureSQLProvider:
             attempt += 1
             deadline = deadline or time.monotonic() + self.settings.retry
             rest = _rest(found.error) or backoff(attempt, base=0.05, longest=4.0)
-            if not found.again or time.monotonic() + rest > deadline:
+            if not found.again or time.monotonic() + rest > deadline or not self._budget.spend():
                 raise found.error
             await asyncio.sleep(rest)
 
     def _found(self, error: Exception, does: Effect) -> Fault:
+        if isinstance(error, _LeftOpen):
+            raised = QueryRejected(
+                f"{self.name}: the statement left a transaction open, and it was rolled back: use transaction()",
+                provider=self.name,
+            )
+            return Fault(raised)
         if isinstance(error, AtCommit):
             return fault(error.error, name=self.name, stage="commit", effect=does)
         return fault(error, name=self.name, stage="statement", effect=does)
@@ -675,8 +682,12 @@ def _touching(wire: Wire, sql: str, values: Sequence[Any]) -> Answer:
     """Run what may do anything. A transaction that it left open is an error of its own."""
     answer = wire.run(sql, values)
     if wire.in_transaction:
-        raise QueryRejected("the statement left a transaction open, and it was rolled back: use transaction()")
+        raise _LeftOpen
     return answer
+
+
+class _LeftOpen(Exception):
+    """A statement of its own has begun a transaction and not ended it."""
 
 
 def _begin(wire: Wire, sql: str, values: Sequence[Any]) -> None:

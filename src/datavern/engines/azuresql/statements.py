@@ -99,6 +99,7 @@ def _draws(said: list[str]) -> bool:
     return any(said[i : i + 3] == ["next", "value", "for"] for i in range(len(said) - 2))
 
 
+@lru_cache(maxsize=512)
 def several(sql: str) -> bool:
     """Whether a text of INSERT, UPDATE, DELETE, MERGE and SELECT holds more than one of them, told by semicolons."""
     tokens = tokens_of(sql) or []

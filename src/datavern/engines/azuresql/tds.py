@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
 __all__ = ["TDSWire"]
 
+_LOGIN_FAILED: Final = 18456
 _ROUTES: Final = 3
 """How often a server may send us on to another: Azure's gateway does it once."""
 
@@ -79,7 +80,7 @@ class TDSWire:
                 connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
                 tds = _TdsSocket(sock=transport, login=login, row_strategy=lambda _: tuple, autocommit=True)
-                route = _heard(tds.login)
+                route = _signed_in(tds)
                 if route is None:
                     transport.settimeout(None)
                     return cls(tds.main_session, transport, name=settings.name)
@@ -117,10 +118,11 @@ class TDSWire:
         """Run a text and read nothing yet."""
         more = self._submit(sql, parameters)
         session = self._session
-        while not more and session.state != tds_base.TDS_IDLE:
-            more = _heard(session.find_result_or_done, self._drain)
-        while more and session.res_info is None and session.state != tds_base.TDS_IDLE:
-            more = _heard(session.find_result_or_done, self._drain)
+        while not (more and session.res_info is not None) and session.state != tds_base.TDS_IDLE:
+            if self._interrupted:
+                self.settle()
+            else:
+                more = _heard(session.find_result_or_done, self._drain)
         self._make = None
         if session.res_info is not None:
             self._make = maker(column[0] for column in session.res_info.description)
@@ -268,11 +270,7 @@ def _heard(work: Callable[[], Any], after: Callable[[], None] | None = None) -> 
         return work()
     except tds_base.DatabaseError as error:
         raised = _refused(error)
-    except (tds_base.ClosedConnectionError, ConnectionError, TimeoutError, OSError) as error:
-        import ssl  # noqa: PLC0415  (loaded by the socket long ago)
-
-        if isinstance(error, ssl.SSLError | TimeoutError) and after is None:
-            raise
+    except (tds_base.ClosedConnectionError, OSError) as error:  # a broken TLS is an OSError, too
         raised = Lost(_kind(error))
     except (tds_base.DataError, struct.error, ArithmeticError, UnicodeEncodeError) as error:
         raised = Unfit(_kind(error)) if after is None else Unread(_kind(error))
@@ -287,6 +285,29 @@ def _heard(work: Callable[[], Any], after: Callable[[], None] | None = None) -> 
             raised.severity = max(raised.severity, 20)
             raised.__context__ = None
             del error
+    raise raised
+
+
+def _signed_in(tds: Any) -> Any:
+    """Sign in; the place that the server sends us to, if it does.
+
+    A server that cannot open the database says so first, and then that the login failed: the first is the reason.
+
+    Raises:
+        Refused: the server does not let us in.
+        OSError: as the socket raises it.
+    """
+    raised: Refused | Lost
+    try:
+        return tds.login()
+    except tds_base.DatabaseError as error:
+        raised = _refused(error)
+        told = [int(m["msgno"]) for m in tds.main_session.messages if m["marker"] == tds_base.TDS_ERROR_TOKEN]
+        raised.number = next((number for number in told if number != _LOGIN_FAILED), raised.number)
+    except OSError:  # a certificate that does not verify is one, and a ValueError too
+        raise
+    except (tds_base.Error, ValueError) as error:  # the server hung up, or the driver takes no such password
+        raised = Lost(_kind(error))
     raise raised
 
 
