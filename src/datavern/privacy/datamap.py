@@ -155,6 +155,7 @@ class Dataset:
         retention_from_year_end: count from the end of that date's calendar year (bokføringsloven § 13).
         legal_basis: why the data may be kept without consent: the law, the contract, the task (GDPR Art. 6(1)(b)-(f)).
         fields: name → `Field`, of every column with personal data in it.
+        audit_reads: whether who reads what about whom is audited too, gathered by the minute.
         personal: False for sealed data that is about nobody: sealed under the dataset's own key, without a subject.
     """
 
@@ -176,6 +177,7 @@ class Dataset:
     legal_basis: str | None = None
     fields: Mapping[str, Field] = field(default_factory=dict, hash=False)
     personal: bool = True
+    audit_reads: bool = False
 
     def __post_init__(self) -> None:
         put = object.__setattr__

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from datavern.contracts.capabilities import Provider
     from datavern.crypto.signing import Signer
     from datavern.privacy.consent import Consent
+    from datavern.privacy.reads import Reads
     from datavern.privacy.sealing import InPlace
     from datavern.privacy.shape import DDL
 
@@ -103,6 +104,8 @@ class Privacy:
         self.keys.rotator = Rotator(self, self._keyring, key_copies)
         self._sites: dict[str, Site] = {}
         self._stores: dict[str, PersonalStore] = {}
+        self._read: dict[str, PersonalStore] = {}  # those of them whose reads are audited, as callers get them
+        self._reads: dict[str, Reads] = {}
         self._own: dict[str, PersonalStore] = {}
         self._open = False
         self.beside: Provider | None = None
@@ -157,10 +160,25 @@ class Privacy:
         for store in self._stores.values():
             await _warm(store)
         self._requests = SubjectRequests(self)
+        self._watch()
+
+    def _watch(self) -> None:
+        """Have the reads of the datasets audited for which the data map asks it."""
+        self._reads, self._read = {}, {}
+        for name, store in self._stores.items():
+            if store.dataset.audit_reads:
+                from datavern.privacy.reads import Reads, watched  # noqa: PLC0415  (few data maps ask for it)
+
+                site = self._sites.get(store.dataset.database) or self._sites[self.ledger_name]
+                reads = self._reads.setdefault(site.log.origin, Reads(site.log, self.keys))
+                self._read[name] = watched(store, reads)
 
     async def close(self) -> None:
         """Drop the keys. Idempotent. The databases stay open: they are the manager's."""
         self._open = False
+        reads, self._reads, self._read = self._reads, {}, {}
+        for one in reads.values():
+            await one.close()
         beside, self.beside = self.beside, None
         try:
             await self._keyring.close()
@@ -191,7 +209,7 @@ class Privacy:
         Raises:
             ConfigurationError: the data map has no dataset of that name.
         """
-        found = self._stores.get(dataset)
+        found = self._read.get(dataset) or self._stores.get(dataset)
         return found if found is not None else self._stores[self._data_map[dataset].name]
 
     def store_of(self, provider: Provider, table: str) -> PersonalStore | None:
