@@ -191,8 +191,29 @@ async def _restarts(server: PostgreSQLServer, database: EmptyDatabase, *, immedi
                     await asyncio.sleep(0.01)
                 key += 10
 
+        async def once(first: int) -> None:
+            key = first
+            while not over:
+
+                async def work(tx: Any, key: int = key) -> int:
+                    await tx.execute("INSERT INTO once VALUES ($1)", [key])
+                    return key
+
+                while True:  # until it is acknowledged
+                    try:
+                        assert await pg.run_in_transaction(work, idempotency_key=f"once {key}") in {key, None}
+                    except ProviderError:
+                        await asyncio.sleep(0.01)
+                    else:
+                        break
+                kept.add(key)
+                key += 10
+
+        kept: set[int] = set()
+        await pg.execute("CREATE TABLE once (key int NOT NULL)")
         tasks = [asyncio.ensure_future(write(k)) for k in range(5)]
         tasks += [asyncio.ensure_future(transfer(k)) for k in range(5, 10)]
+        tasks += [asyncio.ensure_future(once(k)) for k in range(5)]
         for _ in range(2):
             await asyncio.sleep(0.2)
             await asyncio.to_thread(server.halt, immediate=immediate)
@@ -200,11 +221,12 @@ async def _restarts(server: PostgreSQLServer, database: EmptyDatabase, *, immedi
             await asyncio.to_thread(server.start)
         await asyncio.sleep(0.3)
         over = True
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             await asyncio.gather(*tasks)
         there = {row[0] for row in await pg.query("SELECT key FROM done")}
         assert not {k for k, what in told.items() if what == "done"} - there, "acknowledged, and lost"
         assert not {k for k, what in told.items() if what == "not done"} & there, "denied, and done"
+        assert Counter(row[0] for row in await pg.query("SELECT key FROM once")) == Counter(kept), "lost, or twice"
         assert {"done", "not done"} <= set(told.values()) <= {"done", "not done", "unknown"}
         await until(lambda: pg.stats().idle == pg.stats().size)
 
@@ -294,6 +316,36 @@ async def test_a_frozen_socket(through_proxy: tuple[TCPProxy, Any], monkeypatch:
                 await holding.__aenter__()
         async with asyncio.timeout(20):
             await pg.close()
+
+
+@pytest.mark.parametrize("callers", [1, 10])
+async def test_connections_that_a_firewall_forgot(through_proxy: tuple[TCPProxy, Any], callers: int) -> None:
+    """All that are open are frozen, and new ones work: calls end by their deadlines, and the service is back by itself.
+
+    Nobody has to meet his deadline once for each connection of the pool.
+    """
+    proxy, provider = through_proxy
+    async with provider(pool=Pool(min=10, max=10)) as pg:
+        await pg.warm_up()
+        proxy.freeze(newcomers=False)
+        failed: list[BaseException] = []
+
+        async def call(key: int) -> None:
+            while True:
+                try:
+                    async with asyncio.timeout(2.0):
+                        assert await pg.query_value("SELECT $1::int", [key]) == key
+                except TimeoutError as error:
+                    failed.append(error)
+                else:
+                    return
+
+        async with asyncio.timeout(60):
+            await asyncio.gather(*(call(key) for key in range(callers)))
+            assert 1 <= len(failed) < 10 * callers
+            await until(lambda: pg.stats().idle == 10)
+        async with pg.transaction() as tx:
+            assert await tx.query_value(SESSION) == 0
 
 
 async def test_a_socket_that_freezes_while_idle(
