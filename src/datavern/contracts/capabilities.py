@@ -422,6 +422,10 @@ class Services(Protocol):
         """The key store (`datavern.crypto.keystore.KeyStore`), open: for engines that seal values themselves."""
         ...
 
+    async def note(self, provider: Provider, store: str, action: str, *, subject: object = None) -> None:
+        """Write an audit entry of a change that is about to be made there, into the ledger's log."""
+        ...
+
     async def close(self) -> None:
         """Drop the keys: a manager does it, or a provider that got these services for itself alone. Idempotent."""
         ...

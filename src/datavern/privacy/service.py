@@ -277,8 +277,22 @@ class Privacy:
         name = next((name for name, known in self._databases.items() if known is provider.face), None)
         if name is None:
             return frozenset()
-        personal = (dataset.table for dataset in self._data_map.of_database(name) if dataset.personal)
+        personal = (dataset.key or dataset.table for dataset in self._data_map.of_database(name) if dataset.personal)
         return frozenset({PERSONAL_DATA, *personal})
+
+    async def note(self, provider: Provider, store: str, action: str, *, subject: object = None) -> None:
+        """Write an audit entry of a change that the engine is about to make: it has no log of its own.
+
+        Args:
+            provider: whose change it is.
+            store: the collection or key pattern, as the data map names it, or another one.
+            action: what is to be done.
+            subject: whom it is about.
+        """
+        name = next((name for name, known in self._databases.items() if known is provider.face), provider.name)
+        of_database = self._data_map.of_database(name)
+        label = next((d.label for d in of_database if (d.key or d.table) == store), f"{name}.{store}")
+        await self._audit.record(action, subject=subject, dataset=label)
 
     # ---- what requests need -----------------------------------------------------------------------------------------
 

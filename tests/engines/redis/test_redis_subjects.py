@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from datavern.contracts.capabilities import Shape, ShapeColumn, needs
 from datavern.contracts.errors import CapabilityMissing, ConfigurationError, DecryptionFailed
-from datavern.engines.redis.subjects import KeyPattern
+from datavern.engines.redis.patterns import KeyPattern
 
 SESSION = "user:session:{subject}"
 PARTS = "user:{subject}:*"

@@ -140,7 +140,7 @@ class Collections:
         """Its indexes; none when there is no such collection."""
         error: BaseException | None = None
         try:
-            found = await self._provider.collection(name).index_information()
+            found = await self._provider.raw(name).index_information()
         except DRIVER_ERRORS as caught:
             error = translate(caught, provider=self._provider.name)
         else:
@@ -220,7 +220,7 @@ class Collections:
         options = {key: value for key, value in options.items() if value is not False}
         error: BaseException | None = None
         try:
-            await self._provider.collection(name).create_index(list(index.keys.items()), **options)
+            await self._provider.raw(name).create_index(list(index.keys.items()), **options)
         except DRIVER_ERRORS as caught:
             error = translate(caught, provider=self._provider.name, wrote=True)
         if isinstance(error, ConstraintViolated):

@@ -174,7 +174,7 @@ class Documents:
                     f"{name}: its fields are encrypted by MongoDB's own means (field_encryption), and its documents "
                     f"are not sealed: use encrypted_collection({name!r})"
                 )
-            found = Place(provider.collection(name), dataset, provider.keys.subject_path(name))
+            found = Place(provider.raw(name), dataset, provider.keys.subject_path(name))
             self._places[name] = found
         return found
 

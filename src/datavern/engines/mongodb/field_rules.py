@@ -83,7 +83,7 @@ class FieldRules:
     @property
     def options(self) -> CodecOptions[Any]:
         """The collection's codec options."""
-        return self._provider.collection(self._name).codec_options
+        return self._provider.raw(self._name).codec_options
 
     @property
     def subject_path(self) -> str | None:

@@ -134,9 +134,10 @@ class EncryptedCollection:
         sealing = await self._sealing(document, subject)
         id_ = document["_id"] if "_id" in document else ObjectId()
         stored = {"_id": id_, **await self.rules.document(document, sealing)}
+        await self._provider.audited.note(self._name, "inserted", sealing.who)
         error: BaseException | None = None
         try:
-            await self._provider.collection(self._name).insert_one(stored, session=session)
+            await self._provider.raw(self._name).insert_one(stored, session=session)
         except DRIVER_ERRORS as caught:
             error = self._translate(caught, document)
         if error is not None:
@@ -180,9 +181,10 @@ class EncryptedCollection:
         where: Document = {"_id": {"$eq": found["_id"]}}
         if path is not None:
             where[path] = {"$eq": value_at(found, path)}
+        await self._provider.audited.note(self._name, "updated", sealing.who)
         error: BaseException | None = None
         try:
-            result = await self._provider.collection(self._name).update_one(where, changed, session=session)
+            result = await self._provider.raw(self._name).update_one(where, changed, session=session)
         except DRIVER_ERRORS as caught:
             error = self._translate(caught, update)
         if error is not None:
@@ -242,7 +244,7 @@ class EncryptedCollection:
             DecryptionFailed: a value was changed, or is another field's or another person's.
         """
         where = await self.filter(filter, subject=subject)
-        collection = self._provider.collection(self._name)
+        collection = self._provider.raw(self._name)
         cursor = collection.find(where, sort=sort, limit=limit, session=session, batch_size=_BATCH)
         try:
             while True:
@@ -351,7 +353,7 @@ class EncryptedCollection:
                 break
         else:
             return
-        collection = self._provider.collection(self._name)
+        collection = self._provider.raw(self._name)
         error: BaseException | None = None
         try:
             if written is None:
@@ -370,7 +372,7 @@ class EncryptedCollection:
     ) -> Document | None:
         error: BaseException | None = None
         try:
-            return await self._provider.collection(self._name).find_one(where, projection, session=session)
+            return await self._provider.raw(self._name).find_one(where, projection, session=session)
         except DRIVER_ERRORS as caught:
             error = self._translate(caught, where, wrote=False)
         raise error

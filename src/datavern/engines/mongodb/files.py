@@ -111,6 +111,7 @@ class Files:
         pieces = _pieces(source)
         sealed = grade in SEALED
         store, key, who = await self._key(subject, sealed=sealed)
+        await provider.audited.note(self.store, "uploaded", subject)
         id_ = ObjectId() if file_id is None else file_id
         options = provider.database.codec_options
         kept: dict[str, Any] = {
@@ -143,7 +144,7 @@ class Files:
         if error is not None:
             raise error
         if store is not None and key is not None and who and not await store.unguarded.covers(key, who):
-            await self.delete(id_)
+            await self._remove(id_)
             raise KeyErased(f"an erasure of the subject runs: {self._dataset} takes nothing about it meanwhile")
         return id_
 
@@ -238,12 +239,16 @@ class Files:
 
     async def delete(self, file_id: Any) -> bool:
         """Remove a file by its id; whether there was one. Its chunks go first: what is found is never half a file."""
+        await self._provider.audited.note(self.store, "deleted", None)
+        return await self._remove(file_id)
+
+    async def _remove(self, file_id: Any) -> bool:
         provider = self._provider
         bucket = provider.settings.bucket
         error: BaseException | None = None
         try:
-            await provider.collection(f"{bucket}.chunks").delete_many({"files_id": {"$eq": file_id}})
-            result = await provider.collection(self.store).delete_one({"_id": {"$eq": file_id}})
+            await provider.raw(f"{bucket}.chunks").delete_many({"files_id": {"$eq": file_id}})
+            result = await provider.raw(self.store).delete_one({"_id": {"$eq": file_id}})
         except DRIVER_ERRORS as caught:
             error = translate(caught, provider=provider.name, wrote=True, document={"_id": file_id})
         else:
@@ -276,7 +281,7 @@ class Files:
         provider = self._provider
         error: BaseException | None = None
         try:
-            cursor = provider.collection(self.store).find(where, sort=sort, limit=limit, skip=skip)
+            cursor = provider.raw(self.store).find(where, sort=sort, limit=limit, skip=skip)
             return await cursor.to_list(None)
         except DRIVER_ERRORS as caught:
             error = translate(caught, provider=provider.name)

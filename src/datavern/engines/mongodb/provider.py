@@ -18,6 +18,7 @@ from datavern.contracts.errors import CapabilityMissing, ConfigurationError
 from datavern.contracts.regions import locate
 from datavern.contracts.values import Classification, Compliance, Health, Location, PoolStats
 from datavern.engines.mongodb import topology
+from datavern.engines.mongodb.audited import Audited, ReadCollection
 from datavern.engines.mongodb.client import client_options, database_name, encrypted, make_client
 from datavern.engines.mongodb.collections import Collections, Index
 from datavern.engines.mongodb.diagnosis import explain_no_server
@@ -191,6 +192,7 @@ class MongoDBProvider:
         self._watch = PoolWatch() if settings.watch_pool else None
         self.keys = Keys(self, settings.keyring)
         self.transactions_open: WeakKeyDictionary[AsyncClientSession, MongoDBTransaction] = WeakKeyDictionary()
+        self.audited = Audited(self)
         self._documents = Documents(self, default)
         self._collections = Collections(self)
         self.field_encryption = FieldEncryption(self, settings.field_encryption)
@@ -243,9 +245,15 @@ class MongoDBProvider:
     def collection(self, name: str) -> AsyncCollection[dict[str, Any]]:
         """PyMongo's own collection: nothing to relearn, and PyMongo's own errors.
 
+        Where compliance is ``nsm`` and the data map names the collection, its calls that write raise `PrivacyError`.
+
         Raises:
             ConnectionFailed: the provider is not open.
         """
+        return ReadCollection(self.database, name, self.name) if name in self.audited.stores else self.raw(name)
+
+    def raw(self, name: str) -> AsyncCollection[dict[str, Any]]:
+        """PyMongo's own collection, for what Datavern itself writes."""
         return self.database[name]
 
     def stats(self) -> PoolStats:
@@ -255,6 +263,7 @@ class MongoDBProvider:
     def attach(self, services: Services) -> None:
         """Called by the manager that the provider belongs to."""
         self.keys.attach(services)
+        self.audited.attach(services)
         self._documents.forget()
 
     # ---- opening and closing ----------------------------------------------------------------------------------------
@@ -345,7 +354,10 @@ class MongoDBProvider:
             OutcomeUnknown: it was sent, and no answer came.
             ConfigurationError: no keys, or the data map could not find the document's subject.
         """
-        return self._documents.insert(collection, document, classification, subject, session)
+        insert = self._documents.insert(collection, document, classification, subject, session)
+        if self.audited.asked:
+            return self.audited.before(insert, collection, "inserted", subject)
+        return insert
 
     async def find_document(
         self,
@@ -403,6 +415,7 @@ class MongoDBProvider:
         Raises:
             ConfigurationError: `subject` is missing, or another; or the document was not written by `insert_document`.
         """
+        await self.audited.note(collection, "replaced", subject)
         return await self._documents.replace(collection, filter, document, subject, session)
 
     async def reclassify_document(
@@ -432,6 +445,7 @@ class MongoDBProvider:
                 it was not written by `insert_document`.
             DecryptionFailed, KeyErased, ProviderError: as reading and writing it.
         """
+        await self.audited.note(collection, "reclassified", subject)
         return await reclassify(
             self._documents, self, collection, filter, classification=classification, subject=subject, session=session
         )

@@ -114,7 +114,7 @@ class Opened:
             raise ConfigurationError("a file is entered once: open it again")
         self._file = await look()
         provider = self._provider
-        chunks = provider.collection(f"{provider.settings.bucket}.chunks")
+        chunks = provider.raw(f"{provider.settings.bucket}.chunks")
         self._cursor = chunks.find({"files_id": {"$eq": self._file.id}}, sort=[("n", 1)], batch_size=8)
         if self._file.labels is not None:
             self._opener = StreamOpener(self._file.dataset, self._file.labels)

@@ -105,7 +105,7 @@ class MongoDBRecords:
             {"$project": {"_id": 1}},
         ]
         try:
-            cursor = await self._provider.collection(store).aggregate(stages)
+            cursor = await self._provider.raw(store).aggregate(stages)
             return next(iter(await cursor.to_list(1)), None)
         except DRIVER_ERRORS as caught:
             error = translate(caught, provider=self._provider.name)
@@ -139,7 +139,7 @@ class MongoDBRecords:
         pulled = {".".join(parts[:at]): {rest: named} if rest else named}
         error: BaseException | None = None
         try:
-            collection = self._provider.collection(holding.store)
+            collection = self._provider.raw(holding.store)
             await collection.update_one({"_id": {"$eq": record["_id"]}}, {"$pull": pulled})
         except DRIVER_ERRORS as caught:
             error = translate(caught, provider=self._provider.name, wrote=True)

@@ -32,7 +32,7 @@ class MongoDBSamples:
 
     async def sample(self, store: str, size: int) -> dict[str, list[Any]]:
         """Values by path, as a document in a document is addressed: ``owner.email``; of a list, each element."""
-        collection = self._provider.collection(store)
+        collection = self._provider.raw(store)
         found: dict[str, list[Any]] = {}
         for document in await self._asked(partial(_drawn, collection, size)):
             for path, value in _leaves(document, "", 0):

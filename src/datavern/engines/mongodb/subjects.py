@@ -245,7 +245,7 @@ class MongoDBSubjects:
             await self._insert(store, documents, transaction)
 
     async def _insert(self, store: str, documents: list[dict[str, Any]], session: AsyncClientSession | None) -> None:
-        collection = self._provider.collection(store)
+        collection = self._provider.raw(store)
         error: BaseException | None = None
         current: Any = None
         try:
@@ -279,7 +279,7 @@ class MongoDBSubjects:
         """
         if limit == 0:
             return []
-        collection = self._provider.collection(store)
+        collection = self._provider.raw(store)
         query = await self.filter(where)
         sort = [(field_path(path), 1) for path in order_by]
         error: BaseException | None = None
@@ -328,7 +328,7 @@ class MongoDBSubjects:
         query = await self.filter(where)
         error: BaseException | None = None
         try:
-            result = await self._provider.collection(store).update_many(query, update, session=transaction)
+            result = await self._provider.raw(store).update_many(query, update, session=transaction)
         except DRIVER_ERRORS as caught:
             error = self._translate(caught, changes)
         else:
@@ -346,10 +346,10 @@ class MongoDBSubjects:
         error: BaseException | None = None
         try:
             if store == provider.files.store:
-                chunks = provider.collection(f"{provider.settings.bucket}.chunks")
-                async for file in provider.collection(store).find(query, {"_id": 1}, session=transaction):
+                chunks = provider.raw(f"{provider.settings.bucket}.chunks")
+                async for file in provider.raw(store).find(query, {"_id": 1}, session=transaction):
                     await chunks.delete_many({"files_id": {"$eq": file["_id"]}}, session=transaction)
-            result = await provider.collection(store).delete_many(query, session=transaction)
+            result = await provider.raw(store).delete_many(query, session=transaction)
         except DRIVER_ERRORS as caught:
             error = self._translate(caught, where)
         else:
@@ -435,7 +435,7 @@ class Stream:
             await documents.aclose()
 
     async def _read(self, query: dict[str, Any]) -> AsyncGenerator[dict[str, Any]]:
-        cursor = self._provider.collection(self._store).find(query, batch_size=self._size, session=self._transaction)
+        cursor = self._provider.raw(self._store).find(query, batch_size=self._size, session=self._transaction)
         try:
             while True:
                 error: BaseException | None = None

@@ -45,8 +45,8 @@ class Writing:
 
     def __init__(self, provider: MongoDBProvider, file_id: Any) -> None:
         bucket = provider.settings.bucket
-        self._files = provider.collection(f"{bucket}.files")
-        self._chunks = provider.collection(f"{bucket}.chunks")
+        self._files = provider.raw(f"{bucket}.files")
+        self._chunks = provider.raw(f"{bucket}.chunks")
         self._id = file_id
         self._pending = bytearray()
         self._batch: list[dict[str, Any]] = []

@@ -12,11 +12,12 @@ from datavern.contracts.errors import ConfigurationError
 from datavern.engines.redis.errors import rejected
 from datavern.engines.redis.pipeline import Pipeline
 from datavern.engines.redis.retention import Lives, RetentionReport, Seconds, audit, written_keys
-from datavern.engines.redis.steps import Key, Step, Steps
+from datavern.engines.redis.steps import Key, Step, Steps, names_of_step
 from datavern.engines.redis.values import from_clear, name_of, shown, to_clear
 from datavern.engines.redis.wire import pack
 
 if TYPE_CHECKING:
+    from datavern.engines.redis.audited import Audited
     from datavern.engines.redis.router import Router
     from datavern.engines.redis.vault import Vault
 
@@ -56,6 +57,7 @@ class Commands:
     _steps: Steps
     _sealed: bool
     _kept: Vault | None
+    _audited: Audited | None
 
     async def _vault(self) -> Vault:
         raise NotImplementedError
@@ -108,7 +110,7 @@ class Commands:
             ConfigurationError: a value that cannot be stored; it is not in the message.
             KeyErased: an erasure of the subject runs.
         """
-        if nx or xx:
+        if nx or xx or self._audited is not None:
             return await self._run(await self._steps.set(key, value, ex=ex, nx=nx, xx=xx, subject=subject))  # type: ignore[no-any-return]  # the step says so
         name = key.encode() if type(key) is str and key.isascii() else name_of(key)
         until = self._lives.default if ex is None else (b"PX", self._lives.milliseconds(ex))
@@ -241,13 +243,15 @@ class Commands:
                 raise ConfigurationError(f"{self.name}: a command's words are text, bytes and numbers")
         words = tuple(name_of(w) if isinstance(w, str) else w for w in command)
         route = name_of(key) if key is not None else next((w for w in words[1:] if isinstance(w, bytes)), b"")
+        if self._audited is not None and not read:
+            await self._audited.note(await written_keys(self._router, words, route))
         if self._lives.cap is not None:
             written = await written_keys(self._router, words, route)
             if written and read:
                 raise ConfigurationError(f"{self.name}: {command[0].upper()} changes keys: leave read=True out")
             if written:
                 parts = (words, *((b"PEXPIRE", name, self._lives.cap, b"LT") for name in written))
-                return await self._run(Step(parts, route, False))
+                return await self._send(Step(parts, route, False))
         return await self._router.call(pack(words), route, read)
 
     # ---- how --------------------------------------------------------------------------------------------------------
@@ -258,6 +262,11 @@ class Commands:
 
     async def _run(self, step: Step) -> Any:
         """Send a step and wait for what its reply becomes."""
+        if self._audited is not None:
+            await self._audited.note(names_of_step(step))
+        return await self._send(step)
+
+    async def _send(self, step: Step) -> Any:
         parts = step.parts
         if len(parts) == 1:
             reply = await self._router.call(pack(parts[0]), step.key, step.read)

@@ -12,7 +12,7 @@ import hiredis
 from datavern.contracts.errors import QueryRejected
 from datavern.engines.redis.errors import rejected
 from datavern.engines.redis.retention import Seconds
-from datavern.engines.redis.steps import Key, Step, Steps
+from datavern.engines.redis.steps import Key, Step, Steps, names_of_step
 
 if TYPE_CHECKING:
     from datavern.engines.redis.commands import Commands
@@ -121,6 +121,8 @@ class Pipeline:
                 provider=commands.name,
                 code="CROSSSLOT",
             )
+        if commands._audited is not None:  # noqa: SLF001  (the same)
+            await commands._audited.note(name for step in steps for name in names_of_step(step))  # noqa: SLF001  (the same)
         parts = [part for step in steps for part in step.parts]
         replies = await commands._transact(parts, steps[0].key)  # noqa: SLF001  (the same)
         results: list[Any] = []

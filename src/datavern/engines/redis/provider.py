@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any, Self
 
 from datavern.config import TLS, Secret, checked
 from datavern.contracts.capabilities import Capabilities, Provider
-from datavern.contracts.errors import ConfigurationError, ConnectionFailed, DatavernError
+from datavern.contracts.errors import ConfigurationError, ConnectionFailed, DatavernError, PrivacyError
 from datavern.contracts.regions import locate
 from datavern.contracts.services import Alone
 from datavern.contracts.values import Health, Location, PoolStats
+from datavern.engines.redis.audited import Audited
 from datavern.engines.redis.cluster import Cluster
 from datavern.engines.redis.errors import unsent
 from datavern.engines.redis.health import probe
@@ -124,6 +125,7 @@ class RedisProvider(Streams):
         self._steps = Steps(self._vault if settings.encryption else None, self._lives, settings.name, self._undo)
         self._alone = Alone(self, settings.keyring)
         self._kept: Vault | None = None
+        self._audited: Audited | None = None
         self._connecting = asyncio.Lock()
         self._router: Router = _NotOpen(settings.name)
         self._hub: Hub | None = None
@@ -207,6 +209,11 @@ class RedisProvider(Streams):
         """
         if not self._open:
             raise unsent(self.name, "the provider is not open")
+        if self._audited is not None:
+            raise PrivacyError(
+                f"{self.name}: the data map names keys here, and compliance nsm refuses writes without an audit entry "
+                "(NSM 3.2.4): use the provider's own calls, or execute"
+            )
         if not self._clients:
             from datavern.engines.redis.client import make  # noqa: PLC0415  (loads redis-py)
 
@@ -288,6 +295,7 @@ class RedisProvider(Streams):
         """Called by the manager that the provider belongs to."""
         self._alone.attach(services)
         self._kept = None
+        self._audited = Audited.of(self, services)
 
     async def _vault(self) -> Vault:
         if self._kept is None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from datavern.contracts.errors import ConfigurationError
 from datavern.contracts.records import Holding, Lack, Whose
-from datavern.engines.redis.subjects import KeyPattern
+from datavern.engines.redis.patterns import KeyPattern
 from datavern.engines.redis.values import name_of
 
 if TYPE_CHECKING:

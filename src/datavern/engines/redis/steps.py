@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from datavern.crypto.sealed import DataKey
     from datavern.engines.redis.vault import Role, Vault
 
-__all__ = ["Key", "Step", "Steps"]
+__all__ = ["Key", "Step", "Steps", "names_of_step"]
 
 Key = str | bytes
 """A key: text (in UTF-8) or bytes."""
@@ -34,6 +34,14 @@ class Step(NamedTuple):
     key: bytes
     read: bool
     finish: Callable[[Any], Awaitable[Any]] | None = None
+
+
+def names_of_step(step: Step) -> tuple[bytes, ...]:
+    """The keys that a step changes."""
+    command = step.parts[0]
+    if step.read or command[0] == b"PUBLISH":
+        return ()
+    return tuple(command[1:]) if command[0] == b"UNLINK" else (step.key,)
 
 
 async def _true(reply: Any) -> bool:

@@ -74,6 +74,8 @@ class Streams(Commands):
     async def xdel(self, key: Key, *ids: str) -> int:
         """Delete entries; how many were there."""
         name = name_of(key)
+        if self._audited is not None:
+            await self._audited.note((name,))
         return await self._router.call(pack((b"XDEL", name, *ids)), name, False)  # type: ignore[no-any-return]  # a number
 
     async def xrange(
