@@ -120,6 +120,7 @@ class Ledger:
 # ---- a primary that is killed ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.timeout(3600)  # fifty times in the long form
 async def test_kill_and_promote(pair: Pair, faults_long: bool) -> None:
     """Twenty writers, a synchronous standby whose replay is delayed: no error, nothing lost, nothing twice."""
     pauses = [0.5, 5.0] * 25 if faults_long else [0.5, 0.5, 5.0]

@@ -335,6 +335,8 @@ class FailoverGroup(Reading):
         self.epoch = 0 if self._monitor is None else self._monitor.epoch
         if leader is None:
             self._session = None
+            if self._led is not None and (doubted := self._led.provider.capabilities.roles) is not None:
+                doubted.hold()  # what comes back at its address may be an old primary
             return
         before, self._led = self._led, leader
         self._leader = leader

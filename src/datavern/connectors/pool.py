@@ -163,9 +163,16 @@ class Pool(Staffing[C], Generic[C]):
 
         Every connection is let go of, those in use, too, whose borrowers' calls end; who waits, and who comes, is told.
         """
-        self.severed = True
+        self.hold()
         for slot in [*self.retire(self.generation), *self.open]:
             self._connector.abort(slot.connection)
+
+    def hold(self) -> None:
+        """The server may have been superseded: no connection is made, and nobody waits for one, until `mend`.
+
+        Those that are open were made to the server as it was, and go on.
+        """
+        self.severed = True
         for waiter in self.dismissed():
             if not waiter.done():
                 waiter.set_exception(self._superseded())

@@ -101,6 +101,10 @@ class Roles(Protocol):
         """
         ...
 
+    def hold(self) -> None:
+        """Make no new connection to this server, until `mend`: it may not be what it was. Those that are open go on."""
+        ...
+
     def mend(self) -> None:
         """Let callers use it again. Idempotent."""
         ...

@@ -748,6 +748,8 @@ class _NotOpen:
     def sever(self) -> None:
         pass
 
+    hold = sever
+
 
 def _location(settings: AzureSQLSettings, path: str) -> Location:
     """Where the data is: the region is evidence, the label is not."""

@@ -73,6 +73,10 @@ class PostgreSQLRoles:
         """Abort every connection of the pool, those in use, too, and make none."""
         self._provider._pool.sever()  # noqa: SLF001  (a part of the engine)
 
+    def hold(self) -> None:
+        """Let the pool make no connections."""
+        self._provider._pool.hold()  # noqa: SLF001  (a part of the engine)
+
     def mend(self) -> None:
         """Let the pool make connections again."""
         pool = self._provider._pool  # noqa: SLF001  (a part of the engine)

@@ -120,7 +120,7 @@ class SQLiteRoles:
     def sever(self) -> None:
         """Nothing: nobody supersedes a file."""
 
-    mend = sever
+    hold = mend = sever
 
     def close(self) -> None:
         """Nothing to let go of."""
