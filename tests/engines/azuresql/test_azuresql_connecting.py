@@ -12,7 +12,14 @@ import traceback
 import pytest
 
 from datavern.config import TLS, Secret
-from datavern.contracts.errors import ConfigurationError, ConnectionFailed, DriverError, PoolTimeout
+from datavern.connectors.failover import FailoverGroup
+from datavern.contracts.errors import (
+    ConfigurationError,
+    ConnectionFailed,
+    DriverError,
+    NoHealthyConnection,
+    PoolTimeout,
+)
 from datavern.engines.azuresql import connection as connections
 from datavern.engines.azuresql.provider import AzureSQLProvider
 from datavern.engines.azuresql.settings import AzureSQLSettings
@@ -362,3 +369,43 @@ async def test_opening_and_closing_are_idempotent(make):
         await provider.query("SELECT 1")
     async with provider:
         assert await provider.query_value("SELECT 1") == 1
+
+
+async def test_a_group_without_a_primary_reads_and_does_not_write(server):
+    """Two databases that say that they take no writes, as two secondaries do."""
+    settings = {**server.settings, "location": "norway"}
+    one, other = (AzureSQLProvider.from_settings(name, settings) for name in ("one", "other"))
+    async with FailoverGroup("main", primary=one, secondaries=[other], wait=0.5) as group:
+        assert await group.query_value("SELECT COUNT(*) FROM people WHERE id < @P1", [4]) == 3
+        with pytest.raises((NoHealthyConnection, ConnectionFailed)):
+            await group.execute("DELETE FROM people")
+        standing = await one.capabilities.roles.ask()
+        assert (standing.writable, standing.replica, standing.role) == (False, True, "secondary")
+        watch = one.capabilities.roles.watch(lambda: None)
+        assert (await watch.ask()).facts == {"updateability": "READ_ONLY"}
+        assert (await watch.ask()).version.startswith("Microsoft SQL Server")
+        watch.close()
+        watch.close()
+    with pytest.raises(ConnectionFailed, match="not open"):
+        await one.capabilities.roles.watch(lambda: None).ask()
+
+
+async def test_a_server_that_was_superseded_is_sent_nothing(make):
+    async with make() as azuresql:
+        assert await azuresql.query_value("SELECT 1") == 1
+        azuresql.capabilities.roles.sever()
+        with pytest.raises(ConnectionFailed):
+            await azuresql.query_value("SELECT 1")
+        azuresql.capabilities.roles.mend()
+        assert await azuresql.query_value("SELECT 1") == 1
+
+
+async def test_the_pool_is_suspended_drained_and_warmed_up(make):
+    async with make(pool={"max": 3}) as azuresql:
+        assert await azuresql.warm_up(3) == 3
+        azuresql.suspend()
+        waiting = asyncio.create_task(azuresql.query_value("SELECT 1"))
+        assert await azuresql.drain()
+        assert not waiting.done()
+        azuresql.resume()
+        assert await waiting == 1

@@ -114,7 +114,7 @@ class ODBCWire:
                     answer.sets.append(rows)
                     answer.count = len(rows)
                 elif cursor.rowcount >= 0:
-                    answer.count = cursor.rowcount
+                    answer.count = answer.changed = cursor.rowcount
                 if not cursor.nextset():
                     return answer
 

@@ -255,6 +255,53 @@ class AzureSQLProvider:
     async def __aexit__(self, *exc: object) -> None:
         await self.close()
 
+    def suspend(self) -> None:
+        """Give no statement a connection until `resume`: calls wait, for `pool.acquire` at the most. Idempotent.
+
+        What has a connection goes on: an open transaction, a stream. With `drain` it is how a server is changed under a
+        program that runs on.
+
+        Raises:
+            ConnectionFailed: the provider is not open.
+        """
+        self._open_pool().suspend()
+
+    def resume(self) -> None:
+        """Go on after `suspend`. Idempotent."""
+        self._open_pool().resume()
+
+    async def drain(self, within: float = 30.0) -> bool:
+        """Replace every connection that is open now: the idle ones at once, those in use as they come back.
+
+        Args:
+            within: seconds to wait for those in use.
+
+        Returns:
+            Whether all of them are gone. False: some are in use still; they go when they come back.
+
+        Raises:
+            ConnectionFailed: the provider is not open.
+        """
+        return bool(await self._open_pool().drain(within))
+
+    async def warm_up(self, connections: int | None = None) -> int:
+        """Make connections before they are needed; how many are open then.
+
+        Args:
+            connections: how many; None: `pool.max`, which is the most.
+
+        Raises:
+            ConnectionFailed: one could not be made, or the provider is not open.
+        """
+        most = self.settings.pool.max
+        return int(await self._open_pool().warm_up(most if connections is None else connections))
+
+    def _open_pool(self) -> ConnectionPool[AzureSQLConnection]:
+        pool = self._pool
+        if isinstance(pool, _NotOpen):
+            pool.take()
+        return pool  # type: ignore[no-any-return]  # see `connect`
+
     def attach(self, services: Services) -> None:
         """Called by the manager that the provider belongs to."""
         self._services = services
@@ -342,7 +389,7 @@ class AzureSQLProvider:
             _, answer = await self._send(_ATOMIC.format(sql), values, does, atomic=True)
         else:
             _, answer = await self._send(sql, values, does)
-        return 0 if does is Effect.READS else answer.count
+        return answer.affected(does)
 
     async def execute_many(self, sql: str, parameters: Sequence[Parameters]) -> int:
         """Run a statement once for each set of parameters, all or none of them; how many sets were run."""

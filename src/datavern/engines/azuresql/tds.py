@@ -100,13 +100,15 @@ class TDSWire:
         more = self._submit(sql, parameters)
         session = self._session
         while True:
-            if more and session.res_info is not None and session.more_rows:
+            gives = more and session.res_info is not None and session.more_rows
+            if gives:
                 names = tuple(column[0] for column in session.res_info.description)
                 make = maker(names)
                 answer.names.append(names)
                 answer.sets.append(_heard(partial(_all, make, session), self._drain))
             if session.rows_affected >= 0:
                 answer.count = session.rows_affected
+                answer.changed = answer.changed if gives else answer.count
             if self._interrupted:
                 self.settle()
             if session.state == tds_base.TDS_IDLE:

@@ -211,7 +211,7 @@ class AzureSQLTransaction:
         if audit is not None or idempotency_key is not None:
             return await self._provider._fusing.inside(self, sql, parameters, audit, idempotency_key)  # noqa: SLF001
         answer, does = await self._run(sql, parameters)
-        return 0 if does is Effect.READS else answer.count
+        return answer.affected(does)
 
     async def claim(self, idempotency_key: str, mark: int = 0) -> int | None:
         """Name what the transaction does: another one with the same key waits for this one, and finds the key then.

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
 from datavern.engines.azuresql.rows import AzureSQLRow
+from datavern.engines.azuresql.statements import Effect
 
 __all__ = ["Answer", "Lost", "Refused", "Unfit", "Unread", "Wire", "named"]
 
@@ -75,11 +76,17 @@ class Answer:
         sets: the rows of each result set.
         names: the columns of each result set.
         count: rows that the last statement with a count inserted, updated, deleted or gave; 0 for none.
+        changed: the same of the last one that gave no rows.
     """
 
     sets: list[list[AzureSQLRow]] = field(default_factory=list)
     names: list[tuple[str, ...]] = field(default_factory=list)
     count: int = 0
+    changed: int = 0
+
+    def affected(self, does: Effect) -> int:
+        """Rows that a text changed: one that may do anything is not counted by the rows that it gave."""
+        return 0 if does is Effect.READS else self.count if does is Effect.WRITES else self.changed
 
 
 class Wire(Protocol):
