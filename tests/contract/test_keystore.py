@@ -589,6 +589,35 @@ async def test_an_older_store_that_was_restored_empties_the_memory(store, provid
         await store.keys([key.id])
 
 
+async def test_keys_in_memory_are_dropped_after_a_while_used_or_not(store, monkeypatch):
+    key = await store.subject_key("users", "u1")
+    lookup = await store.lookup_key("users", "email")
+    store._known.expire()  # half of the lifetime
+    late = await store.subject_key("users", "u2")
+    assert store.warm_key(key.id) is key
+    store._known.expire()
+    assert store.warm_key(key.id) is None
+    assert store.warm_key(late.id) is late
+    assert not store._known.lookup_keys
+    again = await store.subject_key("users", "u1")
+    assert (again.id, again is key) == (key.id, False)
+    assert await store.lookup_key("users", "email") == lookup
+    for _ in range(2):
+        store._known.expire()
+    assert not store._known.by_id
+    assert store._known._timer is None
+
+
+async def test_the_timer_drops_them_by_itself(store, monkeypatch):
+    monkeypatch.setattr(remembered, "LIFETIME", 0.02)
+    await store.subject_key("users", "u1")
+    while store._known.by_id:  # noqa: ASYNC110  (the timer sets no event)
+        await asyncio.sleep(0.01)
+    await store.subject_key("users", "u1")
+    store.close()
+    assert not store._known.by_id
+
+
 async def test_the_memory_is_bounded(store, provider, monkeypatch):
     monkeypatch.setattr(remembered, "REMEMBERED", 10)
     keys = await store.subject_keys("users", [f"u{i:02}" for i in range(30)])

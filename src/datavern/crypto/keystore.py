@@ -114,6 +114,10 @@ class KeyStore:
         await self._check(version, ring, epoch)
         self._tag_key = await self._keyring.unwrap(tag_key, TAG_KEY)
 
+    def close(self) -> None:
+        """Drop every key that is in memory. Idempotent; what is asked for later is read anew."""
+        self._known.forget()
+
     async def _check(self, version: int, ring: str, epoch: int) -> None:
         where = f"the key store in {self._provider.name}"
         keyring = self._keyring

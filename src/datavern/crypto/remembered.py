@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Container, Mapping
+from contextlib import suppress
 from time import monotonic
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from datavern.crypto.lookup_keys import LookupKey
 from datavern.crypto.sealed import DataKey
 
-__all__ = ["FRESH", "REMEMBERED", "Remembered"]
+__all__ = ["FRESH", "LIFETIME", "REMEMBERED", "Remembered"]
 
 REMEMBERED: Final = 10_000
 """At most so many of each kind."""
@@ -17,12 +19,15 @@ REMEMBERED: Final = 10_000
 FRESH: Final = 5.0
 """Seconds for which one answer of the store holds: an erasure stops reads in every process within them."""
 
+LIFETIME: Final = 900.0
+"""Seconds after which a key is dropped, used or not: at the latest, and after half of them at the earliest."""
+
 K = TypeVar("K")
 V = TypeVar("V")
 
 
 class Remembered:
-    """Bounded, and good only while it is fresh.
+    """Bounded, good only while it is fresh, and dropped after a while.
 
     Attributes:
         changes: the number of the store's last change that was taken into account here.
@@ -35,7 +40,18 @@ class Remembered:
         handles: subject → tag and handle.
     """
 
-    __slots__ = ("by_id", "changes", "fresh_until", "handles", "lookup_keys", "of_dataset", "of_subject", "renewed")
+    __slots__ = (
+        "_marked",
+        "_timer",
+        "by_id",
+        "changes",
+        "fresh_until",
+        "handles",
+        "lookup_keys",
+        "of_dataset",
+        "of_subject",
+        "renewed",
+    )
 
     def __init__(self) -> None:
         self.changes = 0
@@ -45,6 +61,8 @@ class Remembered:
         self.of_dataset: dict[str, DataKey] = {}
         self.lookup_keys: dict[tuple[str, str], LookupKey] = {}
         self.renewed = 0
+        self._timer: asyncio.TimerHandle | None = None
+        self._marked: list[tuple[dict[Any, Any], list[Any]]] = []
         self.handles: dict[str, tuple[bytes, str]] = {}
 
     def __repr__(self) -> str:
@@ -69,11 +87,33 @@ class Remembered:
             if len(kind) >= REMEMBERED:
                 del kind[next(iter(kind))]
             kind[name] = value
+            if self._timer is None:
+                self._wait()
+
+    def _wait(self) -> None:
+        """Drop what is there in a while, whether anybody asks for anything meanwhile or not."""
+        with suppress(RuntimeError):  # outside of an event loop nothing is kept for long
+            self._timer = asyncio.get_running_loop().call_later(LIFETIME / 2, self.expire)
+
+    def expire(self) -> None:
+        """Drop the keys that were there the last time: each lives for between half the lifetime and all of it."""
+        for kind, names in self._marked:
+            for name in names:
+                kind.pop(name, None)
+        kinds: tuple[dict[Any, Any], ...] = (self.of_subject, self.by_id, self.of_dataset, self.lookup_keys)
+        self._marked = [(kind, list(kind)) for kind in kinds if kind]
+        self._timer = None
+        if self._marked:
+            self._wait()
 
     def forget(self) -> None:
         """Everything."""
         for kind in (self.of_subject, self.by_id, self.of_dataset, self.lookup_keys, self.handles):
             kind.clear()
+        self._marked = []
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         self.renewed += 1
 
     def renew(self, states: Mapping[tuple[str, str], frozenset[tuple[bytes, str]]]) -> None:

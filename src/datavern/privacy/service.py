@@ -179,6 +179,7 @@ class Privacy:
         reads, self._reads, self._read = self._reads, {}, {}
         for one in reads.values():
             await one.close()
+        self.keys.close()
         beside, self.beside = self.beside, None
         try:
             await self._keyring.close()
