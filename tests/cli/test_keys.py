@@ -121,3 +121,20 @@ def test_a_lost_ring_is_made_again_from_its_shares(run: Run, project: Path):
     assert run("keys", "verify").code == 0
     assert run("keys", "import-recovery", str(file), str(one), str(two)).code == 1  # never overwritten
     assert run("keys", "rotate").code == 0
+
+
+def test_a_lost_key_store_is_put_back_from_its_copy(run: Run, project: Path):
+    assert run("keys", "rotate").code == 0
+    copy = str(project / "keys-copies" / "key-store-epoch-2.datavern")
+    assert "never overwritten" in run("keys", "restore", copy).told
+    with closing(sqlite3.connect(project / "main.db")) as database:
+        tables = [row[0] for row in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+        for name in ("store", "keys", "handles", "lookup_keys", "tombstones", "rotations", "recoveries", "epochs"):
+            assert f"datavern_{name}" in tables
+            database.execute(f"DELETE FROM datavern_{name}")
+        database.commit()
+    done = run("keys", "restore", copy)
+    assert done.code == 0, done.told
+    assert "is in main again" in done.said
+    assert run("keys", "verify").code == 0
+    assert run("subject", "access", "p-000001", "--json").json["success"] is True

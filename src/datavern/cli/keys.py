@@ -138,6 +138,40 @@ def verify(*, config: Config = CONFIG, json_output: Json = False, verbose: Verbo
         raise typer.Exit(1)
 
 
+@app.command()
+def restore(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="The copy that a rotation made.")],
+    *,
+    config: Config = CONFIG,
+    json_output: Json = False,
+    verbose: Verbose = False,
+) -> None:
+    """Put a copy of the key store back into a ledger that has none."""
+    out = Output(as_json=json_output, verbose=verbose)
+
+    async def work() -> None:
+        from datavern.config import load
+        from datavern.crypto import copies
+        from datavern.crypto.keyring import Keyring
+        from datavern.manager import DatabaseManager
+
+        general = load(config).general
+        if general.keyring is None:
+            raise ConfigurationError("datavern.keyring: a copy opens with the key ring alone: say where it is")
+        databases = DatabaseManager.from_config(config).databases
+        ledger = databases[general.ledger or next(iter(databases))]
+        async with Keyring.from_url(general.keyring) as ring, ledger:
+            found = await copies.restore(file, ledger, ring)
+        keys = found.rows.get("datavern_keys", 0)
+        out.document({"epoch": found.epoch, "rows": found.rows, "made": found.created_at})
+        out.say(
+            f"The key store of {found.created_at[:10]} is in {ledger.name} again: {keys} keys, epoch {found.epoch}."
+        )
+        out.say("Keys that were made since then are not in it, and what was sealed under them does not open.")
+
+    command(out, work)
+
+
 @app.command("export-recovery")
 def export_recovery(
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="A new folder, for the file and the shares.")],
