@@ -365,13 +365,17 @@ async def test_a_transaction_under_a_key_is_run_once(main, sql):
     assert await cases(main) == {3: "s3"}
 
 
-async def test_of_many_transactions_under_a_key_one_is_kept(main, sql):
+@pytest.mark.parametrize("isolation", [None, "repeatable read", "serializable"])
+async def test_of_many_transactions_under_a_key_one_is_kept(main, sql, isolation):
     async def work(tx):
         number = (await tx.query_value("SELECT count(*) FROM cases")) + 1
         await tx.execute(sql(INSERT), [number, f"s{number}"])
         return number
 
-    many = [main.run_in_transaction(work, idempotency_key="k", attempts=20) for _ in range(20)]
+    many = [
+        main.run_in_transaction(work, idempotency_key="'; DROP TABLE cases -- æøå", attempts=20, isolation=isolation)
+        for _ in range(20)
+    ]
     given = await asyncio.gather(*many)
     assert sorted(given, key=str) == [1, *[None] * 19]
     assert len(await cases(main)) == 1

@@ -196,6 +196,7 @@ async def test_a_cancelled_call_hands_on_no_connection_with_an_unread_answer(pro
         await cases.drop()
 
 
+@pytest.mark.timeout(1800)  # the long form
 async def test_calls_that_are_cancelled_at_any_moment_leave_the_pool_whole(server, faults_long):
     async with provider(of(server.port), pool=Pool(max=3)) as mongo:
         await mongo.collection("storm").insert_one({"_id": -1})
