@@ -738,6 +738,18 @@ class PersonalStore:
                 opened.append(rows.open_row({**row, **dict.fromkeys(rows.sealer.fields & row.keys())}, {}))
         return opened
 
+    async def opened_fields(
+        self, found: Sequence[Mapping[str, Any]], transaction: Transaction | None = None
+    ) -> list[dict[str, Any]]:
+        """`opened`, of which the sealed fields are needed and the others may be missing."""
+        rows = self._ready() or await self.rows(transaction)
+        made = list(map(rows.warm, found))
+        cold = [at for at, row in enumerate(made) if row is None]
+        if cold:
+            for at, row in zip(cold, await self.opened([found[at] for at in cold], transaction), strict=True):
+                made[at] = row
+        return cast("list[dict[str, Any]]", made)
+
     # ---- what they share --------------------------------------------------------------------------------------------
 
     def living(self) -> dict[str, Any]:

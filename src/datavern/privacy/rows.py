@@ -484,6 +484,16 @@ class Rows:
         None where that is not enough (a key that is not at hand, a row that the law keeps, a value that does not open):
         then the row is as it was, and `open_row` says what is to be said.
         """
+        opened = self.warm(row)
+        if opened is None:
+            return None
+        for name in self._present:
+            row.pop(name, None)
+        row.update(opened)
+        return row
+
+    def warm(self, row: Mapping[str, Any]) -> dict[str, Any] | None:
+        """The sealed fields of a row, opened with the keys at hand; None as `open_warm`."""
         sealer = self.sealer
         tag = row.get(ROW_TAG)
         if tag is None:
@@ -508,12 +518,7 @@ class Rows:
                     key.subject = subject
         except DecryptionFailed:
             return None
-        if self.aside:
-            self.with_aside(row, opened)
-        for name in self._present:
-            row.pop(name, None)
-        row.update(opened)
-        return row
+        return self.with_aside(row, opened) if self.aside else opened
 
     def opened(self, row: Mapping[str, Any], keys: Mapping[bytes, DataKey]) -> dict[str, Any]:
         """The sealed fields of a row, opened."""

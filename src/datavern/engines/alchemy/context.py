@@ -63,19 +63,23 @@ class SealedContext:
             self.cursor._rows = deque(await_(self._opened(plan, self.cursor._rows)))
 
     async def _opened(self, plan: list[_Group], rows: Any) -> list[Any]:
-        made = [list(row) for row in rows]
-        provider, session = self.dialect.provider, self._dbapi_connection.dbapi_connection.session()
+        session = self._dbapi_connection.dbapi_connection.session()
+        made = list(map(list, rows))
         for group in plan:
-            taken = {**group.names, **group.needed}
-            stored = [{name: row[at] for at, name in taken.items()} for row in made]
-            store = store_of(provider, group.store)
+            store = store_of(self.dialect.provider, group.store)
             await store.whole()
-            found = await store.opened(stored, session)
-            for row, opened in zip(made, found, strict=True):
-                for at, name in group.names.items():
-                    value = opened[name]
-                    row[at] = None if value is None else Opened(value)
-        return [tuple(row) for row in made]
+            await open_rows(store, group, made, session)
+        return list(map(tuple, made))
+
+
+async def open_rows(store: Any, group: _Group, rows: list[list[Any]], session: Any) -> None:
+    """Open one table's sealed values in rows, in place."""
+    taken, names = [*group.names.items(), *group.needed.items()], list(group.names.items())
+    stored = [{name: row[at] for at, name in taken} for row in rows]
+    for row, opened in zip(rows, await store.opened_fields(stored, session), strict=True):
+        for at, name in names:
+            value = opened[name]
+            row[at] = None if value is None else Opened(value)
 
 
 def _plan(compiled: Any, provider: Any) -> list[_Group]:
