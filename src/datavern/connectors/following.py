@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from typing import TYPE_CHECKING, Any, Self
 
+from datavern.contracts.capabilities import needs
 from datavern.contracts.errors import ConnectionFailed, OutcomeUnknown, ProviderError
-from datavern.contracts.values import Row
+from datavern.contracts.values import Parameters, Row
 
 if TYPE_CHECKING:
     from datavern.connectors.failover import FailoverGroup
+    from datavern.connectors.reading import Reading
     from datavern.contracts.capabilities import PointRead, Provider
 
-__all__ = ["Following", "FollowingRead", "Messages", "engine_call", "reading"]
+__all__ = ["Following", "FollowingRead", "Messages", "Stream", "engine_call", "reading"]
 
 
 class Following:
@@ -151,3 +154,38 @@ def reading(how: str, sql: str, parameters: Any) -> Callable[[Any, bool], Awaita
             return await getattr(tx, how)(sql, parameters)
 
     return call
+
+
+class Stream:
+    """A stream on whichever member serves when it begins."""
+
+    __slots__ = ("_arguments", "_group", "_inner", "_routing")
+
+    def __init__(
+        self, group: Reading, arguments: tuple[str, Parameters, int], read_only: bool, after: str | None,
+        max_lag: float | None,
+    ) -> None:  # fmt: skip
+        self._group = group
+        self._arguments = arguments
+        self._routing = (read_only, after, max_lag)
+        self._inner: AbstractAsyncContextManager[Any]
+
+    async def __aenter__(self) -> AsyncIterator[Row]:
+        group = self._group
+        read_only, after, max_lag = self._routing
+        token = group._check_routing(read_only=read_only, after=after, max_lag=max_lag)  # noqa: SLF001  (a part of it)
+        return await group.read(self._enter, read_only=read_only, token=token, max_lag=max_lag)
+
+    async def _enter(self, provider: Any, held: bool) -> Any:
+        sql, parameters, size = self._arguments
+        if not held:
+            self._inner = provider.capabilities.session.stream(sql, parameters, batch_size=size)
+            return await self._inner.__aenter__()
+        async with AsyncExitStack() as stack:
+            tx = await stack.enter_async_context(needs(provider, "transactions").transaction(read_only=True))
+            rows = await stack.enter_async_context(tx.stream(sql, parameters, batch_size=size))
+            self._inner = stack.pop_all()
+        return rows
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self._inner.__aexit__(*exc)  # type: ignore[arg-type]  # what the block was left with

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from time import monotonic
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from datavern.connectors.following import reading
+from datavern.connectors.following import Stream, reading
 from datavern.connectors.retry import backoff
 from datavern.connectors.routing import Positions, Token, lag_of, nearest, replicas
 from datavern.contracts.capabilities import Provider, needs
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
     from datavern.connectors.health import Monitor
     from datavern.connectors.topology import Member, Topology
 
-__all__ = ["Reading", "Stream"]
+__all__ = ["Reading"]
 
 T = TypeVar("T")
 Read = Callable[[Any, bool], Awaitable[T]]
@@ -420,38 +419,3 @@ class Reading:
         member.breaker.failed()
         if self._monitor is not None:
             self._monitor.ask()
-
-
-class Stream:
-    """A stream on whichever member serves when it begins."""
-
-    __slots__ = ("_arguments", "_group", "_inner", "_routing")
-
-    def __init__(
-        self, group: Reading, arguments: tuple[str, Parameters, int], read_only: bool, after: str | None,
-        max_lag: float | None,
-    ) -> None:  # fmt: skip
-        self._group = group
-        self._arguments = arguments
-        self._routing = (read_only, after, max_lag)
-        self._inner: AbstractAsyncContextManager[Any]
-
-    async def __aenter__(self) -> AsyncIterator[Row]:
-        group = self._group
-        read_only, after, max_lag = self._routing
-        token = group._check_routing(read_only=read_only, after=after, max_lag=max_lag)  # noqa: SLF001  (a part of it)
-        return await group.read(self._enter, read_only=read_only, token=token, max_lag=max_lag)
-
-    async def _enter(self, provider: Any, held: bool) -> Any:
-        sql, parameters, size = self._arguments
-        if not held:
-            self._inner = provider.capabilities.session.stream(sql, parameters, batch_size=size)
-            return await self._inner.__aenter__()
-        async with AsyncExitStack() as stack:
-            tx = await stack.enter_async_context(needs(provider, "transactions").transaction(read_only=True))
-            rows = await stack.enter_async_context(tx.stream(sql, parameters, batch_size=size))
-            self._inner = stack.pop_all()
-        return rows
-
-    async def __aexit__(self, *exc: object) -> None:
-        await self._inner.__aexit__(*exc)  # type: ignore[arg-type]  # what the block was left with

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from datavern import ConnectionFailed, NoHealthyConnection, OutcomeUnknown, PoolTimeout, ProviderError, QueryRejected
-from datavern.connectors.failover import _again
+from datavern.connectors.writing import _again
 
 
 @pytest.mark.parametrize(
