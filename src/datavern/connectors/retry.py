@@ -265,7 +265,8 @@ class _Run(Generic[T]):
         """Write the key; False where it is there. A transaction's ``claim(key, mark)`` does it."""
         claim = getattr(tx, "claim", None)
         if claim is None:
-            raise CapabilityMissing("idempotency keys", tx.provider.name, "its transactions cannot hold one")
+            name = getattr(getattr(tx, "provider", None), "name", "this engine")  # a driver's own session has none
+            raise CapabilityMissing("idempotency keys", name, "its transactions cannot hold one")
         found: int | None = await claim(key, self._mark)
         if found is None:
             self.unknown = None  # a commit that gave no answer did not happen

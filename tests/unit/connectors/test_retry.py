@@ -324,14 +324,17 @@ async def test_an_unknown_outcome_of_something_else_is_not_run_again(waits: list
     assert store.begun == 1
 
 
-async def test_a_key_where_transactions_hold_none() -> None:
+@pytest.mark.parametrize("named", [True, False])
+async def test_a_key_where_transactions_hold_none(named: bool) -> None:
     class Plain:
-        class provider:  # noqa: N801  (stands for an attribute)
-            name = "shelf"
+        if named:
+
+            class provider:  # noqa: N801  (stands for an attribute)
+                name = "shelf"
 
     class Bare(Block):
         async def __aenter__(self) -> Any:
             return Plain()
 
-    with pytest.raises(CapabilityMissing, match="shelf has no idempotency keys"):
+    with pytest.raises(CapabilityMissing, match="shelf has no" if named else "this engine has no"):
         await run_in_transaction(Bare, lambda _: asyncio.sleep(0), attempts=1, idempotency_key="k")
