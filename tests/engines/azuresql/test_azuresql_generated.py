@@ -18,7 +18,7 @@ from datavern.contracts.capabilities import Column, Shape, ShapeColumn, Store
 from datavern.contracts.errors import ConfigurationError
 from datavern.contracts.statements import Among, Statement
 from datavern.crypto.tables import LifeStatements, StoreStatements, key_life, key_store
-from datavern.engines.azuresql import health, samples
+from datavern.engines.azuresql import fused, health, samples
 from datavern.engines.azuresql import ledger as ledgers
 from datavern.engines.azuresql import subjects as describing
 from datavern.engines.azuresql.dialect import dialect
@@ -277,6 +277,7 @@ def test_a_list_that_t_sql_cannot_take_is_refused(subjects):
         samples._STORES,
         samples._TABLE,
         samples._COLUMNS,
+        fused._IS_THERE,
     ],
 )
 def test_what_asks_the_catalogue_is_t_sql_and_only_reads(sql):

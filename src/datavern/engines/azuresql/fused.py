@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from datavern.contracts.errors import ConstraintViolated, SerializationConflict
 from datavern.contracts.fused import Entry, Guard, checked_key, entry_statement
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from datavern.engines.azuresql.transaction import AzureSQLTransaction
 
 __all__ = ["AzureSQLGuarded", "Fusing"]
+
+
+_IS_THERE: Final = f"SELECT OBJECT_ID(N'{idempotency.TABLE}', N'U')"
 
 
 class Fusing:
@@ -49,8 +52,8 @@ class Fusing:
         """The same in an open transaction, which goes on after a failure as if nothing had been run."""
         entry = None if audit is None else entry_statement(audit, self._provider.face)
         known = None if key is None else checked_key(key)
-        if known is not None and not self._ready:
-            await self._provider._ledger.make_tables(tx, idempotency.keys().metadata)  # noqa: SLF001  (one engine)
+        if known is not None:
+            await self._prepare_keys_inside(tx)
         async with tx.savepoint():
             return await self._run(tx, sql, parameters, entry, known)
 
@@ -79,8 +82,7 @@ class Fusing:
     async def claim(self, tx: AzureSQLTransaction, key: str, mark: int) -> int | None:
         """Write a key in an open transaction; what is there under it, or None where it is new."""
         known = checked_key(key)
-        if not self._ready:
-            await self._provider._ledger.make_tables(tx, idempotency.keys().metadata)  # noqa: SLF001  (one engine)
+        await self._prepare_keys_inside(tx)
         found = await self._found(tx, known, idempotency.changed_of(mark))
         return None if found is None else idempotency.mark_of(found)
 
@@ -98,6 +100,16 @@ class Fusing:
                 raise SerializationConflict(f"{name}: the idempotency key went just now", provider=name) from None
             return int(found)
         return None
+
+    async def _prepare_keys_inside(self, tx: AzureSQLTransaction) -> None:
+        """Make the table in the caller's transaction, where it is not there: it may be rolled back with it."""
+        if self._ready:
+            return
+        if await tx.query_value(_IS_THERE) is None:
+            await self._provider._ledger.make_tables(tx, idempotency.keys().metadata)  # noqa: SLF001  (one engine)
+            tx._made_keys = True  # noqa: SLF001  (one engine)
+        elif not tx._made_keys:  # noqa: SLF001  (one engine)
+            self._ready = True
 
     async def prepare_keys(self) -> None:
         """The table is there; and now and then, keys that are old are not."""

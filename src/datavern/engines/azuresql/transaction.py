@@ -63,6 +63,7 @@ class AzureSQLTransaction:
         "_broken",
         "_interrupted",
         "_level",
+        "_made_keys",
         "_over",
         "_provider",
         "_read_only",
@@ -82,6 +83,7 @@ class AzureSQLTransaction:
         self._interrupted = False  # a statement was cancelled, and only a rollback can follow
         self._streaming = False
         self._wrote = False
+        self._made_keys = False
         self._audited = False  # the statement that is sent now goes with an audit entry
         self._savepoints = 0
 
