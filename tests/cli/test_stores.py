@@ -98,6 +98,11 @@ def test_check_access_and_erasure_cover_every_store(run, write, tmp_path, monkey
         "cache.sessions": 1,
     }
     assert run("subject", "access", "u1").code == 0
+    exported = run("subject", "export", "u1", "--format", "csv", "--output", "taken", "--json")
+    assert exported.code == 0, exported.told
+    assert sorted(p.name for p in (tmp_path / "taken").iterdir()) == exported.json["files"]
+    assert "documents.cases.csv" in exported.json["files"]
+    assert "taken is there already" in run("subject", "export", "u1", "--output", "taken").told
     erased = run("subject", "erase", "u1", "--yes", "--json", "--output", "certificate.json")
     assert erased.code == 0, erased.told
     stores = json.loads((tmp_path / "certificate.json").read_text())["certificate"]["stores"]

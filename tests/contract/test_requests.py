@@ -142,7 +142,7 @@ def verifier(db):
     return (Path(db._keyring.removeprefix("file:")) / "verifier.txt").read_text()
 
 
-@pytest.mark.parametrize(("kind", "article"), [("restriction", 18), ("portability", 20), ("objection", 21)])
+@pytest.mark.parametrize(("kind", "article"), [("restriction", 18), ("objection", 21)])
 async def test_what_is_not_offered_yet_is_refused(managed, kind, article):
     async with managed(dataset("visits")) as db:
         with pytest.raises(SubjectRequestRejected, match=rf"Art. {article}\) is not offered yet"):

@@ -1,7 +1,9 @@
 """One person in every store: rows, documents, files, keys and values; found together, and ended together."""
 
 import asyncio
+import csv
 import datetime as dt
+import io
 import json
 import uuid
 
@@ -188,6 +190,46 @@ async def test_what_cannot_be_taken_apart_keeps_the_request_open(everywhere):
         await collection.update_one({}, {"$set": {"a": [{"b": [{"c": "u2"}]}]}})
         (response,) = await db.subject_requests.resume()
         assert found_in(response)["documents.deep"] == 1  # it was there, and somebody else has done it
+
+
+async def test_what_a_person_takes_along_has_a_schema(everywhere):
+    async with everywhere(USERS, SESSIONS, CASES) as db:
+        await db.prepare("users")
+        name = 'Åse "Æ", =1+1\nØ'
+        await db.personal("users").insert({"id": "u1", "name": name, "city": None})
+        await (
+            db["documents"]
+            .collection("cases")
+            .insert_many(
+                [{"_id": 1, "owner": {"id": "u1"}, "sum": 2.5}, {"_id": 2, "owner": {"id": "u1"}, "open": True}]
+            )
+        )
+        as_json = await process(db, "portability")
+        data = json.loads(as_json.files["data.json"])
+        assert data == as_json.data
+        schema = json.loads(as_json.files["schema.json"])["properties"]
+        assert set(schema) == {"main.users", "cache.sessions", "documents.cases"}
+        assert schema["main.users"]["items"]["properties"]["name"] == {"type": "string"}
+        assert schema["documents.cases"]["items"]["properties"]["sum"] == {"type": ["null", "number"]}
+
+        as_csv = await process(db, "portability", format="csv")
+        assert set(as_csv.files) == {"main.users.csv", "documents.cases.csv", "csv-metadata.json"}
+        (user,) = csv.DictReader(io.StringIO(as_csv.files["main.users.csv"].decode(), newline=""))
+        assert user == {"id": "u1", "name": name, "city": ""}
+        cases = list(csv.DictReader(io.StringIO(as_csv.files["documents.cases.csv"].decode(), newline="")))
+        assert [json.loads(case["owner"]) for case in cases] == [{"id": "u1"}] * 2
+        assert [(case["sum"], case["open"]) for case in cases] == [("2.5", ""), ("", "true")]
+        tables = json.loads(as_csv.files["csv-metadata.json"])["tables"]
+        columns = {c["titles"]: c for table in tables for c in table["tableSchema"]["columns"]}
+        assert columns["owner"] == {"titles": "owner", "datatype": "json", "required": True}
+        assert columns["sum"] == {"titles": "sum", "datatype": "number", "required": False}
+        rows = await db["main"].query("SELECT action FROM datavern_audit")
+        assert [row["action"] for row in rows].count("portability_request") == 2
+
+        nobody = await process(db, "portability", "nobody", format="csv")
+        assert set(nobody.files) == {"csv-metadata.json"}
+        with pytest.raises(SubjectRequestRejected, match="format"):
+            SubjectRequest("portability", subject="u1", format="xml")
 
 
 # ---- policies -------------------------------------------------------------------------------------------------------

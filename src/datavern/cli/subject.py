@@ -6,7 +6,7 @@ import datetime as dt
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -78,6 +78,37 @@ def access(
             out.say(f"The answer is due by {deadline}.")
         if output is not None:
             out.say(f"The copy is in {output}: {rows} {'row' if rows == 1 else 'rows'}, for the person alone.")
+        return bool(response.success)
+
+    if not command(out, work, actor=actor):
+        raise typer.Exit(1)
+
+
+@app.command()
+def export(
+    subject: Subject,
+    *,
+    output: Annotated[Path, typer.Option("--output", "-o", help="A new folder for the files.")],
+    form: Annotated[Literal["json", "csv"], typer.Option("--format", help="In which form.")] = "json",
+    received: Received = None,
+    config: Config = CONFIG,
+    actor: Actor = None,
+    json_output: Json = False,
+    verbose: Verbose = False,
+) -> None:
+    """Give a person their data to take along, with its schema: GDPR Article 20."""
+    out = Output(as_json=json_output, verbose=verbose)
+
+    async def work() -> bool:
+        require_new(output)
+        response, deadline = await _process("portability", subject, received, config, format=form)
+        files = response.files or {}
+        output.mkdir(mode=0o700)
+        for name, content in files.items():
+            write_new(output / name.replace("/", "_"), content.decode())
+        out.document({**_answer(response, deadline), "output": str(output), "files": sorted(files)})
+        out.say(response.message)
+        out.say(f"{len(files)} files are in {output}, for the person alone.")
         return bool(response.success)
 
     if not command(out, work, actor=actor):
@@ -216,11 +247,13 @@ def verify(
         raise typer.Exit(1)
 
 
-async def _process(kind: Any, subject: str, received: dt.datetime | None, config: Path) -> tuple[Any, str | None]:
+async def _process(
+    kind: Any, subject: str, received: dt.datetime | None, config: Path, **more: Any
+) -> tuple[Any, str | None]:
     from datavern.manager import DatabaseManager
     from datavern.privacy.requests import SubjectRequest
 
-    request = SubjectRequest(kind, subject=subject)
+    request = SubjectRequest(kind, subject=subject, **more)
     if received is not None:
         request = replace(request, received=received.date())
     async with DatabaseManager.from_config(config) as db:

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 __all__ = ["Kind", "Receipt", "SubjectRequest", "SubjectRequests", "SubjectResponse"]
 
 Kind = Literal["access", "rectification", "erasure", "restriction", "portability", "objection"]
-_OFFERED = ("access", "rectification", "erasure")
-_ARTICLES = {"restriction": 18, "portability": 20, "objection": 21}
+_OFFERED = ("access", "rectification", "erasure", "portability")
+_ARTICLES = {"restriction": 18, "objection": 21}
 
 
 def _today() -> dt.date:
@@ -64,6 +64,8 @@ class SubjectRequest:
             hint = f"did you mean {near[0]}?" if near else f"expected one of {', '.join(get_args(Kind))}"
             raise SubjectRequestRejected(f"no such kind of request; {hint}")
         canonical_subject(self.subject)
+        if self.format not in ("json", "csv"):
+            raise SubjectRequestRejected("format: expected json or csv")
         if not isinstance(self.received, dt.date):
             raise SubjectRequestRejected("received: expected a date, such as date(2026, 11, 23)")
         if isinstance(self.received, dt.datetime):
@@ -87,7 +89,8 @@ class SubjectResponse:
         success: whether what was asked for is done.
         message: what happened, for people. It does not name the subject.
         completed_at: when, in UTC.
-        data: of an access request: ``database.dataset`` → rows, opened, in values that JSON has.
+        data: of an access or portability request: ``database.dataset`` → rows, opened, in values that JSON has.
+        files: of a portability request: file name → content, in the form that was asked for, with its schema.
         certificate: of an erasure: signed, what was erased where, what is kept, why and until when.
         request_id: the request's id.
     """
@@ -98,6 +101,7 @@ class SubjectResponse:
     data: dict[str, list[dict[str, Any]]] | None = None
     certificate: Certificate | None = None
     request_id: str = ""
+    files: dict[str, bytes] | None = None
 
 
 class SubjectRequests:
@@ -127,7 +131,7 @@ class SubjectRequests:
                 f"answer it by hand, by {request.deadline.isoformat()}"
             )
         subject = canonical_subject(request.subject)
-        if request.kind == "access":
+        if request.kind in ("access", "portability"):
             return await self._access(request, subject)
         if request.kind == "rectification":
             return await self._rectify(request, subject)
@@ -210,9 +214,14 @@ class SubjectRequests:
         details = {"request": request.id, "found": {label: len(rows) for label, rows in data.items()}}
         async with needs(privacy.ledger, "transactions").transaction() as tx:
             await self._journal.begin(_entry(request, subject), tx, key=None)
-            await privacy.ledger_log.append(tx, action="access_request", handle=handle, details=details)
+            await privacy.ledger_log.append(tx, action=f"{request.kind}_request", handle=handle, details=details)
         message = "Nothing was found about this subject." if not number else f"{_count(number)} in {_stores(data)}."
-        return SubjectResponse(True, message, completed, data=data, request_id=request.id)
+        files = None
+        if request.kind == "portability":
+            from datavern.privacy.portability import portable  # noqa: PLC0415  (only for such requests)
+
+            files = portable(data, request.format)
+        return SubjectResponse(True, message, completed, data=data, request_id=request.id, files=files)
 
 
 def _entry(request: SubjectRequest, subject: str) -> Entry:
