@@ -27,6 +27,13 @@ async def until(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0.005)
 
 
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine that is slow for a moment is no reason to throw a connection away here."""
+    for name in ("SHORTEST_DEADLINE", "PROBE_DEADLINE", "RESTORE_DEADLINE"):
+        monkeypatch.setattr(pool_module, name, 20.0)
+
+
 @pytest.fixture
 async def admin(postgresql_database: EmptyDatabase) -> AsyncIterator[asyncpg.Connection]:
     """A connection outside the pool."""
@@ -516,10 +523,7 @@ CREATE PROCEDURE leaves_more(v text) LANGUAGE plpgsql
 @pytest.mark.parametrize(
     "where", ["alone", "in a transaction", "in one that fails", "in one that is cancelled", "stream"]
 )
-async def test_nothing_of_a_session_reaches_the_next_borrower(
-    postgresql_database: EmptyDatabase, where: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(pool_module, "SHORTEST_DEADLINE", 5.0)  # a slow machine is no reason to throw one away here
+async def test_nothing_of_a_session_reaches_the_next_borrower(postgresql_database: EmptyDatabase, where: str) -> None:
     async with postgresql_database.provider(pool=Pool(max=1)) as pg:
         await pg.execute(FUNCTIONS)
         async with pg.transaction() as tx:
