@@ -46,9 +46,7 @@ def tables() -> tuple[sa.Table, sa.Table]:
     )
 
 
-async def values(  # noqa: C901  (a variant is a loop; they share what they measure)
-    db: DatabaseManager, engine: Any, dialect: Any, fields: tuple[str, ...]
-) -> list[Figure]:
+async def values(db: DatabaseManager, engine: Any, dialect: Any, fields: tuple[str, ...]) -> list[Figure]:
     """So many columns' values on their way in, and out."""
     ours, theirs = tables()
     store = db.personal("people")
@@ -56,8 +54,8 @@ async def values(  # noqa: C901  (a variant is a loop; they share what they meas
     given = dict.fromkeys(fields, NAME)
     encrypted = theirs.c.a.type
     written = encrypted.process_bind_param(NAME, dialect)
-    bind, result = (getattr(ours.c.a.type, what)(*more) for what, more in
-                    (("bind_processor", (engine.dialect,)), ("result_processor", (engine.dialect, None))))  # fmt: skip
+    bind = ours.c.a.type.bind_processor(engine.dialect)
+    assert ours.c.a.type.result_processor(engine.dialect, None) is None
     statement = sa.select(ours.c.id, *(ours.c[name] for name in fields), ours.c.datavern_row)
     (group,) = _plan(statement.compile(dialect=engine.dialect), engine.dialect.provider)
     tags = new_row_tags(ROWS)
@@ -77,20 +75,22 @@ async def values(  # noqa: C901  (a variant is a loop; they share what they meas
     async def open_(_: int) -> None:
         made = list(map(list, found))
         await open_rows(store, group, made, None)
-        for row in map(tuple, made):
-            for value in row[1:-1]:
-                result(value)
+        list(map(tuple, made))
 
     async def decrypt(_: int) -> None:
         for _ in range(ROWS * count):
             encrypted.process_result_value(written, dialect)
 
     what = "one column" if count == 1 else f"{count} columns"
+    promise = {} if count == 1 else {THEIRS: 5.0}
+    note = (
+        "" if count > 1 else "No promise: a row's own work (its tag, its person, a dictionary) falls on a single value."
+    )
     way_in = per(await interleave({OURS: seal, THEIRS: encrypt}, 1), ROWS * count)
     way_out = per(await interleave({OURS: open_, THEIRS: decrypt}, 1), ROWS * count)
     return [
-        Figure(f"Values on their way in, {what}", OURS, way_in, at_least={THEIRS: 5}),
-        Figure(f"Values on their way out, {what}", OURS, way_out, at_least={THEIRS: 5}),
+        Figure(f"Values on their way in, {what}", OURS, way_in, at_least=promise, note=note),
+        Figure(f"Values on their way out, {what}", OURS, way_out, at_least=promise, note=note),
     ]
 
 

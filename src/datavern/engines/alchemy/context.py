@@ -10,7 +10,7 @@ from sqlalchemy.util.concurrency import await_
 
 from datavern.contracts.errors import ConfigurationError
 from datavern.engines.alchemy.stores import store_of
-from datavern.engines.alchemy.types import ROW_TAG, Opened, Sealed
+from datavern.engines.alchemy.types import ROW_TAG, Sealed
 
 __all__ = ["SealedContext"]
 
@@ -78,8 +78,7 @@ async def open_rows(store: Any, group: _Group, rows: list[list[Any]], session: A
     stored = [{name: row[at] for at, name in taken} for row in rows]
     for row, opened in zip(rows, await store.opened_fields(stored, session), strict=True):
         for at, name in names:
-            value = opened[name]
-            row[at] = None if value is None else Opened(value)
+            row[at] = opened[name]
 
 
 def _plan(compiled: Any, provider: Any) -> list[_Group]:

@@ -1,8 +1,8 @@
 """`Sealed()`: a column whose values are sealed on the way in and opened on the way out.
 
 A sealed value belongs to its row and its person, and a type sees neither. So the type itself only keeps watch: what it
-lets into the database was sealed, and what it hands out was opened, by the connection (`writing`, `context`), which
-knows the whole row. Anything else is refused rather than stored or shown.
+lets into the database was sealed by the connection (`writing`), which knows the whole row; what is read is opened by
+the statement's context (`context`). Anything else is refused rather than stored or shown.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from sqlalchemy.util.concurrency import await_
 from datavern.contracts.errors import ConfigurationError
 from datavern.engines.alchemy.stores import store_of
 
-__all__ = ["ROW_TAG", "Found", "Opened", "Ready", "Sealed"]
+__all__ = ["ROW_TAG", "Found", "Ready", "Sealed"]
 
 ROW_TAG = "datavern_row"
 _KEYS = 3
@@ -44,19 +44,6 @@ class Variant:
 
     def __repr__(self) -> str:
         return "Variant(***)"
-
-
-class Opened:
-    """A value that was opened in its row, on its way through SQLAlchemy.
-
-    Attributes:
-        value: what was sealed.
-    """
-
-    __slots__ = ("value",)
-
-    def __init__(self, value: Any) -> None:
-        self.value = value
 
 
 class Sealed(sa.TypeDecorator[Any]):
@@ -141,12 +128,12 @@ class Sealed(sa.TypeDecorator[Any]):
         return process
 
     def result_processor(self, dialect: Any, coltype: Any) -> Any:
+        if getattr(dialect, "provider", None) is not None:
+            return None  # the statement's context has opened it, or refused the statement
+
         def process(value: Any) -> Any:
-            if value is None:
-                return None
-            if type(value) is Opened:
-                return value.value
-            raise ConfigurationError(f"a sealed value was read past what opens it. {_ELSEWHERE}")
+            if value is not None:
+                raise ConfigurationError(f"a sealed value was read past what opens it. {_ELSEWHERE}")
 
         return process
 
