@@ -13,11 +13,17 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck
+from hypothesis import settings as hypothesis_settings
 
 from datavern.contracts.errors import ConfigurationError
 from datavern.testing import EmptyDatabase, create_test_database
 from datavern.testing.azuresql import named_server
 from datavern.testing.postgresql import PostgreSQLServer, shared_server
+
+# How quick the machine is just now is no finding of a test.
+hypothesis_settings.register_profile("datavern", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+hypothesis_settings.load_profile("datavern")
 
 # Azure SQL takes part where a server is named: nothing that installs with pip can be written to.
 ENGINES = ("sqlite", "postgresql", *(("azuresql",) if named_server() else ()))
