@@ -406,6 +406,15 @@ async def test_a_row_that_does_not_open_is_told_of_and_holds_nothing_up(db):
     await check_found(db, 2)
 
 
+async def test_a_ledger_that_keeps_no_foreign_keys_does_not_rotate(sqlite_database, keyring):
+    loose = sqlite_database.provider("main", location="norway", foreign_keys=False)
+    async with DatabaseManager({"main": loose}, data_map=DataMap([users()]), keyring=keyring) as db:
+        with pytest.raises(ConfigurationError, match="does not enforce foreign keys"):
+            await db.keys.rotate()
+        assert await db["main"].query_value("SELECT epoch FROM datavern_store") == 1
+        assert (await db.keys.status()).rotation is None
+
+
 async def test_keys_of_nobodys_map_are_kept_under_the_new_epoch(db):
     before = await db.keys.lookup_key("elsewhere", "file name")
     done = await db.keys.rotate()

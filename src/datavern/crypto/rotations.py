@@ -253,6 +253,25 @@ class Rotations:
         """The rotation that is worked on, as it is by now."""
         return await self._row(self._epoch)
 
+    async def check_enforced(self) -> None:
+        """Refuse a database that does not keep its foreign keys: a rotation rests on them.
+
+        Raises:
+            ConfigurationError: it is one.
+        """
+        try:
+            async with needs(self._provider, "transactions").transaction() as tx:
+                await tx.execute(*self.sql.unknown_epoch.bind(self.dialect))
+                raise _NotEnforcedError  # noqa: TRY301  (it rolls the transaction back)
+        except ConstraintViolated:
+            return
+        except _NotEnforcedError:
+            pass
+        raise ConfigurationError(
+            f"{self._provider.name} does not enforce foreign keys (foreign_keys=False), and a rotation rests on them: "
+            "without, a key could be left under an epoch that is destroyed"
+        )
+
     # ---- the steps --------------------------------------------------------------------------------------------------
 
     async def turn(self) -> None:
@@ -416,6 +435,10 @@ class Rotations:
         except DatavernError as error:
             problems.append(f"the tag key: {error}")
         return problems
+
+
+class _NotEnforcedError(Exception):
+    """What no database that enforces its foreign keys lets happen."""
 
 
 def _taken(rotation: Rotation) -> RotationIncomplete:

@@ -253,6 +253,7 @@ class RotationStatements:
         k, s, e, r, lk = _keys.c, _store.c, _epochs.c, _rotations.c, _lookup_keys.c
         rec, t = _recoveries.c, _tombstones.c
         p = sa.bindparam
+        self.unknown_epoch = Statement(lambda: sa.update(_store).where(s.id == 1).values(epoch=-1))
         self.rotations = Statement(lambda: sa.select(_rotations).order_by(r.epoch))
         self.rotation = Statement(lambda: sa.select(_rotations).where(r.epoch == p("of")))
         self.insert_rotation = _rows(_rotations)

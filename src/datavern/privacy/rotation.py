@@ -126,6 +126,7 @@ class Rotator:
             raise ConfigurationError(f"{self._keyring.url.partition(':')[0]}: {self._keyring.destroys}")
         save = self._saver(copy)
         rotations = self._rotations()
+        await rotations.check_enforced()
         await rotations.purged()
         async with rotations.working() as begun:
             assert begun is not None  # noqa: S101  (for the type checker: it begins one)
