@@ -283,7 +283,7 @@ class Monitor:
         changing = 0.0 if leader is not None else monotonic() - self._since
         if leader is None and changing < LONG_CHANGE:
             shortest, longest = QUICK
-            pause = min(longest, max(shortest, changing / 8)) * random.uniform(0.75, 1.0)  # noqa: S311  (spreads load)
+            pause = min(longest, max(shortest, changing / 20)) * random.uniform(0.75, 1.0)  # noqa: S311  (spreads load)
         else:
             pause = self._interval * random.uniform(0.9, 1.1)  # noqa: S311  (spreads load)
         if wake.is_set():
