@@ -245,7 +245,7 @@ async def test_what_was_on_its_way_when_the_erasure_came_is_taken_back(people, k
     await people.insert_one(PERSON)
     provider = people._provider
     real = provider.collection("people")
-    monkeypatch.setattr(provider, "collection", lambda _: Late(real, lambda: erase(keys, "u1")))
+    monkeypatch.setattr(provider, "raw", lambda _: Late(real, lambda: erase(keys, "u1")))
     with pytest.raises(KeyErased, match="takes nothing about it meanwhile"):
         if kind == "insert":
             await people.insert_one({**PERSON, "_id": 2})
