@@ -116,6 +116,7 @@ def test_a_section_of_a_configuration_file():
     assert options == {
         "appname": "datavern",
         "connectTimeoutMS": 10000,
+        "maxConnecting": 2,
         "maxIdleTimeMS": 600000,
         "maxPoolSize": 3,
         "minPoolSize": 0,
