@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from pymongo.errors import OperationFailure, PyMongoError
 
+from datavern.engines.leaves import leaves
 from datavern.engines.mongodb.errors import translate
 
 if TYPE_CHECKING:
     from datavern.engines.mongodb.provider import MongoDBProvider
 
 __all__ = ["MongoDBSamples"]
-
-_LONGEST = 20_000
-_DEEPEST = 8
 
 
 class MongoDBSamples:
@@ -35,7 +33,7 @@ class MongoDBSamples:
         collection = self._provider.raw(store)
         found: dict[str, list[Any]] = {}
         for document in await self._asked(partial(_drawn, collection, size)):
-            for path, value in _leaves(document, "", 0):
+            for path, value in leaves(document):
                 found.setdefault(path, []).append(value)
         return found
 
@@ -53,16 +51,3 @@ async def _drawn(collection: Any, size: int) -> list[Any]:
             return await cursor.to_list(size)  # type: ignore[no-any-return]  # a list of documents
     except OperationFailure:  # a server that does not draw
         return await collection.find().limit(size).to_list(size)  # type: ignore[no-any-return]  # as above
-
-
-def _leaves(value: Any, path: str, depth: int) -> Iterator[tuple[str, Any]]:
-    if isinstance(value, dict) and depth < _DEEPEST:
-        for name, inner in value.items():
-            yield from _leaves(inner, f"{path}.{name}" if path else name, depth + 1)
-    elif isinstance(value, list) and depth < _DEEPEST:
-        for inner in value:
-            yield from _leaves(inner, path, depth + 1)
-    elif isinstance(value, str):
-        yield path, value[:_LONGEST]
-    elif value is not None and not isinstance(value, bytes):
-        yield path, value

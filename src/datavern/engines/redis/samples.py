@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import re
 from collections import Counter
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from datavern.engines.leaves import leaves
 from datavern.engines.redis.values import from_clear, shown
 from datavern.engines.redis.wire import pack
 
@@ -20,8 +20,6 @@ _BATCH = 200
 _MOST_KEYS = 100_000
 """Keys whose names are looked at: beyond, families that are rare may be missed."""
 _ELEMENTS = 20
-_DEEPEST = 8
-_LONGEST = 20_000
 _SEPARATORS = re.compile(r"([:/|])")
 _VARIES = re.compile(r"[0-9@]|^.{24,}$")
 
@@ -55,7 +53,7 @@ class RedisSamples:
         found: dict[str, list[Any]] = {"key": list(names)} if names else {}
         for start in range(0, len(names), _BATCH):
             for value in await asyncio.gather(*map(self._value, names[start : start + _BATCH])):
-                for path, leaf in _leaves(value, "value", 0):
+                for path, leaf in leaves(value, "value"):
                     found.setdefault(path, []).append(leaf)
         return found
 
@@ -102,16 +100,3 @@ def _read(raw: bytes) -> Any:
         except UnicodeDecodeError:
             pass
     return value
-
-
-def _leaves(value: Any, path: str, depth: int) -> Iterator[tuple[str, Any]]:
-    if isinstance(value, dict) and depth < _DEEPEST:
-        for name, inner in value.items():
-            yield from _leaves(inner, f"{path}.{name}", depth + 1)
-    elif isinstance(value, list) and depth < _DEEPEST:
-        for inner in value:
-            yield from _leaves(inner, path, depth + 1)
-    elif isinstance(value, str):
-        yield path, value[:_LONGEST]
-    elif value is not None and not isinstance(value, bytes):
-        yield path, value
