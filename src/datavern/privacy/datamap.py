@@ -8,11 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 
 from datavern.config import STRICT, checked
 from datavern.contracts.errors import CapabilityMissing, ConfigurationError
 from datavern.contracts.values import Classification
+
+if TYPE_CHECKING:
+    from datavern.privacy.approvals import Approval, Safeguard
+else:  # what the settings' annotations are read as: few data maps have either, and `_check_reach` reads them
+    Approval = Safeguard = Any
 
 __all__ = ["DataMap", "Dataset", "Erasure", "Field", "classification_of"]
 
@@ -157,6 +162,12 @@ class Dataset:
         fields: name → `Field`, of every column with personal data in it.
         audit_reads: whether who reads what about whom is audited too, gathered by the minute.
         personal: False for sealed data that is about nobody: sealed under the dataset's own key, without a subject.
+        graded: whether it is graded information (sikkerhetsloven § 5-3). It leaves Norway with an `approval` alone, and
+            only where it is RESTRICTED.
+        approval: of graded information: the reference of the approval (virksomhetsikkerhetsforskriften § 51), or an
+            `Approval` that also says who gave it and until when it holds.
+        transfer: on what grounds the data may be outside of the EEA: "adequacy", "scc", "bcr", a text, or a `Safeguard`
+            (GDPR Arts. 44-49).
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
@@ -178,6 +189,9 @@ class Dataset:
     fields: Mapping[str, Field] = field(default_factory=dict, hash=False)
     personal: bool = True
     audit_reads: bool = False
+    graded: bool = False
+    approval: Approval | str | None = None
+    transfer: Safeguard | str | None = None
 
     def __post_init__(self) -> None:
         put = object.__setattr__
@@ -188,6 +202,7 @@ class Dataset:
         put(self, "purposes", _names(tuple(self.purposes), "purposes", empty=True))
         put(self, "fields", dict(self.fields))
         self._check_names()
+        self._check_reach()
         self._check_subject()
         self._check_fields()
         self._check_end()
@@ -254,6 +269,31 @@ class Dataset:
                 raise ConfigurationError(f"{what}: expected text, without NUL characters")
         if "#" in self.name:
             raise ConfigurationError(f"datasets.{self.name}: a dataset's name holds no #")
+
+    def _check_reach(self) -> None:
+        """How far the data may travel."""
+        where = f"datasets.{self.name}"
+        if self.graded and self.classification is Classification.OPEN:
+            raise ConfigurationError(f"{where}.graded: OPEN is ungraded (sikkerhetsloven § 5-3): say the grade")
+        if self.approval is None and self.transfer is None:
+            return
+        from datavern.privacy.approvals import approval_of, safeguard_of  # noqa: PLC0415  (few datasets have one)
+
+        for what, read in (("approval", approval_of), ("transfer", safeguard_of)):
+            problem = ""
+            try:
+                object.__setattr__(self, what, read(getattr(self, what)))
+            except ConfigurationError as error:
+                problem = str(error)
+            if problem:
+                problem = problem if problem.startswith(what) else f"{what}: {problem}"
+                raise ConfigurationError(f"{where}.{problem}")
+        if self.approval is not None and not self.graded:
+            raise ConfigurationError(f"{where}.approval: is for graded information: set graded = true, or leave it out")
+        if self.approval is not None and self.classification is not Classification.RESTRICTED:
+            raise ConfigurationError(
+                f"{where}.approval: {self.classification} stays in Norway, whatever was approved: leave it out"
+            )
 
     def _check_subject(self) -> None:
         where = f"datasets.{self.name}"
