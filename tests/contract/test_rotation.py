@@ -21,7 +21,6 @@ from datavern import (
     ErasureIncomplete,
     Field,
     Keyring,
-    SQLiteProvider,
     SubjectRequest,
     SubjectRequestRejected,
 )
@@ -454,11 +453,12 @@ async def test_rows_that_the_law_keeps_open_after_a_rotation(managed):
 
 
 KILLED = """
-    import asyncio, os, signal, sys
+    import asyncio, json, os, signal, sys
     sys.path.insert(0, {tests!r})
     import test_rotation as tests
     from conftest import users
-    from datavern import DatabaseManager, DataMap, SQLiteProvider
+    from datavern import DatabaseManager, DataMap
+    from datavern.testing import EmptyDatabase
 
     class Killed(BaseException):
         def __init__(self):
@@ -467,7 +467,7 @@ KILLED = """
     tests.Cut = Killed
 
     async def main():
-        main = SQLiteProvider("main.db", name="main", location="norway")
+        main = EmptyDatabase(*json.loads(sys.argv[1])).provider("main", location="norway")
         async with DatabaseManager({{"main": main}}, data_map=DataMap([users()]), keyring="file:keys") as db:
             with tests.cut_at({place}):
                 await db.keys.rotate()
@@ -478,20 +478,17 @@ KILLED = """
 
 
 @pytest.mark.parametrize("place", [3, 9, 13, 17, 22, 27, 31])
-async def test_killed_at_a_step_and_finished(place, keyring, tmp_path, monkeypatch):
-    def manager():
-        main = SQLiteProvider(tmp_path / "main.db", name="main", location="norway")
-        return DatabaseManager({"main": main}, data_map=DataMap([users()]), keyring=keyring)
-
+async def test_killed_at_a_step_and_finished(place, managed, database, tmp_path, monkeypatch):
     monkeypatch.setattr(rotations, "SILENCE", 0.5)
-    async with manager() as db:
+    async with managed(users()) as db:
         await db.prepare("users")
         for number in range(3):
             await person(db, number)
     script = textwrap.dedent(KILLED).format(tests=str(Path(__file__).parent), place=place)
-    child = await asyncio.create_subprocess_exec(sys.executable, "-c", script, cwd=tmp_path)
+    named = json.dumps([database.engine, database.settings])
+    child = await asyncio.create_subprocess_exec(sys.executable, "-c", script, named, cwd=tmp_path)
     assert await child.wait() == -signal.SIGKILL
-    async with manager() as db:
+    async with managed(users()) as db:
         for number in range(3):
             await check_found(db, number)
         if (await db.keys.status()).rotation is not None or (await db.keys.status()).last is None:

@@ -267,15 +267,16 @@ async def test_a_value_that_is_none_of_its_kind_is_sealed_and_not_found(managed,
         assert (await db.personal("people").get("p00001"))["number"] == "unknown"
 
 
-async def test_a_column_that_takes_no_null(managed, table, engine):
-    await table(rows=3, number="{text} NOT NULL")
+async def test_a_column_that_takes_no_null(managed, table):
+    await table(rows=3, number="{text} CONSTRAINT filled NOT NULL", more=", CHECK (name IS NOT NULL)")
     async with managed(sealed()) as db:
-        if engine == "postgresql":
-            assert (await db.seal("people.number")).rows == 3
-        else:
-            with pytest.raises(ConfigurationError, match="NOT NULL, which SQLite cannot take away"):
-                await db.seal("people.number")
-            assert await columns(db) == {"id", "number", "name"}
+        with pytest.raises(ProviderError):
+            await db["main"].execute("INSERT INTO people (id, name) VALUES ('p4', 'x')")
+        assert (await db.seal("people.number")).rows == 3
+        assert await all_numbers(db) == {f"p{n:05}": value(n) for n in range(3)}
+        await db["main"].execute("INSERT INTO people (id, name) VALUES ('p4', 'x')")
+        with pytest.raises(ProviderError):
+            await db["main"].execute("INSERT INTO people (id) VALUES ('p5')")
 
 
 async def test_a_unique_column_stays_unique(managed, table, engine):

@@ -7,6 +7,8 @@ from typing import Any, Literal
 from datavern.contracts.errors import ConfigurationError
 from datavern.engines.columns import RelationalColumns
 from datavern.engines.relational import split_name
+from datavern.engines.sqlite.nullable import let_null
+from datavern.engines.sqlite.session import run_job
 
 __all__ = ["SQLiteColumns"]
 
@@ -24,17 +26,20 @@ class SQLiteColumns(RelationalColumns):
         return "?"
 
     async def loosen(self, tx: Any, store: str, column: str) -> None:
-        """SQLite cannot: only a column that takes NULL is sealed in place.
+        """In the table's definition, since SQLite's ALTER TABLE does not.
 
         Raises:
-            ConfigurationError: it does not.
+            ConfigurationError: its definition could not be changed for sure.
         """
         found = await self._subjects.describe(store, transaction=tx)
         there = None if found is None else found.column(column)
-        if there is not None and not there.nullable:
+        if there is None or there.nullable:
+            return
+        job = tx._send(let_null, None, (split_name(store)[1], there.name))  # noqa: SLF001  (the engine's own)
+        if not await run_job(tx, job):
             raise ConfigurationError(
-                f"{store}.{column} is NOT NULL, which SQLite cannot take away: make the table anew without it "
-                "(https://sqlite.org/lang_altertable.html, 8), and run this again"
+                f"{store}.{column} is NOT NULL, and its table's definition could not be changed for sure: make the "
+                "table anew without it (https://sqlite.org/lang_altertable.html, 7), and run this again"
             )
 
     async def guard(self, store: str, column: str) -> None:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import sqlite3
-from asyncio import CancelledError
 from typing import TYPE_CHECKING, Any
 
 from datavern.engines.searches import Searches
 from datavern.engines.sqlite.jobs import Run
+from datavern.engines.sqlite.session import run_job
 
 if TYPE_CHECKING:
     from datavern.engines.searching import Search
@@ -25,7 +25,7 @@ class SQLiteSearches(Searches):
 
         session: Any = transaction or self
         search.tokenizer(wanted.language)
-        return await _run(session, session._submit(search.search, "SELECT", wanted))  # type: ignore[no-any-return]  # noqa: SLF001  (the engine's own)
+        return await run_job(session, session._submit(search.search, "SELECT", wanted))  # type: ignore[no-any-return]  # noqa: SLF001  (the engine's own)
 
     async def _enable_search(self, table: str, columns: tuple[str, ...], language: str) -> list[str]:
         from datavern.engines.sqlite import search  # noqa: PLC0415  (loaded with the first search)
@@ -42,12 +42,4 @@ class SQLiteSearches(Searches):
 
         session: Any = self
         search.tokenizer(language)
-        return await _run(session, session._send(run, None, (table, columns, language)))  # type: ignore[no-any-return]  # noqa: SLF001  (the engine's own)
-
-
-async def _run(session: Any, job: Any) -> Any:
-    try:
-        return await job.future
-    except CancelledError:
-        session._abandon(job)  # noqa: SLF001  (the engine's own)
-        raise
+        return await run_job(session, session._send(run, None, (table, columns, language)))  # type: ignore[no-any-return]  # noqa: SLF001  (the engine's own)

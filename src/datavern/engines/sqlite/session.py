@@ -13,7 +13,7 @@ from datavern.engines.sqlite.jobs import Job, Run, run_all, run_count, run_funct
 if TYPE_CHECKING:
     from datavern.contracts.fused import Entry
 
-__all__ = ["Statements"]
+__all__ = ["Statements", "run_job"]
 
 
 class Statements:
@@ -105,3 +105,12 @@ class Statements:
         except CancelledError:
             self._abandon(job)
             raise
+
+
+async def run_job(session: Any, job: Any) -> Any:
+    """What a job that was sent to `session` returns."""
+    try:
+        return await job.future
+    except CancelledError:
+        session._abandon(job)  # noqa: SLF001  (the engine's own)
+        raise

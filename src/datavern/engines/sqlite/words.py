@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["words"]
+__all__ = ["spans", "words"]
 
 # SQLite takes a name in any of four quotes; a string where a name belongs is one too.
 _TOKEN = re.compile(
@@ -27,7 +27,13 @@ def words(sql: str) -> list[tuple[str, str]] | None:
 
     None where the text cannot be read for sure: a quote that is not closed.
     """
-    found: list[tuple[str, str]] = []
+    found = spans(sql)
+    return None if found is None else [token[:2] for token in found]
+
+
+def spans(sql: str) -> list[tuple[str, str, int, int]] | None:
+    """The same, each with where it begins and where it ends in the text."""
+    found: list[tuple[str, str, int, int]] = []
     for match in _TOKEN.finditer(sql):
         kind, text = str(match.lastgroup), match[0]
         if kind == "space":
@@ -39,5 +45,5 @@ def words(sql: str) -> list[tuple[str, str]] | None:
             text = text.lower() if text.isascii() else text
         elif text in {'"', "'", "`", "["}:
             return None
-        found.append((kind, text))
+        found.append((kind, text, *match.span()))
     return found
