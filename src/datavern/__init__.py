@@ -57,7 +57,8 @@ if TYPE_CHECKING:
     from datavern.engines.sqlite.provider import SQLiteProvider
     from datavern.manager import DatabaseManager
     from datavern.privacy.consent import Consent
-    from datavern.privacy.datamap import DataMap, Dataset, Field
+    from datavern.privacy.datamap import DataMap
+    from datavern.privacy.dataset import Dataset, Field
     from datavern.privacy.requests import SubjectRequest, SubjectResponse
 
 __all__ = [
@@ -127,9 +128,9 @@ _LAZY = {
     "Consent": "datavern.privacy.consent",
     "DataMap": "datavern.privacy.datamap",
     "DatabaseManager": "datavern.manager",
-    "Dataset": "datavern.privacy.datamap",
+    "Dataset": "datavern.privacy.dataset",
     "FailoverGroup": "datavern.connectors.failover",
-    "Field": "datavern.privacy.datamap",
+    "Field": "datavern.privacy.dataset",
     "Keyring": "datavern.crypto.keyring",
     "SubjectRequest": "datavern.privacy.requests",
     "SubjectResponse": "datavern.privacy.requests",

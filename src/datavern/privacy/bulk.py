@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from datavern.contracts.errors import ConfigurationError
 from datavern.contracts.subjects import canonical_subject
 from datavern.crypto.sealed import new_row_tags
-from datavern.privacy.datamap import ROW_TAG
+from datavern.privacy.dataset import ROW_TAG
 
 if TYPE_CHECKING:
     from datavern.contracts.capabilities import Transaction

@@ -23,7 +23,7 @@ from datavern.contracts.subjects import canonical_subject
 from datavern.crypto.life import LookupKeyEnded
 from datavern.crypto.sealed import DataKey, new_row_tag
 from datavern.privacy.bulk import Batch
-from datavern.privacy.datamap import ERASED_AT, LOOKUP, RETAINED_UNTIL, ROW_TAG, Dataset
+from datavern.privacy.dataset import ERASED_AT, LOOKUP, RETAINED_UNTIL, ROW_TAG, Dataset
 from datavern.privacy.rows import RETENTION, Rows
 from datavern.privacy.shape import DDL, shape_of
 from datavern.privacy.units import within

@@ -19,7 +19,7 @@ from datavern.contracts.capabilities import needs
 from datavern.contracts.errors import QueryRejected
 from datavern.contracts.values import timestamp
 from datavern.crypto.sealed import new_row_tag
-from datavern.privacy.datamap import ERASED_AT, RETAINED_UNTIL, ROW_TAG
+from datavern.privacy.dataset import ERASED_AT, RETAINED_UNTIL, ROW_TAG
 from datavern.privacy.retention import Period
 from datavern.privacy.rows import RETENTION, is_whole
 

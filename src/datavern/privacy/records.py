@@ -18,7 +18,7 @@ from datavern.contracts.errors import ConfigurationError, KeyErased, PrivacyErro
 from datavern.contracts.records import Holding, Records
 from datavern.contracts.subjects import canonical_subject
 from datavern.privacy.bulk import Batch
-from datavern.privacy.datamap import ERASED_AT, RETAINED_UNTIL, ROW_TAG, Dataset
+from datavern.privacy.dataset import ERASED_AT, RETAINED_UNTIL, ROW_TAG, Dataset
 from datavern.privacy.personal import PersonalStore
 from datavern.privacy.rows import Rows
 from datavern.privacy.shape import DDL, shape_of

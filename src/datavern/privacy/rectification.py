@@ -14,7 +14,7 @@ from datavern.privacy.records import RecordStore, value_at
 
 if TYPE_CHECKING:
     from datavern.contracts.capabilities import Transaction
-    from datavern.privacy.datamap import Dataset
+    from datavern.privacy.dataset import Dataset
     from datavern.privacy.personal import PersonalStore
     from datavern.privacy.service import Privacy
 

@@ -22,7 +22,7 @@ from datavern.contracts.errors import (
 )
 from datavern.crypto import remembered
 from datavern.crypto.lookup_keys import CURRENT, NEXT, PREVIOUS, life_ids, new_lookup_row
-from datavern.privacy.datamap import ROW_TAG
+from datavern.privacy.dataset import ROW_TAG
 
 if TYPE_CHECKING:
     from datavern.contracts.capabilities import Transaction

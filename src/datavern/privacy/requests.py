@@ -13,7 +13,7 @@ from datavern.contracts.capabilities import needs
 from datavern.contracts.errors import ErasureIncomplete, SubjectRequestRejected
 from datavern.contracts.subjects import canonical_subject
 from datavern.contracts.values import now, timestamp
-from datavern.privacy.datamap import OWN_DATASETS
+from datavern.privacy.dataset import OWN_DATASETS
 from datavern.privacy.erasure import CONSENTS, Erasures, Receipt
 from datavern.privacy.journal import Entry, Journal, new_request_id
 from datavern.privacy.rectification import rectify

@@ -12,7 +12,8 @@ from typing import Protocol
 from datavern.contracts.errors import ConfigurationError, ResidencyViolation
 from datavern.contracts.regions import REGIONS, locate
 from datavern.contracts.values import Classification, Location
-from datavern.privacy.datamap import DataMap, Dataset, classification_of
+from datavern.privacy.datamap import DataMap
+from datavern.privacy.dataset import Dataset, classification_of
 
 __all__ = ["RULES", "Place", "Residency", "locate"]
 

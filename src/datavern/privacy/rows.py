@@ -12,7 +12,7 @@ from datavern.contracts.subjects import canonical_subject
 from datavern.crypto.lookup import grams, indexer, normalise, normalised_part, prefix_indexer
 from datavern.crypto.lookup_keys import life_ids
 from datavern.crypto.sealed import RowSealer, retained_tag
-from datavern.privacy.datamap import ASIDE, ERASED_AT, LOOKUP, NGRAMS, PREFIX, RETAINED_UNTIL, ROW_TAG, Dataset
+from datavern.privacy.dataset import ASIDE, ERASED_AT, LOOKUP, NGRAMS, PREFIX, RETAINED_UNTIL, ROW_TAG, Dataset
 
 if TYPE_CHECKING:
     from datavern.contracts.capabilities import Column, Store

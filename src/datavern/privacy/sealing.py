@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from datavern.contracts.capabilities import ShapeColumn, Transaction, needs
 from datavern.contracts.errors import ConfigurationError, DecryptionFailed, KeyErased, ProviderError, QueryRejected
 from datavern.crypto.sealed import new_row_tags
-from datavern.privacy.datamap import ASIDE, RETAINED_UNTIL, ROW_TAG, Dataset
+from datavern.privacy.dataset import ASIDE, RETAINED_UNTIL, ROW_TAG, Dataset
 from datavern.privacy.rows import RETENTION, Rows
 
 if TYPE_CHECKING:

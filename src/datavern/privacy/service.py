@@ -22,7 +22,8 @@ from datavern.crypto.keyring import Keyring
 from datavern.crypto.keystore import KeyStore
 from datavern.crypto.life import KeyLife
 from datavern.privacy.consent import Consents
-from datavern.privacy.datamap import OWN_DATASETS, DataMap, Dataset, Field
+from datavern.privacy.datamap import DataMap
+from datavern.privacy.dataset import OWN_DATASETS, Dataset, Field
 from datavern.privacy.journal import Steps
 from datavern.privacy.personal import PersonalStore
 from datavern.privacy.records import RecordStore

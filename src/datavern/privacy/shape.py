@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from datavern.contracts.capabilities import Shape, ShapeColumn
-from datavern.privacy.datamap import ERASED_AT, LOOKUP, NGRAMS, RETAINED_UNTIL, ROW_TAG
+from datavern.privacy.dataset import ERASED_AT, LOOKUP, NGRAMS, RETAINED_UNTIL, ROW_TAG
 
 if TYPE_CHECKING:
     from datavern.contracts.capabilities import Store
-    from datavern.privacy.datamap import Dataset
+    from datavern.privacy.dataset import Dataset
 
 __all__ = ["DDL", "shape_of"]
 

@@ -6,7 +6,8 @@ import pytest
 
 from datavern.contracts.errors import CapabilityMissing, ConfigurationError
 from datavern.contracts.values import Classification
-from datavern.privacy.datamap import DataMap, Dataset, Field, classification_of
+from datavern.privacy.datamap import DataMap
+from datavern.privacy.dataset import Dataset, Field, classification_of
 
 
 def users(**changes):

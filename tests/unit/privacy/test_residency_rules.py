@@ -6,7 +6,8 @@ import pytest
 
 from datavern.contracts.errors import ConfigurationError, ResidencyViolation
 from datavern.contracts.values import Location
-from datavern.privacy.datamap import DataMap, Dataset, Field
+from datavern.privacy.datamap import DataMap
+from datavern.privacy.dataset import Dataset, Field
 from datavern.privacy.residency import Residency, locate
 
 ALLOWED = {

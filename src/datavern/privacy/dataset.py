@@ -1,0 +1,387 @@
+"""One entry of the data map: a store of personal data, its fields, and what the law wants known of them.
+
+It says nothing that the law leaves open: a contradiction is refused as the entry is made, before anything is connected.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
+
+from datavern.config import STRICT
+from datavern.contracts.errors import ConfigurationError
+from datavern.contracts.values import Classification
+
+if TYPE_CHECKING:
+    from datavern.privacy.approvals import Approval, Safeguard
+else:  # what the settings' annotations are read as: few data maps have either, and `_check_reach` reads them
+    Approval = Safeguard = Any
+
+__all__ = ["Dataset", "Erasure", "Field", "classification_of"]
+
+_LONGEST_PART = 64
+_LONGEST_GRAM = 16
+Erasure = Literal["delete", "soft", "anonymize", "shred", "retain"]
+FieldType = Literal["text", "integer", "real", "boolean", "bytes", "date", "timestamp", "json"]
+
+ROW_TAG = "datavern_row"
+"""The column with a row's own random tag: sealed values are bound to it."""
+ERASED_AT = "datavern_erased_at"
+"""The column that marks a row as erased, where the erasure policy is ``soft``."""
+RETAINED_UNTIL = "datavern_retained_until"
+"""The column that says until when the law keeps an erased person's row, where the erasure policy is ``retain``."""
+LOOKUP = "_lookup"
+"""What follows a field's name in the name of its lookup column."""
+PREFIX = "_prefix"
+"""What follows a field's name, and is followed by a length, in the name of the index column of beginnings."""
+NGRAMS = "_ngrams"
+"""What follows a field's name in the name of the index column of parts."""
+ASIDE = "_unsealed"
+"""What follows a field's name in the name of the column that holds plain values while they are sealed in place."""
+OWN_DATASETS = "datavern."
+"""How the names of Datavern's own datasets begin."""
+
+NO_KEYS = "shred destroys keys, and no field here is sealed: nothing would end"
+"""What is wrong with a dataset that ends by its keys, and has none."""
+
+_NORWEGIAN = {
+    "UGRADERT": Classification.OPEN,
+    "BEGRENSET": Classification.RESTRICTED,
+    "KONFIDENSIELT": Classification.CONFIDENTIAL,
+    "HEMMELIG": Classification.SECRET,
+}
+_BEYOND = frozenset({"STRENGT HEMMELIG", "TOP SECRET", "COSMIC TOP SECRET"})
+
+
+def classification_of(value: Classification | str) -> Classification:
+    """The classification of that name (sikkerhetsloven § 5-3).
+
+    Raises:
+        ConfigurationError: no such classification; STRENGT HEMMELIG is refused by name, because nothing here is
+            approved for it.
+    """
+    text = " ".join(str(value).replace("_", " ").upper().split())
+    if text in Classification.__members__:
+        return Classification[text]
+    if text in _BEYOND:
+        raise ConfigurationError("classification STRENGT HEMMELIG is out of scope: Datavern must not hold such data")
+    if text in _NORWEGIAN:
+        raise ConfigurationError(f"classification {text} is written {_NORWEGIAN[text].value} here")
+    known = ", ".join(Classification)
+    raise ConfigurationError(f"no classification of that name: expected one of {known}")
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """A field with personal data.
+
+    Attributes:
+        sealed: encrypted before it reaches the database; it comes back as the Python type that went in.
+        lookup: a keyed index beside the sealed value, so that `find` reaches it without opening anything.
+        kind: what it holds ("fodselsnummer", "email", "phone", …): how values are made alike before they are indexed.
+        type: of a field that is not sealed: the column's type, for a table that `prepare` makes.
+        unique: no two rows hold the same value; of a sealed field, through its lookup index.
+        nullable: whether it may be left out, in a column that `prepare` makes.
+        prefixes: lengths of beginnings that `starts_with` finds a sealed text by; each has an index of its own, which
+            shows who has the same beginning (docs/lookup.md).
+        ngrams: length of the parts that `contains` finds a sealed text by; their index shows which texts have parts in
+            common, and how many: enough to guess common names by (docs/lookup.md).
+    """
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+
+    sealed: bool = False
+    lookup: bool = False
+    kind: str | None = None
+    type: FieldType = "text"
+    unique: bool = False
+    nullable: bool = True
+    prefixes: Sequence[int] = ()
+    ngrams: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.lookup and not self.sealed:
+            raise ConfigurationError("lookup is for sealed fields: set sealed = true, or leave lookup out")
+        if self.sealed and self.unique and not self.lookup:
+            raise ConfigurationError("a sealed field is kept unique through its lookup index: set lookup = true")
+        if self.prefixes or self.ngrams is not None:
+            self._check_parts()
+        if self.sealed and self.type != "text":
+            raise ConfigurationError(
+                "type is for fields that are not sealed: a sealed value keeps the type it came with"
+            )
+        if self.kind is not None:
+            from datavern.crypto.lookup import KINDS  # noqa: PLC0415  (loads ciphers)
+
+            if self.kind not in KINDS:
+                raise ConfigurationError(f"no kind is called {self.kind}; there are: {', '.join(sorted(KINDS))}")
+
+    @property
+    def indexed(self) -> bool:
+        """Whether any index leads to it, which takes a lookup key."""
+        return bool(self.lookup or self.prefixes or self.ngrams)
+
+    def _check_parts(self) -> None:
+        """What leads to a part of a value."""
+        lengths = self.prefixes
+        if isinstance(lengths, int) or any(type(n) is not int or not 0 < n <= _LONGEST_PART for n in lengths):
+            raise ConfigurationError(f"prefixes is a list of lengths from 1 to {_LONGEST_PART}, such as [3, 6]")
+        object.__setattr__(self, "prefixes", tuple(sorted(set(lengths))))
+        if self.ngrams is not None and (type(self.ngrams) is not int or not 1 < self.ngrams <= _LONGEST_GRAM):
+            raise ConfigurationError(f"ngrams is a length from 2 to {_LONGEST_GRAM}")
+        if not self.sealed:
+            raise ConfigurationError("prefixes and ngrams are for sealed fields: set sealed = true, or leave them out")
+        if self.ngrams is not None and self.kind == "phone":
+            raise ConfigurationError("ngrams does not go with kind phone: a part of a number has no country code")
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    """A store of personal data: a table, with what the law wants known of it.
+
+    Attributes:
+        name: what the application calls it. It is bound into every sealed value, so it stays when the table is renamed.
+        database: the database's name in the manager.
+        subject: the column that says whose row it is.
+        subject_via: ``dataset.field`` in which the value of `subject` stands, for stores that know people by another
+            number than their id. Not offered yet: refused when the manager is made.
+        key: key pattern with ``{subject}`` in it, for stores of keys and values instead of tables.
+        store: the table's name; the dataset's own when None.
+        primary_key: the column (or columns) that `get`, `update` and `delete` address a row by.
+        classification: how far the data may travel. What nobody classified stays in Norway: CONFIDENTIAL.
+        purposes: what the data is used for; without a `legal_basis`, writing needs a consent to each of them.
+        erasure: what an erasure does to a subject's rows. ``delete``: they go. ``soft``: their fields are emptied, and
+            they are marked. ``anonymize``: their fields are emptied, and the subject is replaced by a random pseudonym.
+            ``shred``: they stay as they are, and their keys are destroyed. ``retain``: they stay until the retention
+            ends, sealed under a key of their own.
+        retention: how long the rows are kept: ``30d``, ``18m``, ``5y``, ``3y6m``.
+        retention_from: the date column that the retention is counted from; when None, it is the day of the erasure.
+        retention_from_year_end: count from the end of that date's calendar year (bokføringsloven § 13).
+        legal_basis: why the data may be kept without consent: the law, the contract, the task (GDPR Art. 6(1)(b)-(f)).
+        fields: name → `Field`, of every column with personal data in it.
+        audit_reads: whether who reads what about whom is audited too, gathered by the minute.
+        personal: False for sealed data that is about nobody: sealed under the dataset's own key, without a subject.
+        graded: whether it is graded information (sikkerhetsloven § 5-3). It leaves Norway with an `approval` alone, and
+            only where it is RESTRICTED.
+        approval: of graded information: the reference of the approval (virksomhetsikkerhetsforskriften § 51), or an
+            `Approval` that also says who gave it and until when it holds.
+        transfer: on what grounds the data may be outside of the EEA: "adequacy", "scc", "bcr", a text, or a `Safeguard`
+            (GDPR Arts. 44-49).
+    """
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+
+    name: str
+    database: str
+    subject: str | None = None
+    subject_via: str | None = None
+    key: str | None = None
+    store: str | None = None
+    primary_key: str | Sequence[str] = "id"
+    classification: Classification | str = Classification.CONFIDENTIAL
+    purposes: Sequence[str] = ()
+    erasure: Erasure = "delete"
+    retention: str | None = None
+    retention_from: str | None = None
+    retention_from_year_end: bool = False
+    legal_basis: str | None = None
+    fields: Mapping[str, Field] = field(default_factory=dict, hash=False)
+    personal: bool = True
+    audit_reads: bool = False
+    graded: bool = False
+    approval: Approval | str | None = None
+    transfer: Safeguard | str | None = None
+
+    def __post_init__(self) -> None:
+        put = object.__setattr__
+        put(self, "classification", classification_of(self.classification))
+        put(self, "primary_key", _names(self.primary_key, "primary_key"))
+        if isinstance(self.purposes, str):
+            raise ConfigurationError(f'purposes is a list: purposes=["{self.purposes}"]')
+        put(self, "purposes", _names(tuple(self.purposes), "purposes", empty=True))
+        put(self, "fields", dict(self.fields))
+        self._check_names()
+        self._check_reach()
+        self._check_subject()
+        self._check_fields()
+        self._check_end()
+
+    @property
+    def table(self) -> str:
+        """The table's name."""
+        return self.store or self.name
+
+    @property
+    def label(self) -> str:
+        """How reports and answers name it: ``database.dataset``."""
+        return f"{self.database}.{self.name.removeprefix(OWN_DATASETS)}"
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The primary key's columns."""
+        return self.primary_key  # type: ignore[return-value]  # __post_init__ made it a tuple
+
+    @property
+    def sealed(self) -> tuple[str, ...]:
+        """The names of the sealed fields."""
+        return tuple(name for name, f in self.fields.items() if f.sealed)
+
+    @property
+    def lookups(self) -> dict[str, str]:
+        """Sealed field → its lookup column."""
+        return {name: name + LOOKUP for name, f in self.fields.items() if f.lookup}
+
+    @property
+    def indexes(self) -> dict[str, str]:
+        """Every column that leads to a sealed field → the field: lookups, beginnings, parts."""
+        found = {}
+        for name, f in self.fields.items():
+            if f.lookup:
+                found[name + LOOKUP] = name
+            for length in f.prefixes:
+                found[f"{name}{PREFIX}{length}"] = name
+            if f.ngrams:
+                found[name + NGRAMS] = name
+        return found
+
+    @property
+    def needs_keys(self) -> bool:
+        """Whether it holds anything that a key must be made for."""
+        return any(f.sealed for f in self.fields.values())
+
+    @property
+    def _whole(self) -> bool:
+        """Whether its records may be sealed as wholes, by the engine itself: keys and values, documents, files."""
+        return "{subject}" in (self.key or self.table) or "." in (self.subject or "")
+
+    @property
+    def needs_consent(self) -> bool:
+        """Whether a write needs a consent: it has purposes, and no other legal basis (GDPR Art. 6(1)(a))."""
+        return bool(self.purposes) and self.legal_basis is None
+
+    def _check_names(self) -> None:
+        for what in ("name", "database", "store", "subject", "key", "retention_from", "legal_basis"):
+            value = getattr(self, what)
+            if value is None and what not in ("name", "database"):
+                continue
+            if not isinstance(value, str) or not value.strip() or "\0" in value:
+                raise ConfigurationError(f"{what}: expected text, without NUL characters")
+        if "#" in self.name:
+            raise ConfigurationError(f"datasets.{self.name}: a dataset's name holds no #")
+
+    def _check_reach(self) -> None:
+        """How far the data may travel."""
+        where = f"datasets.{self.name}"
+        if self.graded and self.classification is Classification.OPEN:
+            raise ConfigurationError(f"{where}.graded: OPEN is ungraded (sikkerhetsloven § 5-3): say the grade")
+        if self.approval is None and self.transfer is None:
+            return
+        from datavern.privacy.approvals import approval_of, safeguard_of  # noqa: PLC0415  (few datasets have one)
+
+        for what, read in (("approval", approval_of), ("transfer", safeguard_of)):
+            problem = ""
+            try:
+                object.__setattr__(self, what, read(getattr(self, what)))
+            except ConfigurationError as error:
+                problem = str(error)
+            if problem:
+                problem = problem if problem.startswith(what) else f"{what}: {problem}"
+                raise ConfigurationError(f"{where}.{problem}")
+        if self.approval is not None and not self.graded:
+            raise ConfigurationError(f"{where}.approval: is for graded information: set graded = true, or leave it out")
+        if self.approval is not None and self.classification is not Classification.RESTRICTED:
+            raise ConfigurationError(
+                f"{where}.approval: {self.classification} stays in Norway, whatever was approved: leave it out"
+            )
+
+    def _check_subject(self) -> None:
+        where = f"datasets.{self.name}"
+        if not self.personal:
+            if self.subject or self.key or self.subject_via:
+                raise ConfigurationError(
+                    f"{where}: personal = false says that it is about nobody, and it has a subject"
+                )
+            if self.purposes and self.legal_basis is None:
+                raise ConfigurationError(f"{where}.purposes: nobody can consent where no row has a subject")
+        elif self.subject is None and self.key is None:
+            raise ConfigurationError(
+                f"{where}.subject: missing; which column says whose row it is? (key for stores of keys and values, "
+                "personal = false for data about nobody)"
+            )
+        elif self.subject is not None and self.key is not None:
+            raise ConfigurationError(f"{where}: subject is for tables and key for keys: give one of them")
+        elif self.key is not None and "{subject}" not in self.key:
+            raise ConfigurationError(f"{where}.key: expected {{subject}} in the pattern, where the subject's id stands")
+        if self.subject_via is not None:
+            if self.subject is None:
+                raise ConfigurationError(f"{where}.subject_via needs subject: the column that holds the other number")
+            if self.subject_via.count(".") < 1 or not all(self.subject_via.rpartition(".")):
+                raise ConfigurationError(f"{where}.subject_via: expected dataset.field, such as users.personal_number")
+
+    def _check_fields(self) -> None:
+        where = f"datasets.{self.name}.fields"
+        taken = {ROW_TAG, ERASED_AT, RETAINED_UNTIL}
+        for name, f in self.fields.items():
+            if not isinstance(f, Field):
+                raise ConfigurationError(f"{where}.{name}: expected Field(…)")
+            if not name or "\0" in name:
+                raise ConfigurationError(f"{where}: a field's name is empty, or holds a NUL character")
+            if f.sealed and name == self.subject:
+                raise ConfigurationError(
+                    f"{where}.{name}: the subject column cannot be sealed: it says whose key opens the row; use an id "
+                    "that tells nothing"
+                )
+            if f.sealed and name in self.keys:
+                raise ConfigurationError(f"{where}.{name}: the primary key cannot be sealed: it is how a row is found")
+            if f.sealed and name == self.retention_from:
+                raise ConfigurationError(
+                    f"{where}.{name}: retention_from cannot be sealed: the period is counted from it"
+                )
+        taken.update(self.indexes)
+        clash = sorted(taken & ({*self.fields, *self.keys, self.subject} - {None}))
+        if clash:
+            raise ConfigurationError(f"{where}.{clash[0]}: Datavern keeps a column of its own by that name")
+
+    def _check_end(self) -> None:
+        where = f"datasets.{self.name}"
+        if self.erasure not in get_args(Erasure):
+            import difflib  # noqa: PLC0415  (only when there is a mistake to tell of)
+
+            near = difflib.get_close_matches(str(self.erasure), get_args(Erasure), n=1)
+            hint = f"did you mean {near[0]}?" if near else f"expected one of {', '.join(get_args(Erasure))}"
+            raise ConfigurationError(f"{where}.erasure: no such policy; {hint}")
+        if self.retention is not None:
+            from datavern.privacy.retention import Period  # noqa: PLC0415  (few datasets have one)
+
+            problem = ""
+            try:
+                Period.parse(self.retention)
+            except ConfigurationError as error:
+                problem = str(error)
+            if problem:
+                raise ConfigurationError(f"{where}.retention: {problem}")
+        if self.erasure == "retain":
+            if self.retention is None:
+                raise ConfigurationError(
+                    f"{where}.retention: missing; erasure = retain keeps rows, and must say how long"
+                )
+            if self.legal_basis is None:
+                raise ConfigurationError(
+                    f"{where}.legal_basis: missing; erasure = retain needs the law that asks for it (GDPR Art. 17(3))"
+                )
+        if self.retention is None and (self.retention_from is not None or self.retention_from_year_end):
+            raise ConfigurationError(f"{where}.retention: missing; retention_from says from when, and not how long")
+        if self.erasure == "shred" and not self.needs_keys and not self._whole:
+            raise ConfigurationError(f"{where}.erasure: {NO_KEYS}")
+
+
+def _names(value: str | Sequence[str], what: str, *, empty: bool = False) -> tuple[str, ...]:
+    names = (value,) if isinstance(value, str) else tuple(value)
+    if (
+        not (names or empty)
+        or len(set(names)) != len(names)
+        or any(not isinstance(name, str) or not name or "\0" in name for name in names)
+    ):
+        raise ConfigurationError(f"{what}: expected names, each of them once")
+    return names
