@@ -48,6 +48,7 @@ from datavern.contracts.errors import (
 from datavern.contracts.values import Classification, Health, Location, PoolStats, Row, actor
 
 if TYPE_CHECKING:
+    from datavern.background import Background
     from datavern.connectors.failover import FailoverGroup
     from datavern.crypto.keyring import Keyring
     from datavern.engines.azuresql.provider import AzureSQLProvider
@@ -65,6 +66,7 @@ __all__ = [
     "TLS",
     "AuditError",
     "AzureSQLProvider",
+    "Background",
     "BackupCorrupt",
     "BackupError",
     "BackupMissing",
@@ -125,6 +127,7 @@ __all__ = [
 __version__ = "0.1.0.dev0"
 
 _LAZY = {
+    "Background": "datavern.background",
     "Consent": "datavern.privacy.consent",
     "DataMap": "datavern.privacy.datamap",
     "DatabaseManager": "datavern.manager",

@@ -8,8 +8,8 @@ import sys
 import datavern
 
 PUBLIC = """
-AuditError AzureSQLProvider BackupCorrupt BackupError BackupMissing CapabilityMissing ChecksumMismatch Classification
-ConfigurationError ConnectionFailed Consent ConsentRequired ConstraintViolated CryptoError DataMap DatabaseManager
+AuditError AzureSQLProvider Background BackupCorrupt BackupError BackupMissing CapabilityMissing ChecksumMismatch
+Classification ConfigurationError ConnectionFailed Consent ConsentRequired ConstraintViolated CryptoError DataMap DatabaseManager
 Dataset DatavernError DecryptionFailed ErasureIncomplete FailoverGroup Field Health HistoryDiverged KeyErased
 KeyUnavailable Keyring Location LockTimeout LogTampered MigrationError MigrationFailed MongoDBProvider
 NoHealthyConnection OutcomeUnknown Pool PoolStats PoolTimeout PostgreSQLProvider PrivacyError ProviderError

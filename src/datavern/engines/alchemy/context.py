@@ -11,6 +11,7 @@ from sqlalchemy.util.concurrency import await_
 from datavern.contracts.errors import ConfigurationError
 from datavern.engines.alchemy.stores import store_of
 from datavern.engines.alchemy.types import ROW_TAG, Sealed
+from datavern.engines.alchemy.waiting import on_loop
 
 __all__ = ["SealedContext"]
 
@@ -53,8 +54,10 @@ class SealedContext:
         plan = compiled.__dict__.get("_datavern")
         if plan is None:
             plan = compiled.__dict__["_datavern"] = _plan(compiled, self.dialect.provider)
-        if not plan:
-            return
+        if plan:
+            on_loop(self.dialect.background, self._open, plan)
+
+    def _open(self, plan: list[_Group]) -> None:
         if self._insertmanyvalues_rows is not None:
             self._insertmanyvalues_rows = await_(self._opened(plan, self._insertmanyvalues_rows))
         elif self.cursor.server_side:

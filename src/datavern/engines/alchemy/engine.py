@@ -2,30 +2,47 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias, overload
 
 from datavern.contracts.errors import ConfigurationError
 
 if TYPE_CHECKING:
+    from sqlalchemy.engine import Engine
     from sqlalchemy.ext.asyncio import AsyncEngine
+
+    from datavern.background import Background
+
+Dialects: TypeAlias = tuple[type[Any], type[Any]]
 
 __all__ = ["make_engine"]
 
 
-def make_engine(provider: Any, dialect: type[Any], options: dict[str, Any]) -> AsyncEngine:
-    """An async engine over the provider.
+@overload
+def make_engine(provider: Any, dialects: Dialects, options: dict[str, Any], background: None) -> AsyncEngine: ...
+
+
+@overload
+def make_engine(provider: Any, dialects: Dialects, options: dict[str, Any], background: Background[Any]) -> Engine: ...
+
+
+def make_engine(
+    provider: Any, dialects: Dialects, options: dict[str, Any], background: Background[Any] | None
+) -> AsyncEngine | Engine:
+    """An engine over the provider.
 
     Args:
         provider: a relational provider; it may be opened later, before the first connection.
-        dialect: its dialect; an instance gets the attribute ``provider``, and its DB-API too.
+        dialects: its dialect for asyncio, and the one that waits for a background's loop. An instance gets the
+            attributes ``provider`` and ``background``, and its DB-API too.
         options: as `sqlalchemy.ext.asyncio.create_async_engine` takes them, but those of a pool.
+        background: where the provider is open, for an engine without asyncio.
 
     Raises:
         ConfigurationError: greenlet is not installed, or an option that the provider decides.
     """
     try:
         import greenlet  # noqa: F401, PLC0415  (SQLAlchemy says less about what to do)
-        from sqlalchemy import URL, event  # noqa: PLC0415
+        from sqlalchemy import URL, create_engine, event  # noqa: PLC0415
         from sqlalchemy.dialects import registry  # noqa: PLC0415
         from sqlalchemy.ext.asyncio import create_async_engine  # noqa: PLC0415
         from sqlalchemy.pool import NullPool  # noqa: PLC0415
@@ -44,10 +61,15 @@ def make_engine(provider: Any, dialect: type[Any], options: dict[str, Any]) -> A
         )
     from datavern.engines.alchemy.writing import before_execute  # noqa: PLC0415
 
-    registry.register(f"{dialect.name}.datavern", dialect.__module__, dialect.__qualname__)
-    url = URL.create(f"{dialect.name}+datavern", database=provider.name)
-    engine = create_async_engine(url, poolclass=NullPool, **{"hide_parameters": True, **options})
+    dialect = dialects[background is not None]
+    registry.register(f"{dialect.name}.{dialect.driver}", dialect.__module__, dialect.__qualname__)
+    url = URL.create(f"{dialect.name}+{dialect.driver}", database=provider.name)
+    create: Any = create_async_engine if background is None else create_engine
+    engine: Any = create(url, poolclass=NullPool, **{"hide_parameters": True, **options})
     made: Any = engine.dialect
     made.provider = made.dbapi.provider = provider
-    event.listen(engine.sync_engine, "before_execute", before_execute, retval=True)
-    return engine
+    made.background = made.dbapi.background = background
+    event.listen(
+        engine if background is not None else engine.sync_engine, "before_execute", before_execute, retval=True
+    )
+    return engine  # type: ignore[no-any-return]  # what it was made with

@@ -17,6 +17,7 @@ from sqlalchemy.util.concurrency import await_
 
 from datavern.contracts.errors import ConfigurationError
 from datavern.engines.alchemy.stores import store_of
+from datavern.engines.alchemy.waiting import on_loop
 
 __all__ = ["ROW_TAG", "Found", "Ready", "Sealed"]
 
@@ -194,7 +195,8 @@ class Found(sa.TypeDecorator[Any]):
             raise ConfigurationError(_ELSEWHERE)
         number = value.number if isinstance(value, Variant) else 0
         sought = value.value if isinstance(value, Variant) else value
-        found = await_(store_of(provider, self.store).index_of(self.field, sought))
+        store = store_of(provider, self.store)
+        found = on_loop(dialect.background, lambda: await_(store.index_of(self.field, sought)))
         return found[min(number, len(found) - 1)]
 
     def coerce_compared_value(self, op: Any, value: Any) -> Any:

@@ -17,6 +17,7 @@ from sqlalchemy.util.concurrency import await_
 from datavern.contracts.errors import ConfigurationError
 from datavern.engines.alchemy.stores import store_of
 from datavern.engines.alchemy.types import Ready
+from datavern.engines.alchemy.waiting import on_loop
 
 __all__ = ["CONSENT", "before_execute"]
 
@@ -32,7 +33,8 @@ def before_execute(connection: Any, element: Any, multiparams: Any, params: Any,
             store = store_of(connection.dialect.provider, table.fullname, required=False)
             if store is not None:
                 sets = list(multiparams) if multiparams else [params]
-                element, sets = _written(connection, store, element, sets, options)
+                background = connection.dialect.background
+                element, sets = on_loop(background, _written, connection, store, element, sets, options)
                 return (element, sets, {}) if multiparams else (element, [], sets[0])
     return element, multiparams, params
 

@@ -26,6 +26,7 @@ from sqlalchemy.util.concurrency import await_
 from datavern.contracts.errors import DatavernError
 from datavern.engines.alchemy.context import SealedContext
 from datavern.engines.alchemy.errors import as_dbapi
+from datavern.engines.alchemy.waiting import on_loop, waiting, waiting_connection
 from datavern.engines.postgresql.connection import Json
 from datavern.engines.postgresql.errors import Stage, fault
 from datavern.engines.postgresql.statements import Effect, effect
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from datavern.connectors.pool import Slot
     from datavern.engines.postgresql.provider import PostgreSQLProvider
 
-__all__ = ["Dialect"]
+__all__ = ["Dialect", "WaitingDialect"]
 
 _KNOWN = 2048
 _NESTED = re.compile(r"\s*(?:SAVEPOINT|RELEASE|ROLLBACK TO)\b", re.IGNORECASE)
@@ -45,6 +46,11 @@ class _Cursor(AsyncAdapt_asyncpg_cursor):
     __slots__ = ()
 
     _adapt_connection: _Connection
+
+    @property
+    def background(self) -> Any:
+        """Where it waits, without asyncio."""
+        return self._adapt_connection.dbapi.background
 
     async def _prepare_and_execute(self, operation: Any, parameters: Any) -> None:
         self._adapt_connection.note(operation)
@@ -59,6 +65,11 @@ class _StreamCursor(AsyncAdapt_asyncpg_ss_cursor):
     __slots__ = ()
 
     _adapt_connection: _Connection
+
+    @property
+    def background(self) -> Any:
+        """Where it waits, without asyncio."""
+        return self._adapt_connection.dbapi.background
 
     async def _prepare_and_execute(self, operation: Any, parameters: Any) -> None:
         self._adapt_connection.note(operation)
@@ -141,6 +152,11 @@ class _Connection(AsyncAdapt_asyncpg_connection):
 
     _cursor_cls = _Cursor
     _ss_cursor_cls = _StreamCursor
+
+    @property
+    def background(self) -> Any:
+        """Where it waits, without asyncio."""
+        return self.dbapi.background
 
     def __init__(self, dbapi: Any, connection: Any, **settings: Any) -> None:
         super().__init__(dbapi, connection, **settings)
@@ -253,6 +269,8 @@ class _Module(AsyncAdapt_asyncpg_dbapi):
     """The DB-API of one provider."""
 
     provider: PostgreSQLProvider
+    background: Any = None
+    connection_class: type[Any] = _Connection
 
     def __init__(self, driver: Any) -> None:
         super().__init__(driver)
@@ -260,7 +278,7 @@ class _Module(AsyncAdapt_asyncpg_dbapi):
         self._adapters: WeakKeyDictionary[asyncpg.Connection, _Connection] = WeakKeyDictionary()
 
     def connect(self, *_: Any, **__: Any) -> _Connection:
-        return await_(self._borrow())
+        return on_loop(self.background, lambda: await_(self._borrow()))  # type: ignore[no-any-return]  # a _Connection
 
     async def _borrow(self) -> _Connection:
         problem: BaseException
@@ -275,7 +293,7 @@ class _Module(AsyncAdapt_asyncpg_dbapi):
         else:
             adapter = self._adapters.get(slot.connection)
             if adapter is None:
-                adapter = self._adapters[slot.connection] = _Connection(self, slot.connection)
+                adapter = self._adapters[slot.connection] = self.connection_class(self, slot.connection)
             return adapter.borrowed(slot, member)
         raise problem
 
@@ -292,6 +310,7 @@ class Dialect(PGDialect_asyncpg):
     execution_ctx_cls = _Context
     ischema_names = {**PGDialect_asyncpg.ischema_names, "xid8": sa.BigInteger}  # noqa: RUF012  (as SQLAlchemy has it; in Datavern's own tables)
     provider: PostgreSQLProvider
+    background: Any = None
 
     def __init__(self, *, json_serializer: Any = None, json_deserializer: Any = None, **settings: Any) -> None:
         if json_deserializer is not None:
@@ -311,3 +330,26 @@ class Dialect(PGDialect_asyncpg):
             return False
         adapter = getattr(connection, "dbapi_connection", connection)
         return adapter is None or adapter.lost
+
+
+class _WaitingModule(_Module):
+    """The DB-API of a provider that lives on a background's loop."""
+
+    connection_class = waiting_connection(
+        _Connection,
+        "ping",
+        _cursor_cls=waiting(_Cursor, "execute", "executemany"),
+        _ss_cursor_cls=waiting(_StreamCursor, "execute", "fetchone", "fetchmany", "fetchall", "close"),
+    )
+
+
+class WaitingDialect(Dialect):
+    """``postgresql+datavern_background``: made by ``PostgreSQLProvider.sqlalchemy_engine(background=…)``."""
+
+    driver = "datavern_background"
+    supports_statement_cache = True
+    is_async = False
+
+    @classmethod
+    def import_dbapi(cls) -> Any:
+        return _WaitingModule(asyncpg)

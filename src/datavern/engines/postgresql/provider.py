@@ -55,8 +55,10 @@ from datavern.engines.postgresql.transaction import (
 
 if TYPE_CHECKING:
     import asyncpg
+    from sqlalchemy.engine import Engine
     from sqlalchemy.ext.asyncio import AsyncEngine
 
+    from datavern.background import Background
     from datavern.contracts.capabilities import Services
     from datavern.contracts.fused import Entry
 
@@ -628,19 +630,26 @@ class PostgreSQLProvider(PostgreSQLSearches):
         """
         return await enable(self, table, column)
 
-    def sqlalchemy_engine(self, **options: Any) -> AsyncEngine:
+    @overload
+    def sqlalchemy_engine(self, *, background: None = None, **options: Any) -> AsyncEngine: ...
+
+    @overload
+    def sqlalchemy_engine(self, *, background: Background[Any], **options: Any) -> Engine: ...
+
+    def sqlalchemy_engine(self, *, background: Background[Any] | None = None, **options: Any) -> AsyncEngine | Engine:
         """SQLAlchemy's async engine on this provider's pool, with its failover of connections, TLS and sealed columns.
 
         Args:
+            background: where this provider is open; then it is an engine for code without asyncio, and any thread.
             options: as `create_async_engine` takes them (``echo=True``), but for those of a pool.
 
         Raises:
             ConfigurationError: an option that is the provider's to decide; greenlet is not installed.
         """
         from datavern.engines.alchemy.engine import make_engine  # noqa: PLC0415  (loads SQLAlchemy's asyncio)
-        from datavern.engines.postgresql.alchemy import Dialect  # noqa: PLC0415
+        from datavern.engines.postgresql.alchemy import Dialect, WaitingDialect  # noqa: PLC0415
 
-        return make_engine(self, Dialect, options)
+        return make_engine(self, (Dialect, WaitingDialect), options, background)
 
     # ---- notifications ----------------------------------------------------------------------------------------------
 

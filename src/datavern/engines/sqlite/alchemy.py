@@ -23,6 +23,7 @@ from sqlalchemy.util.concurrency import await_
 from datavern.contracts.errors import ProviderError
 from datavern.engines.alchemy.context import SealedContext
 from datavern.engines.alchemy.errors import as_dbapi
+from datavern.engines.alchemy.waiting import waiting, waiting_connection
 from datavern.engines.sqlite.bind import bound
 from datavern.engines.sqlite.jobs import Kind, classify
 
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from datavern.engines.sqlite.provider import SQLiteProvider
     from datavern.engines.sqlite.transactions import SQLiteTransaction
 
-__all__ = ["Dialect"]
+__all__ = ["Dialect", "WaitingDialect"]
 
 _CONTROL = re.compile(r"\s*(?:SAVEPOINT|RELEASE|ROLLBACK TO)\b", re.IGNORECASE)
 _CHANGES = re.compile(r"\b(?:INSERT|UPDATE|DELETE|REPLACE)\b", re.IGNORECASE)
@@ -62,6 +63,11 @@ class _Cursor:
     __slots__ = ("_connection", "_rows", "arraysize", "description", "lastrowid", "rowcount")
 
     server_side = False
+
+    @property
+    def background(self) -> Any:
+        """Where it waits, without asyncio."""
+        return self._connection.dbapi.background
 
     def __init__(self, connection: _Connection) -> None:
         self._connection = connection
@@ -167,8 +173,14 @@ class _Connection(AsyncAdapt_terminate, AsyncAdapt_dbapi_connection):
         self.autocommit = False
         self.audited = False
 
+    @property
+    def background(self) -> Any:
+        """Where it waits, without asyncio."""
+        return self.dbapi.background
+
     def cursor(self, server_side: bool = False) -> Any:
-        return _StreamCursor(self) if server_side else _Cursor(self)
+        module = self.dbapi
+        return (module.stream_cursor_class if server_side else module.cursor_class)(self)
 
     def session(self) -> SQLiteTransaction | None:
         """The open transaction, as Datavern's own; None before the first write."""
@@ -250,6 +262,10 @@ class _Module(AsyncAdapt_dbapi_module):
     """The DB-API of one provider."""
 
     provider: SQLiteProvider
+    background: Any = None
+    connection_class: type[Any] = _Connection
+    cursor_class: type[Any] = _Cursor
+    stream_cursor_class: type[Any] = _StreamCursor
     paramstyle = "qmark"
     sqlite_version = sqlite3.sqlite_version
     sqlite_version_info = sqlite3.sqlite_version_info
@@ -283,7 +299,7 @@ class _Module(AsyncAdapt_dbapi_module):
         problem: BaseException
         try:
             self.provider._ready()
-            return _Connection(self)
+            return self.connection_class(self)  # type: ignore[no-any-return]  # a _Connection
         except ProviderError as error:
             problem = as_dbapi(self, error)
         raise problem
@@ -305,6 +321,7 @@ class Dialect(SQLiteDialect):
     has_terminate = True
     execution_ctx_cls = _Context
     provider: SQLiteProvider
+    background: Any = None
 
     @classmethod
     def import_dbapi(cls) -> Any:
@@ -336,3 +353,23 @@ class Dialect(SQLiteDialect):
 
     def get_driver_connection(self, connection: Any) -> Any:
         return connection
+
+
+class _WaitingModule(_Module):
+    """The DB-API of a provider that lives on a background's loop."""
+
+    connection_class = waiting_connection(_Connection)
+    cursor_class = waiting(_Cursor, "execute", "executemany")
+    stream_cursor_class = waiting(_StreamCursor, "execute", "fetchone", "fetchmany", "fetchall", "close")
+
+
+class WaitingDialect(Dialect):
+    """``sqlite+datavern_background``: made by ``SQLiteProvider.sqlalchemy_engine(background=…)``."""
+
+    driver = "datavern_background"
+    supports_statement_cache = True
+    is_async = False
+
+    @classmethod
+    def import_dbapi(cls) -> Any:
+        return _WaitingModule()

@@ -33,8 +33,10 @@ from datavern.engines.sqlite.writer import Writer
 if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
 
+    from sqlalchemy.engine import Engine
     from sqlalchemy.ext.asyncio import AsyncEngine
 
+    from datavern.background import Background
     from datavern.connectors.coalescing import KeyedRead
     from datavern.contracts.fused import Entry
     from datavern.engines.mapped import Mapped
@@ -461,19 +463,26 @@ class SQLiteProvider(Statements, SQLiteSearches, Upkeep):
 
         return await run_in_transaction(begin, work, attempts=attempts, idempotency_key=idempotency_key)
 
-    def sqlalchemy_engine(self, **options: Any) -> AsyncEngine:
+    @overload
+    def sqlalchemy_engine(self, *, background: None = None, **options: Any) -> AsyncEngine: ...
+
+    @overload
+    def sqlalchemy_engine(self, *, background: Background[Any], **options: Any) -> Engine: ...
+
+    def sqlalchemy_engine(self, *, background: Background[Any] | None = None, **options: Any) -> AsyncEngine | Engine:
         """SQLAlchemy's async engine on this provider's lanes, with sealed columns.
 
         Args:
+            background: where this provider is open; then it is an engine for code without asyncio, and any thread.
             options: as `create_async_engine` takes them (``echo=True``), but for those of a pool.
 
         Raises:
             ConfigurationError: an option that is the provider's to decide; greenlet is not installed.
         """
         from datavern.engines.alchemy.engine import make_engine  # noqa: PLC0415  (loads SQLAlchemy's asyncio)
-        from datavern.engines.sqlite.alchemy import Dialect  # noqa: PLC0415
+        from datavern.engines.sqlite.alchemy import Dialect, WaitingDialect  # noqa: PLC0415
 
-        return make_engine(self, Dialect, options)
+        return make_engine(self, (Dialect, WaitingDialect), options, background)
 
     # ---- upkeep -----------------------------------------------------------------------------------------------------
 
