@@ -1,0 +1,227 @@
+"""How personal data is read: found without opening anything else, and opened."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from typing import Any, cast
+
+from datavern.contracts.capabilities import Transaction, needs
+from datavern.contracts.errors import ConfigurationError, KeyErased, QueryRejected
+from datavern.contracts.subjects import canonical_subject
+from datavern.privacy.dataset import ERASED_AT, ROW_TAG
+from datavern.privacy.stored import StoredRows
+
+__all__ = ["ReadRows"]
+
+_OPENED_AT_ONCE = 200
+
+
+class ReadRows(StoredRows):
+    """The reading of a dataset's rows: see `datavern.privacy.personal.PersonalStore`, which is made of this."""
+
+    __slots__ = ()
+
+    async def get(self, key: Any, *, transaction: Transaction | None = None) -> dict[str, Any] | None:
+        """The row of that primary key, opened, or None.
+
+        Raises:
+            DecryptionFailed: a sealed value is not the one that was sealed there.
+            KeyErased: the row's key was destroyed with its subject (erasure policy ``shred``).
+        """
+        rows = self._ready() or await self.rows(transaction)
+        where = rows.where_key(key)
+        if where is None:
+            return None
+        if self.dataset.erasure == "soft":
+            where[ERASED_AT] = None
+        found = await needs(self._provider, "subjects").select(self._table, where, transaction=transaction)
+        if not found:
+            return None
+        opened = rows.open_warm(found[0])
+        if opened is not None:
+            return opened
+        ids = rows.key_ids(found[0])
+        return rows.open_row(found[0], await self._keys.keys(ids, session=transaction))
+
+    async def of(self, subject: object, *, transaction: Transaction | None = None) -> AsyncIterator[dict[str, Any]]:
+        """All rows of a subject, opened, in constant memory: ``async for row in users.of("test-user")``.
+
+        The connection is given back when the loop ends; when it is left early, as soon as the iterator is let go.
+        """
+        rows = self._ready() or await self.rows(transaction)
+        person = canonical_subject(subject)
+        where = rows.where_subject(person)
+        if where is None:
+            return
+        where |= self.living()
+        # At hand before the stream takes a connection: a pool of one would otherwise wait for itself.
+        await self._keys.find_subject_key(self.dataset.name, person, session=transaction)
+        stream = needs(self._provider, "subjects").stream(self._table, where, transaction=transaction)
+        async with stream as found:
+            async for row in found:
+                if rows.is_of(row, person):
+                    yield (await self.opened([row], transaction))[0]
+
+    async def find(
+        self,
+        where: Mapping[str, Any] | None = None,
+        /,
+        *,
+        limit: int | None = None,
+        transaction: Transaction | None = None,
+        **fields: Any,
+    ) -> list[dict[str, Any]]:
+        """Rows by the values of their fields, opened; sealed ones through their lookup index, and nothing else opened.
+
+        Args:
+            where: field → value, for names that are no Python names; all of them must hold, `fields` too. A tuple
+                means any of its values.
+            limit: how many at the most.
+            fields: field=value.
+
+        Raises:
+            ConfigurationError: a sealed field without lookup, a field that is not there, or none at all.
+            DecryptionFailed: a sealed value is not the one that was sealed there, or a lookup index was moved: the row
+                that it leads to holds something else than was asked for.
+        """
+        await self._keys.heard()  # under which keys others make their indexes by now
+        rows = self._ready() or await self.rows(transaction)
+        asked = {**(where or {}), **fields}
+        condition = rows.where_fields(asked) | self.living()
+        if limit is not None and limit < 1:
+            raise ConfigurationError("find: limit is at least 1")
+        if () in condition.values():
+            return []
+        subjects = needs(self._provider, "subjects")
+        found = await subjects.select(self._table, condition, limit=limit, transaction=transaction)
+        if rows.aside and (also := rows.where_aside(asked)) is not None:
+            found += await self._not_sealed_yet(found, also | self.living(), transaction)
+        return [row for row in await self.opened(found, transaction) if rows.answers(row, asked)][:limit]
+
+    async def _not_sealed_yet(
+        self, found: Sequence[Mapping[str, Any]], where: Mapping[str, Any], transaction: Transaction | None
+    ) -> list[dict[str, Any]]:
+        """What a search finds in a column that is being sealed in place, beside what it found by the index."""
+        if () in where.values():
+            return []
+        try:
+            more = await needs(self._provider, "subjects").select(self._table, where, transaction=transaction)
+        except QueryRejected:  # the column was sealed meanwhile, and the plain one is gone
+            if transaction is not None:
+                raise
+            self._loaded = None
+            return []
+        keys = self.dataset.keys
+        known = {tuple(row[name] for name in keys) for row in found}
+        return [row for row in more if tuple(row[name] for name in keys) not in known]
+
+    async def starts_with(
+        self, *, limit: int | None = None, transaction: Transaction | None = None, **field: str
+    ) -> list[dict[str, Any]]:
+        """Rows whose sealed text begins so, opened: ``await users.starts_with(name="Nord", limit=20)``.
+
+        Args:
+            limit: how many at the most.
+            field: field=beginning, of one field with `prefixes` in the data map. Upper and lower case and the like
+                count as the field's kind has it.
+
+        Raises:
+            ConfigurationError: a field without `prefixes`, a beginning shorter than the shortest, or not one field.
+            DecryptionFailed: a sealed value is not the one that was sealed there.
+        """
+        return await self._find_part(field, limit, transaction, start=True)
+
+    async def contains(
+        self, *, limit: int | None = None, transaction: Transaction | None = None, **field: str
+    ) -> list[dict[str, Any]]:
+        """Rows whose sealed text has this part, opened: ``await users.contains(name="mann")``. It reads a whole table.
+
+        Args:
+            limit: how many at the most.
+            field: field=part, of one field with `ngrams` in the data map.
+
+        Raises:
+            ConfigurationError: a field without `ngrams`, a part shorter than they are, or not one field.
+            DecryptionFailed: a sealed value is not the one that was sealed there.
+        """
+        return await self._find_part(field, limit, transaction, start=False)
+
+    async def _find_part(
+        self, field: Mapping[str, str], limit: int | None, transaction: Transaction | None, *, start: bool
+    ) -> list[dict[str, Any]]:
+        await self._keys.heard()
+        rows = self._ready() or await self.rows(transaction)
+        if len(field) != 1:
+            raise ConfigurationError(f"{self.dataset.name}: expected one field, such as name=…")
+        if limit is not None and limit < 1:
+            raise ConfigurationError("limit is at least 1")
+        ((name, text),) = field.items()
+        subjects = needs(self._provider, "subjects")
+        found: list[dict[str, Any]] = []
+        wheres = rows.where_starts(name, text) if start else rows.where_contains(name, text)
+        for where in wheres:  # one, but while a rotation makes the indexes anew
+            more = await subjects.select(self._table, where | self.living(), transaction=transaction)
+            seen = {tuple(row[key] for key in self.dataset.keys) for row in found} if found else set()
+            found += [row for row in more if tuple(row[key] for key in self.dataset.keys) not in seen]
+        answers: list[dict[str, Any]] = []
+        for at in range(0, len(found), _OPENED_AT_ONCE):  # most of a search with a limit is not opened at all
+            opened = await self.opened(found[at : at + _OPENED_AT_ONCE], transaction)
+            answers += [row for row in opened if rows.has_part(row, name, text, start=start)]
+            if limit is not None and len(answers) >= limit:
+                return answers[:limit]
+        return answers
+
+    async def open(self, rows: Iterable[Any], *, transaction: Transaction | None = None) -> list[dict[str, Any]]:
+        """Open rows of any query, if it selected ``datavern_row`` and the subject beside the sealed fields.
+
+        Raises:
+            ConfigurationError: one of the two is missing; the message names it.
+            DecryptionFailed: a sealed value is not the one that was sealed there.
+        """
+        plan = self._ready() or await self.rows(transaction)
+        found = [dict(row) for row in rows]
+        needed = [ROW_TAG] if plan.subject is None else [ROW_TAG, plan.subject]
+        for row in found:
+            if any(name in row for name in plan.sealer.fields):
+                for name in needed:
+                    if name not in row:
+                        raise ConfigurationError(f"{self.dataset.name}: select {name} too: sealed fields open with it")
+        return await self.opened(found, transaction)
+
+    async def opened(
+        self, found: Sequence[Mapping[str, Any]], transaction: Transaction | None = None
+    ) -> list[dict[str, Any]]:
+        """Rows as they are stored, opened. Fields whose key was destroyed with the subject are None: they are gone."""
+        rows = self._ready() or await self.rows(transaction)
+        opened_warm = [rows.open_warm(dict(row)) for row in found]
+        if None not in opened_warm:
+            return cast("list[dict[str, Any]]", opened_warm)
+        ids = [rows.key_ids(row) for row in found]
+        every = set().union(*ids)
+        keys = rows.warm_keys(every)
+        if keys is None:
+            try:
+                keys = await self._keys.keys(every, session=transaction)
+            except KeyErased:
+                keys = None
+        if keys is not None:
+            return [rows.open_row(row, {i: keys[i] for i in of_row}) for row, of_row in zip(found, ids, strict=True)]
+        opened = []
+        for row, of_row in zip(found, ids, strict=True):
+            try:
+                opened.append(rows.open_row(row, await self._keys.keys(of_row, session=transaction)))
+            except KeyErased:
+                opened.append(rows.open_row({**row, **dict.fromkeys(rows.sealer.fields & row.keys())}, {}))
+        return opened
+
+    async def opened_fields(
+        self, found: Sequence[Mapping[str, Any]], transaction: Transaction | None = None
+    ) -> list[dict[str, Any]]:
+        """`opened`, of which the sealed fields are needed and the others may be missing."""
+        rows = self._ready() or await self.rows(transaction)
+        made = list(map(rows.warm, found))
+        cold = [at for at, row in enumerate(made) if row is None]
+        if cold:
+            for at, row in zip(cold, await self.opened([found[at] for at in cold], transaction), strict=True):
+                made[at] = row
+        return cast("list[dict[str, Any]]", made)

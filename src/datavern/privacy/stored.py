@@ -1,0 +1,183 @@
+"""The rows of a dataset where they stand: its table, its keys, and what a write or a read needs to know of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from datavern.contracts.capabilities import Transaction, needs
+from datavern.contracts.errors import ConfigurationError
+from datavern.privacy.dataset import ERASED_AT, LOOKUP, RETAINED_UNTIL, ROW_TAG, Dataset
+from datavern.privacy.rows import Rows
+from datavern.privacy.shape import DDL, shape_of
+
+if TYPE_CHECKING:
+    from datavern.audit.log import AuditLog
+    from datavern.contracts.capabilities import Provider, Session, Store
+    from datavern.crypto.keystore import KeyStore
+    from datavern.crypto.life import KeyLife
+    from datavern.crypto.sealed import DataKey
+    from datavern.privacy.consent import Consents
+
+__all__ = ["StoredRows"]
+
+
+class StoredRows:
+    """A dataset's table, and its keys: see `datavern.privacy.personal.PersonalStore`, which is made of this."""
+
+    __slots__ = (
+        "_consents",
+        "_keys",
+        "_life",
+        "_loaded",
+        "_log",
+        "_of_nobody",
+        "_provider",
+        "_purposes",
+        "_table",
+        "dataset",
+    )
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        provider: Provider,
+        *,
+        keys: KeyStore,
+        life: KeyLife,
+        log: AuditLog,
+        consents: Consents,
+    ) -> None:
+        self.dataset = dataset
+        self._provider = provider
+        self._keys = keys
+        self._life = life
+        self._log = log
+        self._consents = consents
+        self._table = dataset.table
+        self._purposes = dataset.purposes if dataset.needs_consent else ()
+        self._loaded: Rows | None = None
+        self._of_nobody: DataKey
+
+    _kind: ClassVar[type[Rows]] = Rows
+
+    def __repr__(self) -> str:
+        return f"PersonalStore({self.dataset.label})"
+
+    @property
+    def provider(self) -> Provider:
+        """The database that the rows are in."""
+        return self._provider
+
+    # ---- the table --------------------------------------------------------------------------------------------------
+
+    async def prepare(self) -> DDL:
+        """Make the table fit the data map: what is missing is made, nothing is dropped or retyped. Idempotent.
+
+        Raises:
+            ConfigurationError: a column is there with a type that cannot hold what it must.
+        """
+        subjects = needs(self._provider, "subjects")
+        ran = await subjects.prepare(shape_of(self.dataset, await subjects.describe(self._table)))
+        self._loaded = None
+        await self.rows()
+        return DDL(ran)
+
+    async def exists(self) -> bool:
+        """Whether there is such a table."""
+        subjects = needs(self._provider, "subjects")
+        return self._loaded is not None or await subjects.describe(self._table) is not None
+
+    async def rows(self, transaction: Transaction | None = None, *, fresh: bool = False) -> Rows:
+        """How the rows stand in the table: read once from the live schema, or anew when it must be `fresh`.
+
+        Raises:
+            ConfigurationError: there is no such table, or it lacks a column; `prepare` makes it.
+        """
+        loaded = self._loaded
+        if loaded is not None and not fresh:
+            if loaded.seen == self._keys.lookups_seen:
+                return loaded
+            self._loaded = await self._rows(loaded.store)
+            return self._loaded
+        dataset = self.dataset
+        store = await needs(self._provider, "subjects").describe(self._table, transaction=transaction)
+        if store is None:
+            raise ConfigurationError(
+                f'{dataset.database} has no table {self._table}: await db.prepare("{dataset.name}") makes it'
+            )
+        rows = await self._rows(store)
+        if dataset.subject is None:
+            self._of_nobody = await self._keys.dataset_key(dataset.name)
+        self._loaded = rows
+        return rows
+
+    async def _rows(self, store: Store) -> Rows:
+        keys, dataset = self._keys, self.dataset
+        while True:
+            seen = keys.lookups_seen
+            names = dict.fromkeys(dataset.indexes.values())
+            lookup_keys = {name: await keys.lookup_keys(dataset.name, name) for name in names}
+            if seen == keys.lookups_seen:
+                return self._kind(dataset, store, keys, lookup_keys, seen=seen)
+
+    def _ready(self) -> Rows | None:
+        """How the rows stand, where it is known, and no rotation has changed it since."""
+        loaded = self._loaded
+        return loaded if loaded is not None and loaded.seen == self._keys.lookups_seen else None
+
+    async def _renewed(self, transaction: Transaction | None = None) -> Rows:
+        """The same, when a write found its lookup key ended by a rotation that this process had not heard of."""
+        await self._keys.heard(at_once=True)
+        return await self.rows(transaction)
+
+    async def whole(self) -> None:
+        """Refuse while a column is sealed in place: only what this store reads and writes knows both places.
+
+        Raises:
+            ConfigurationError: one is.
+        """
+        aside = (self._ready() or await self.rows()).aside
+        if aside:
+            raise ConfigurationError(
+                f"{self.dataset.label}: {', '.join(aside)} is being sealed in place: until that has ended, read and "
+                "write through db.personal"
+            )
+
+    @property
+    def keys(self) -> KeyStore:
+        """The key store."""
+        return self._keys
+
+    @property
+    def of_nobody(self) -> DataKey:
+        """The key of a dataset that is about nobody."""
+        return self._of_nobody
+
+    async def note(self, action: str, details: Mapping[str, Any], tx: Session) -> None:
+        """An audit entry about rows of several people."""
+        await self._log.append(tx, action=action, dataset=self.dataset.label, details=details)
+
+    async def index_of(self, field: str, value: Any) -> tuple[bytes, ...]:
+        """The lookup index of a value of a field; while lookup keys are renewed, under each key that rows may have.
+
+        Raises:
+            ConfigurationError: the field has none, or the value is not of its kind.
+        """
+        where = (await self.rows()).where_fields({field: value})
+        found: Any = where[field + LOOKUP]
+        return found if isinstance(found, tuple) else (found,)
+
+    def own_columns(self) -> frozenset[str]:
+        """The columns that are Datavern's to write."""
+        return frozenset({ROW_TAG, ERASED_AT, RETAINED_UNTIL, *self.dataset.indexes})
+
+    def columns_of_a_write(self) -> tuple[str, ...]:
+        """What is read of a row before it is changed."""
+        dataset = self.dataset
+        subject = () if dataset.subject is None else (dataset.subject,)
+        return tuple(dict.fromkeys((*dataset.keys, *subject, *dataset.sealed, ROW_TAG, RETAINED_UNTIL)))
+
+    def living(self) -> dict[str, Any]:
+        """The condition for rows that are not marked as erased."""
+        return {ERASED_AT: None} if self.dataset.erasure == "soft" else {}
