@@ -34,7 +34,7 @@ class Background(Generic[T]):
     (`datavern.actor`). It is not carried over a fork: processes that a server forks open one each.
 
     Args:
-        opens: what is entered on the loop when the block begins, and left when it ends: a `DatabaseManager`, a provider.
+        opens: what is entered on the loop when the block begins, and left at its end: a `DatabaseManager`, a provider.
 
     Attributes:
         opened: what entering it gave.
@@ -70,12 +70,12 @@ class Background(Generic[T]):
             raise
         return self
 
-    def __exit__(self, *exc: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
         """Close what was opened, and end the thread."""
         if self._process != os.getpid():
             return  # a forked process has no thread to end
         try:
-            self.call(self._opens.__aexit__(*exc))
+            self.call(self._opens.__aexit__(kind, error, trace))
         finally:
             self._stop()
 

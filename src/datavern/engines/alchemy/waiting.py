@@ -1,7 +1,7 @@
-"""SQLAlchemy without asyncio: what waits goes to the loop of a `Background`, and all else stays in the caller's thread.
+"""SQLAlchemy without asyncio: what waits goes to a `Background`'s loop, and all else stays in the caller's thread.
 
-Whatever touches the provider runs on its loop, in a greenlet as SQLAlchemy's own asyncio has it there. So nothing of the
-provider is used by two threads.
+Whatever touches the provider runs on its loop, in a greenlet as SQLAlchemy's own asyncio has it there. So nothing of
+the provider is used by two threads.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def waiting(cls: type[Any], *names: str, **more: Any) -> type[Any]:
 
 
 def waiting_connection(cls: type[Any], *names: str, **more: Any) -> type[Any]:
-    """The same of a connection. SQLAlchemy rolls back before it gives one back: where nothing is open, nothing waits."""
+    """The same of a connection. SQLAlchemy rolls back before it closes one: where nothing is open, nothing waits."""
     rollback = _waits(cls.rollback)
 
     def roll_back(self: Any) -> None:
