@@ -10,7 +10,8 @@ import datavern
 PUBLIC = """
 AuditError AzureSQLProvider Background BackupCorrupt BackupError BackupMissing CapabilityMissing ChecksumMismatch
 Classification ConfigurationError ConnectionFailed Consent ConsentRequired ConstraintViolated CryptoError DataMap
-DatabaseManager Dataset DatavernError DecryptionFailed ErasureIncomplete FailoverGroup Field Health HistoryDiverged KeyErased
+DatabaseManager Dataset DatavernError DecryptionFailed ErasureIncomplete FailoverGroup Field Health HistoryDiverged
+KeyErased
 KeyUnavailable Keyring Location LockTimeout LogTampered MigrationError MigrationFailed MongoDBProvider
 NoHealthyConnection OutcomeUnknown Pool PoolStats PoolTimeout PostgreSQLProvider PrivacyError ProviderError
 QueryRejected RedisProvider ResidencyViolation RestoreForbidden RotationIncomplete Row SQLiteProvider Secret
