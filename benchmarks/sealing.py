@@ -143,7 +143,7 @@ async def streams() -> list[Figure]:
         return [stream.header, stream.finish()]
 
     whole = StreamSealer("files", key, labels)
-    sealed = b"".join([whole.header, *whole.segments(data), whole.finish()])
+    sealed = b"".join([whole.header, whole.update(data), whole.finish()])
 
     def open_() -> bytes:
         stream = StreamOpener("files", labels)

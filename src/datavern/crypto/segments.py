@@ -45,6 +45,9 @@ def plain_length(form: int, sealed: int) -> int:
     return body - TAG * (full + (rest > 0))
 
 
+_INTO: Final = hasattr(AESGCM, "encrypt_into")
+"""Whether the cipher writes into memory of ours, which spares each segment new pages: a tenth of its time."""
+
 _Piece = bytes | bytearray | memoryview
 
 
@@ -71,6 +74,34 @@ class _Segments:
         except (InvalidTag, ValueError):
             pass
         raise DecryptionFailed
+
+    def each_sealed(self, whole: list[_Piece]) -> Iterator[_Piece]:
+        """Segments that are not the last, one by one, in memory that the next one is written to."""
+        if not _INTO or not whole:
+            yield from (self.seal(segment, _MORE) for segment in whole)
+            return
+        buffer, seal = bytearray(SEGMENT + TAG), self._cipher.encrypt_into
+        for segment in whole:
+            seal(self.nonce(_MORE), segment, None, buffer)
+            with memoryview(buffer).toreadonly() as view:  # what somebody kept of it raises, and is not another's bytes
+                yield view
+
+    def each_opened(self, whole: list[_Piece]) -> Iterator[_Piece]:
+        """The same, opened."""
+        if not _INTO or not whole:
+            yield from (self.open(segment, _MORE) for segment in whole)
+            return
+        buffer, opens = bytearray(SEGMENT), self._cipher.decrypt_into
+        for segment in whole:
+            try:
+                opens(self.nonce(_MORE), segment, None, buffer)
+                found = True
+            except (InvalidTag, ValueError):
+                found = False
+            if not found:
+                raise DecryptionFailed
+            with memoryview(buffer).toreadonly() as view:
+                yield view
 
 
 def _fixed(data: _Piece) -> memoryview:
@@ -133,15 +164,22 @@ class StreamSealer:
 
     def update(self, data: _Piece) -> bytes:
         """Take more of the plaintext; the segments that are complete by it, possibly none."""
-        return b"".join(self.segments(data))
+        seal = self._segments.seal
+        return b"".join([seal(segment, _MORE) for segment in self._taken(data)])
 
-    def segments(self, data: _Piece) -> Iterator[bytes]:
-        """`update`, one by one, each sealed when it is asked for: take them all, and write each before the next."""
+    def segments(self, data: _Piece) -> Iterator[_Piece]:
+        """`update`, one by one, each sealed when it is asked for. Take them all.
+
+        A segment is to be written, or copied, before the next one is asked for, which takes its memory: one that was
+        kept raises ValueError when it is read.
+        """
+        return self._segments.each_sealed(self._taken(data))
+
+    def _taken(self, data: _Piece) -> list[_Piece]:
         if self._finished:
             raise ValueError("the stream is finished")
         whole, self._held = _whole(self._held, _fixed(data), SEGMENT)
-        seal = self._segments.seal
-        return (seal(segment, _MORE) for segment in whole)
+        return whole
 
     def finish(self) -> bytes:
         """The last segment. It says that it is the last."""
@@ -211,19 +249,32 @@ class StreamOpener:
         Raises:
             DecryptionFailed: a segment was changed, or does not stand in its place.
         """
-        return b"".join(self.segments(data))
+        whole = self._taken(data)
+        open_ = self._begun().open
+        return b"".join([open_(segment, _MORE) for segment in whole])
 
-    def segments(self, data: _Piece = b"") -> Iterator[bytes]:
-        """`update`, one by one, each opened when it is asked for: take them all. Raises as that does."""
+    def segments(self, data: _Piece = b"") -> Iterator[_Piece]:
+        """`update`, one by one, each opened when it is asked for. Take them all. Raises as that does.
+
+        A segment is to be used, or copied, before the next one is asked for, which takes its memory: one that was kept
+        raises ValueError when it is read.
+        """
+        whole = self._taken(data)
+        return self._begun().each_opened(whole)
+
+    def _begun(self) -> _Segments:
         if self._segments is None:
             raise ValueError("begin comes first")
+        return self._segments
+
+    def _taken(self, data: _Piece) -> list[_Piece]:
+        self._begun()
         size = SEGMENT + TAG
         early: list[_Piece] = []
         if isinstance(self._held, memoryview) and len(self._held) > size:  # what came with the header
             early, self._held = _whole(b"", self._held, size)
         whole, self._held = _whole(self._held, _fixed(data), size)
-        opened = self._segments.open
-        return (opened(segment, _MORE) for segment in early + whole)
+        return early + whole
 
     def finish(self) -> bytes:
         """The last of the plaintext, when the stream ends here.
@@ -231,10 +282,9 @@ class StreamOpener:
         Raises:
             DecryptionFailed: it does not: something is missing at the end, or was added.
         """
-        if self._segments is None:
-            raise ValueError("begin comes first")
-        rest, first = self._held, self._segments.counter == 0
+        segments = self._begun()
+        rest, first = self._held, segments.counter == 0
         self._held = b""
         if len(rest) == TAG and not first:  # an empty last segment stands in an empty stream alone
             raise DecryptionFailed
-        return self._segments.open(rest, _LAST)
+        return segments.open(rest, _LAST)

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from datavern.contracts.errors import ConfigurationError, DecryptionFailed
+from datavern.crypto import segments
 from datavern.crypto.documents import DocumentSealer, Labels
 from datavern.crypto.sealed import DataKey
 from datavern.crypto.segments import SEGMENT, TAG, StreamOpener, StreamSealer, plain_length
@@ -151,14 +152,41 @@ def test_pieces_of_any_size_and_kind(sizes, kind):
     out = [stream.header]
     for piece in pieces:
         given = kind(piece)
-        out += stream.segments(given)
+        out += map(bytes, stream.segments(given))
         if kind is bytearray:
             given[:] = bytes(len(given))  # the caller's own again
     sealed = b"".join([*out, stream.finish()])
     opener = StreamOpener("fs.files", at(PERSON)[1])
     opener.begin(at(PERSON)[0], sealed[: HEADER + 7])
-    found = [*opener.segments(kind(sealed[HEADER + 7 :])), opener.finish()]
+    found = [*map(bytes, opener.segments(kind(sealed[HEADER + 7 :]))), opener.finish()]
     assert b"".join(found) == b"".join(pieces)
+
+
+@pytest.mark.parametrize("into", [True, False])
+def test_one_by_one_each_before_the_next(into, monkeypatch):
+    """Their memory is used again; what was kept of it is refused, and is not another segment's bytes."""
+    if not into:
+        monkeypatch.setattr(segments, "_INTO", False)
+    data = os.urandom(3 * SEGMENT + 1)
+    key, labels = at(PERSON)
+    stream = StreamSealer("fs.files", key, labels)
+    sealed, kept = [stream.header], []
+    for segment in stream.segments(data):
+        sealed.append(bytes(segment))
+        kept.append(segment)
+    sealed.append(stream.finish())
+    if into:
+        with pytest.raises(ValueError, match="released"):
+            b"".join(kept)
+    assert open_(b"".join(sealed)) == data
+    opener = StreamOpener("fs.files", labels)
+    opener.begin(key, sealed[0])
+    changed = bytearray(sealed[2])
+    changed[-1] ^= 1
+    found = opener.segments(b"".join([sealed[1], changed, *sealed[3:]]))
+    assert bytes(next(found)) == data[:SEGMENT]
+    with pytest.raises(DecryptionFailed):
+        next(found)
 
 
 HEADER = 1 + 16 + 12 + 48
