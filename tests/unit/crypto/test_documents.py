@@ -177,7 +177,7 @@ def test_one_by_one_each_before_the_next(into, monkeypatch):
     sealed.append(stream.finish())
     if into:
         with pytest.raises(ValueError, match="released"):
-            b"".join(kept)
+            bytes(kept[0])
     assert open_(b"".join(sealed)) == data
     opener = StreamOpener("fs.files", labels)
     opener.begin(key, sealed[0])
