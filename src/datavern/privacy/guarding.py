@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from datavern.contracts.capabilities import Session, Transaction, needs
+from datavern.contracts.capabilities import Session, Transaction
 from datavern.contracts.errors import ConfigurationError, ConsentRequired, ConstraintViolated
 from datavern.contracts.subjects import canonical_subject
 from datavern.crypto.life import LookupKeyEnded
@@ -66,7 +66,7 @@ class GuardedRows(ReadRows):
             return
         keys = list(self.dataset.keys)
         for clash in rows.clashes(values):
-            found = await needs(self._provider, "subjects").select(self._table, clash, columns=keys, transaction=tx)
+            found = await self.subjects.select(self._table, clash, columns=keys, transaction=tx)
             if any(but is None or any(row[name] != but[name] for name in keys) for row in found):
                 raise ConstraintViolated(
                     f"{self.dataset.label}: a value that must be unique is there already", provider=self._provider.name

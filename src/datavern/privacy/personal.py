@@ -10,7 +10,7 @@ import datetime as dt
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from datavern.contracts.capabilities import Transaction, needs
+from datavern.contracts.capabilities import Transaction
 from datavern.contracts.errors import ConfigurationError, KeyErased, PrivacyError
 from datavern.contracts.subjects import canonical_subject
 from datavern.crypto.sealed import DataKey, new_row_tag
@@ -105,7 +105,7 @@ class PersonalStore(GuardedRows):
             await self._check_unique(held, fitted, tx)
             if subject is not None and consent is not None:
                 details["consents"] = await self._consents.check(subject, self._purposes, consent, transaction=tx)
-            await needs(self._provider, "subjects").insert(self._table, (stored,), transaction=tx)
+            await self.subjects.insert(self._table, (stored,), transaction=tx)
             await self._log.append(tx, action="inserted", handle=handle, dataset=dataset.label, details=details)
 
     async def _inserted_at_once(
@@ -171,7 +171,7 @@ class PersonalStore(GuardedRows):
         async with within(self._provider, transaction) as tx:
             await self._note_inserts(plan, batch, tx)
             for stored in batch.stored():
-                await needs(self._provider, "subjects").insert(self._table, stored, transaction=tx)
+                await self.subjects.insert(self._table, stored, transaction=tx)
         return len(given)
 
     async def _batch(
@@ -226,7 +226,7 @@ class PersonalStore(GuardedRows):
         if where is None:
             return False
         where |= self.living()
-        subjects = needs(self._provider, "subjects")
+        subjects = self.subjects
         if transaction is None and self.dataset.subject is not None:
             # Whose row it is decides which key is needed, and getting one ready is no part of the transaction.
             before = await subjects.select(self._table, where, columns=[self.dataset.subject])
@@ -257,7 +257,7 @@ class PersonalStore(GuardedRows):
         """
         stored = await self._changed_row(row, changes, transaction, action=action, consent=consent, details=details)
         where = {name: row[name] for name in self.dataset.keys}
-        await needs(self._provider, "subjects").update(self._table, where, stored, transaction=transaction)
+        await self.subjects.update(self._table, where, stored, transaction=transaction)
 
     async def _changed_row(
         self,
@@ -314,7 +314,7 @@ class PersonalStore(GuardedRows):
         if where is None:
             return False
         where |= self.living()
-        subjects = needs(self._provider, "subjects")
+        subjects = self.subjects
         async with within(self._provider, transaction) as tx:
             found = await subjects.select(self._table, where, lock=True, transaction=tx)
             if not found:

@@ -15,7 +15,6 @@ from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from datavern.contracts.capabilities import needs
 from datavern.contracts.errors import QueryRejected
 from datavern.contracts.values import timestamp
 from datavern.crypto.sealed import new_row_tag
@@ -66,7 +65,7 @@ class Step:
     @property
     def subjects(self) -> Any:
         """The engine's hands."""
-        return needs(self.store.provider, "subjects")
+        return self.store.subjects
 
     @property
     def table(self) -> str:

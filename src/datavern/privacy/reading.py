@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from typing import Any, cast
 
-from datavern.contracts.capabilities import Transaction, needs
+from datavern.contracts.capabilities import Transaction
 from datavern.contracts.errors import ConfigurationError, KeyErased, QueryRejected
 from datavern.contracts.subjects import canonical_subject
 from datavern.privacy.dataset import ERASED_AT, ROW_TAG
@@ -34,7 +34,7 @@ class ReadRows(StoredRows):
             return None
         if self.dataset.erasure == "soft":
             where[ERASED_AT] = None
-        found = await needs(self._provider, "subjects").select(self._table, where, transaction=transaction)
+        found = await self.subjects.select(self._table, where, transaction=transaction)
         if not found:
             return None
         opened = rows.open_warm(found[0])
@@ -56,7 +56,7 @@ class ReadRows(StoredRows):
         where |= self.living()
         # At hand before the stream takes a connection: a pool of one would otherwise wait for itself.
         await self._keys.find_subject_key(self.dataset.name, person, session=transaction)
-        stream = needs(self._provider, "subjects").stream(self._table, where, transaction=transaction)
+        stream = self.subjects.stream(self._table, where, transaction=transaction)
         async with stream as found:
             async for row in found:
                 if rows.is_of(row, person):
@@ -92,7 +92,7 @@ class ReadRows(StoredRows):
             raise ConfigurationError("find: limit is at least 1")
         if () in condition.values():
             return []
-        subjects = needs(self._provider, "subjects")
+        subjects = self.subjects
         found = await subjects.select(self._table, condition, limit=limit, transaction=transaction)
         if rows.aside and (also := rows.where_aside(asked)) is not None:
             found += await self._not_sealed_yet(found, also | self.living(), transaction)
@@ -105,7 +105,7 @@ class ReadRows(StoredRows):
         if () in where.values():
             return []
         try:
-            more = await needs(self._provider, "subjects").select(self._table, where, transaction=transaction)
+            more = await self.subjects.select(self._table, where, transaction=transaction)
         except QueryRejected:  # the column was sealed meanwhile, and the plain one is gone
             if transaction is not None:
                 raise
@@ -156,7 +156,7 @@ class ReadRows(StoredRows):
         if limit is not None and limit < 1:
             raise ConfigurationError("limit is at least 1")
         ((name, text),) = field.items()
-        subjects = needs(self._provider, "subjects")
+        subjects = self.subjects
         found: list[dict[str, Any]] = []
         wheres = rows.where_starts(name, text) if start else rows.where_contains(name, text)
         for where in wheres:  # one, but while a rotation makes the indexes anew

@@ -127,9 +127,7 @@ class RecordErasure:
         if where is None or rows.subject is None or not await store.exists():
             return own, shared
         columns = [*store.dataset.keys, rows.subject] if store.holding.keyed else None
-        found = await needs(store.provider, "subjects").select(
-            store.dataset.table, where | store.living(), columns=columns
-        )
+        found = await store.subjects.select(store.dataset.table, where | store.living(), columns=columns)
         for row in found:
             whose = await store.records.whose(row, rows.subject, self._entry.subject)
             if whose.theirs:

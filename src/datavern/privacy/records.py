@@ -139,7 +139,7 @@ class RecordStore(PersonalStore):
         """Make what the store lacks: a collection, its fields' types, an index that finds a person. Idempotent."""
         if self.holding.keyed:
             return DDL()
-        subjects = needs(self._provider, "subjects")
+        subjects = self.subjects
         shape = shape_of(self.dataset, await subjects.describe(self._table))
         columns = (replace(c, type="id") if c.name == self.dataset.subject else c for c in shape.columns)
         ran = await subjects.prepare(replace(shape, columns=tuple(columns)))
@@ -160,7 +160,7 @@ class RecordStore(PersonalStore):
                 loaded = self._loaded = await self._rows(loaded.store)
             return loaded
         dataset = self.dataset
-        store = await needs(self._provider, "subjects").describe(self._table)
+        store = await self.subjects.describe(self._table)
         if dataset.needs_keys and (store is None or store.column(ROW_TAG) is None):
             raise ConfigurationError(
                 f'{dataset.database} has no store {self._table} with the fields that sealing needs: await db.prepare("'
@@ -180,7 +180,7 @@ class RecordStore(PersonalStore):
         where = rows.where_key(key)
         if where is None:
             return None
-        found = await needs(self._provider, "subjects").select(self._table, where | self.living())
+        found = await self.subjects.select(self._table, where | self.living())
         return (await self.opened(found))[0] if found else None
 
     async def of(self, subject: object, *, transaction: Transaction | None = None) -> AsyncIterator[dict[str, Any]]:
@@ -190,7 +190,7 @@ class RecordStore(PersonalStore):
         where = rows.where_subject(person)
         if where is None or rows.subject is None:
             return
-        async with needs(self._provider, "subjects").stream(self._table, where | self.living()) as found:
+        async with self.subjects.stream(self._table, where | self.living()) as found:
             async for row in found:
                 if (await self.records.whose(row, rows.subject, person)).theirs:
                     yield (await self.opened([row]))[0]
@@ -248,7 +248,7 @@ class RecordStore(PersonalStore):
             checked = await self._check_many(batch.subjects, batch.consents, tx)
             said = {"action": "inserted", "dataset": dataset.label}
             await self._log.append_many(tx, [{**said, "handle": h, "details": d} for h, d in batch.entries(checked)])
-        subjects = needs(self._provider, "subjects")
+        subjects = self.subjects
         stored = [row for rows_ in batch.stored() for row in rows_]
         async with self._indexing(plan, *batch.keys) as held:
             if held is not plan:
@@ -320,7 +320,7 @@ class RecordStore(PersonalStore):
             if held is not rows:
                 stored |= held.indexes(fitted)
             await self._check_unique(held, fitted, None, but=row)
-            changed = await needs(self._provider, "subjects").update(self._table, where, stored)
+            changed = await self.subjects.update(self._table, where, stored)
         if subject is not None and not await keys.covers(key, subject):
             raise _erased(dataset)
         return changed > 0
@@ -341,7 +341,7 @@ class RecordStore(PersonalStore):
         async with needs(self._log.provider, "transactions").transaction() as tx:
             await self._log.append(tx, action="deleted", handle=handle, dataset=dataset.label)
         where = {name: found[0][name] for name in dataset.keys}
-        return await needs(self._provider, "subjects").delete(self._table, where) > 0
+        return await self.subjects.delete(self._table, where) > 0
 
     # ---- what they share --------------------------------------------------------------------------------------------
 
@@ -358,7 +358,7 @@ class RecordStore(PersonalStore):
             yield await self._held(tx, rows, [], *keys)
 
     async def _select(self, where: Mapping[str, Any]) -> list[dict[str, Any]]:
-        return await needs(self._provider, "subjects").select(self._table, where)
+        return await self.subjects.select(self._table, where)
 
     def _same_record(self, rows: Rows, subject: str | None, changes: Mapping[str, Any]) -> dict[str, Any]:
         """The changes, without the subject; and refused where they would say that it is another's."""

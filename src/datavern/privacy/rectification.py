@@ -71,7 +71,7 @@ async def _record(
     """One record, where nothing commits together."""
     label = store.dataset.label
     try:
-        found = await needs(store.provider, "subjects").select(store.dataset.table, where)
+        found = await store.subjects.select(store.dataset.table, where)
         said = {"request": request}
         if len(found) == 1 and await store.change_record(found[0], right, action="rectified", details=said):
             return
@@ -106,7 +106,7 @@ async def _planned(
         where |= rows.fitted(named) | store.living()
         # Looked at first, so that a request about nobody leaves no key behind; the row is read again under a lock.
         names = None if isinstance(store, RecordStore) else [*dict.fromkeys((*dataset.keys, *where))]
-        every = await needs(store.provider, "subjects").select(dataset.table, where, columns=names)
+        every = await store.subjects.select(dataset.table, where, columns=names)
         if isinstance(store, RecordStore) and rows.subject is not None:
             found = [row for row in every if (await store.records.whose(row, rows.subject, subject)).theirs]
         else:
@@ -134,7 +134,7 @@ async def _in_database(
         changed: dict[str, int] = {}
         for store, where, right in planned:
             label = store.dataset.label
-            subjects = needs(provider, "subjects")
+            subjects = store.subjects
             every = await subjects.select(store.dataset.table, where, lock=True, transaction=tx)
             rows = await store.rows(tx)
             found = [row for row in every if rows.is_of(row, subject)]

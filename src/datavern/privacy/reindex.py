@@ -153,7 +153,7 @@ class Reindexing:
         """Index every row anew; how many were, and how many hold a value that does not open."""
         if not await store.exists():
             return 0, 0
-        subjects = needs(store.provider, "subjects")
+        subjects = store.subjects
         indexed = unreadable = 0
         batch: list[dict[str, Any]] = []
         async with subjects.stream(store.dataset.table, {}, batch_size=_BATCH) as found:
@@ -191,7 +191,7 @@ class Reindexing:
             return 0, unreadable
 
         async def work(tx: Transaction | None) -> int:
-            subjects = needs(store.provider, "subjects")
+            subjects = store.subjects
             done = 0
             for of_row in changes:
                 each = [await subjects.update(dataset.table, where, new, transaction=tx) for where, new in of_row]

@@ -125,7 +125,7 @@ class InPlace:
             ConfigurationError: as `seal`; a value that a column of that type does not take.
         """
         table, columns = self._dataset.table, self._columns
-        found = await needs(self._provider, "subjects").describe(table)
+        found = await self._store.subjects.describe(table)
         if found is None or found.column(self.field) is None or found.column(ROW_TAG) is None:
             raise ConfigurationError(f"{self.column}: there is no sealed column of that name")
         if found.column(self._aside) is None:
@@ -160,7 +160,7 @@ class InPlace:
     async def _set_aside(self) -> bool:
         """The plain column under its other name, and the sealed one in its place; whether there is such a column."""
         table, dataset = self._dataset.table, self._dataset
-        subjects = needs(self._provider, "subjects")
+        subjects = self._store.subjects
         found = await subjects.describe(table)
         if found is None:
             raise ConfigurationError(f"{dataset.database} has no table {table}: there is nothing to seal")
@@ -316,7 +316,7 @@ class InPlace:
 
     async def _drop(self, column: str) -> bool:
         table = self._dataset.table
-        found = await needs(self._provider, "subjects").describe(table)
+        found = await self._store.subjects.describe(table)
         if found is None or found.column(column) is None:
             return True
         if await self._columns.count(table, column):

@@ -13,7 +13,7 @@ from datavern.privacy.shape import DDL, shape_of
 
 if TYPE_CHECKING:
     from datavern.audit.log import AuditLog
-    from datavern.contracts.capabilities import Provider, Session, Store
+    from datavern.contracts.capabilities import Provider, Session, Store, Subjects
     from datavern.crypto.keystore import KeyStore
     from datavern.crypto.life import KeyLife
     from datavern.crypto.sealed import DataKey
@@ -69,6 +69,11 @@ class StoredRows:
         """The database that the rows are in."""
         return self._provider
 
+    @property
+    def subjects(self) -> Subjects:
+        """The engine's hands in it."""
+        return needs(self._provider, "subjects")
+
     # ---- the table --------------------------------------------------------------------------------------------------
 
     async def prepare(self) -> DDL:
@@ -77,7 +82,7 @@ class StoredRows:
         Raises:
             ConfigurationError: a column is there with a type that cannot hold what it must.
         """
-        subjects = needs(self._provider, "subjects")
+        subjects = self.subjects
         ran = await subjects.prepare(shape_of(self.dataset, await subjects.describe(self._table)))
         self._loaded = None
         await self.rows()
@@ -85,7 +90,7 @@ class StoredRows:
 
     async def exists(self) -> bool:
         """Whether there is such a table."""
-        subjects = needs(self._provider, "subjects")
+        subjects = self.subjects
         return self._loaded is not None or await subjects.describe(self._table) is not None
 
     async def rows(self, transaction: Transaction | None = None, *, fresh: bool = False) -> Rows:
@@ -101,7 +106,7 @@ class StoredRows:
             self._loaded = await self._rows(loaded.store)
             return self._loaded
         dataset = self.dataset
-        store = await needs(self._provider, "subjects").describe(self._table, transaction=transaction)
+        store = await self.subjects.describe(self._table, transaction=transaction)
         if store is None:
             raise ConfigurationError(
                 f'{dataset.database} has no table {self._table}: await db.prepare("{dataset.name}") makes it'
