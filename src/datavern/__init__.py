@@ -57,6 +57,7 @@ if TYPE_CHECKING:
     from datavern.engines.redis.provider import RedisProvider
     from datavern.engines.sqlite.provider import SQLiteProvider
     from datavern.manager import DatabaseManager
+    from datavern.privacy.bases import LegalBasis
     from datavern.privacy.consent import Consent
     from datavern.privacy.datamap import DataMap
     from datavern.privacy.dataset import Dataset, Field
@@ -92,6 +93,7 @@ __all__ = [
     "KeyErased",
     "KeyUnavailable",
     "Keyring",
+    "LegalBasis",
     "Location",
     "LockTimeout",
     "LogTampered",
@@ -135,6 +137,7 @@ _LAZY = {
     "FailoverGroup": "datavern.connectors.failover",
     "Field": "datavern.privacy.dataset",
     "Keyring": "datavern.crypto.keyring",
+    "LegalBasis": "datavern.privacy.bases",
     "SubjectRequest": "datavern.privacy.requests",
     "SubjectResponse": "datavern.privacy.requests",
 }

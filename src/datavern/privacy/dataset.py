@@ -15,8 +15,9 @@ from datavern.contracts.values import Classification
 
 if TYPE_CHECKING:
     from datavern.privacy.approvals import Approval, Safeguard
-else:  # what the settings' annotations are read as: few data maps have either, and `_check_reach` reads them
-    Approval = Safeguard = Any
+    from datavern.privacy.bases import LegalBasis
+else:  # what the settings' annotations are read as: few data maps have them, and the checks below read them
+    Approval = Safeguard = LegalBasis = Any
 
 __all__ = ["Dataset", "Erasure", "Field", "classification_of"]
 
@@ -150,7 +151,7 @@ class Dataset:
         store: the table's name; the dataset's own when None.
         primary_key: the column (or columns) that `get`, `update` and `delete` address a row by.
         classification: how far the data may travel. What nobody classified stays in Norway: CONFIDENTIAL.
-        purposes: what the data is used for; without a `legal_basis`, writing needs a consent to each of them.
+        purposes: what the data is used for; writing needs a consent to each of them that no `legal_basis` is named for.
         erasure: what an erasure does to a subject's rows. ``delete``: they go. ``soft``: their fields are emptied, and
             they are marked. ``anonymize``: their fields are emptied, and the subject is replaced by a random pseudonym.
             ``shred``: they stay as they are, and their keys are destroyed. ``retain``: they stay until the retention
@@ -158,7 +159,11 @@ class Dataset:
         retention: how long the rows are kept: ``30d``, ``18m``, ``5y``, ``3y6m``.
         retention_from: the date column that the retention is counted from; when None, it is the day of the erasure.
         retention_from_year_end: count from the end of that date's calendar year (bokføringsloven § 13).
-        legal_basis: why the data may be kept without consent: the law, the contract, the task (GDPR Art. 6(1)(b)-(f)).
+        legal_basis: why the data may be used (GDPR Art. 6(1)): a text that names the law, the contract, the task, for
+            all purposes; a `LegalBasis`; or several, each for some of the purposes. A purpose without one rests on
+            consent.
+        require_consent: "write": a write needs the consents. "read": so does a read, which finds nothing of people
+            whose consent does not stand.
         fields: name → `Field`, of every column with personal data in it.
         audit_reads: whether who reads what about whom is audited too, gathered by the minute.
         personal: False for sealed data that is about nobody: sealed under the dataset's own key, without a subject.
@@ -185,7 +190,8 @@ class Dataset:
     retention: str | None = None
     retention_from: str | None = None
     retention_from_year_end: bool = False
-    legal_basis: str | None = None
+    legal_basis: str | LegalBasis | Sequence[LegalBasis] | None = None
+    require_consent: Literal["write", "read"] = "write"
     fields: Mapping[str, Field] = field(default_factory=dict, hash=False)
     personal: bool = True
     audit_reads: bool = False
@@ -203,6 +209,7 @@ class Dataset:
         put(self, "fields", dict(self.fields))
         self._check_names()
         self._check_reach()
+        self._check_basis()
         self._check_subject()
         self._check_fields()
         self._check_end()
@@ -258,10 +265,45 @@ class Dataset:
     @property
     def needs_consent(self) -> bool:
         """Whether a write needs a consent: it has purposes, and no other legal basis (GDPR Art. 6(1)(a))."""
-        return bool(self.purposes) and self.legal_basis is None
+        return bool(self.consent_purposes)
+
+    @property
+    def bases(self) -> tuple[LegalBasis, ...]:
+        """The legal bases that the map names; a text is one whose kind is "stated". Consent is named only if it is."""
+        given = self.legal_basis
+        if isinstance(given, str):
+            from datavern.privacy.bases import LegalBasis  # noqa: PLC0415  (loaded where a basis is asked for)
+
+            return (LegalBasis("stated", given),)
+        return () if given is None else given  # type: ignore[return-value]  # __post_init__ made it a tuple
+
+    def basis_of(self, purpose: str | None) -> LegalBasis | None:
+        """The legal basis of one of the purposes (None: of a dataset without any); None where the map names none."""
+        if self.legal_basis is None:
+            return None
+        named = next((basis for basis in self.bases if purpose in basis.purposes), None)
+        return named or next((basis for basis in self.bases if not basis.purposes), None)
+
+    @property
+    def consent_purposes(self) -> tuple[str, ...]:
+        """The purposes that rest on consent: each needs one."""
+        given = self.legal_basis
+        if not self.purposes or isinstance(given, str):
+            return ()
+        if given is None:
+            return tuple(self.purposes)
+        return tuple(p for p in self.purposes if (basis := self.basis_of(p)) is None or basis.kind == "consent")
+
+    @property
+    def lawful_by(self) -> str:
+        """Its legal bases but consent, in words, as certificates and answers name them; empty where there is none."""
+        given = self.legal_basis
+        if given is None or isinstance(given, str):
+            return given or ""
+        return "; ".join(str(basis) for basis in self.bases if basis.kind != "consent")
 
     def _check_names(self) -> None:
-        for what in ("name", "database", "store", "subject", "key", "retention_from", "legal_basis"):
+        for what in ("name", "database", "store", "subject", "key", "retention_from"):
             value = getattr(self, what)
             if value is None and what not in ("name", "database"):
                 continue
@@ -295,6 +337,31 @@ class Dataset:
                 f"{where}.approval: {self.classification} stays in Norway, whatever was approved: leave it out"
             )
 
+    def _check_basis(self) -> None:
+        """Why the data may be used."""
+        where = f"datasets.{self.name}"
+        if self.require_consent not in ("write", "read"):
+            raise ConfigurationError(f'{where}.require_consent: expected "write" or "read"')
+        given = self.legal_basis
+        if isinstance(given, str):
+            if not given.strip() or "\0" in given:
+                raise ConfigurationError(f"{where}.legal_basis: expected text, without NUL characters")
+        elif given is not None:
+            from datavern.privacy.bases import bases_of  # noqa: PLC0415  (few datasets have more than a text)
+
+            problem = ""
+            try:
+                object.__setattr__(self, "legal_basis", bases_of(given, self.purposes))
+            except ConfigurationError as error:
+                problem = str(error).removeprefix("legal_basis.").removeprefix("legal_basis: ")
+            if problem:
+                joined = ": " if problem.startswith("expected") else "."
+                raise ConfigurationError(f"{where}.legal_basis{joined}{problem}")
+            if not self.purposes and any(basis.kind == "consent" for basis in self.bases):
+                raise ConfigurationError(f"{where}.purposes: missing; a consent is to a purpose")
+        if self.require_consent == "read" and not self.needs_consent:
+            raise ConfigurationError(f"{where}.require_consent: no purpose rests on consent here: leave it out")
+
     def _check_subject(self) -> None:
         where = f"datasets.{self.name}"
         if not self.personal:
@@ -302,7 +369,7 @@ class Dataset:
                 raise ConfigurationError(
                     f"{where}: personal = false says that it is about nobody, and it has a subject"
                 )
-            if self.purposes and self.legal_basis is None:
+            if self.needs_consent:
                 raise ConfigurationError(f"{where}.purposes: nobody can consent where no row has a subject")
         elif self.subject is None and self.key is None:
             raise ConfigurationError(
@@ -366,7 +433,7 @@ class Dataset:
                 raise ConfigurationError(
                     f"{where}.retention: missing; erasure = retain keeps rows, and must say how long"
                 )
-            if self.legal_basis is None:
+            if not self.lawful_by:
                 raise ConfigurationError(
                     f"{where}.legal_basis: missing; erasure = retain needs the law that asks for it (GDPR Art. 17(3))"
                 )

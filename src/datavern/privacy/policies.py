@@ -202,7 +202,7 @@ async def _retain(step: Step, outcome: Outcome) -> None:
             await step.change(row, changes)
     _done(outcome, "deleted, their retention had ended", ended)
     _done(outcome, "sealed anew under a retention key", resealed)
-    why = dataset.legal_basis or ""
+    why = dataset.lawful_by
     outcome["kept"] = [{"rows": number, "why": why, "until": until} for until, number in sorted(kept.items())]
     if kept:
         outcome["left"] = _left(rows, subject=True) + _plain(rows)

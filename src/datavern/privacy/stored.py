@@ -55,7 +55,7 @@ class StoredRows:
         self._log = log
         self._consents = consents
         self._table = dataset.table
-        self._purposes = dataset.purposes if dataset.needs_consent else ()
+        self._purposes = dataset.consent_purposes
         self._loaded: Rows | None = None
         self._of_nobody: DataKey
 
