@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import hmac
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
 from time import monotonic
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from datavern.contracts.capabilities import Provider, Session, Transaction, needs
@@ -604,9 +605,27 @@ class KeyStore:
         Returns:
             The ids of the keys that the erasure is to destroy.
         """
-        closed = await self._erasures.start(self.subject_tag(subject))
-        self._known.fresh_until = 0.0
-        return closed
+        closed = await self.start_erasures((subject,))
+        self.heard_of_erasures()
+        return closed[subject]
+
+    async def start_erasures(
+        self, subjects: Collection[str], *, session: Transaction | None = None
+    ) -> dict[str, list[bytes]]:
+        """The same for many people, in one transaction: subject → the ids of the closed keys.
+
+        Args:
+            subjects: canonical ids.
+            session: an open transaction of the ledger's own provider, at read committed; once it has committed,
+                `heard_of_erasures` is to be called.
+
+        Raises:
+            ConstraintViolated: in a transaction that was given: somebody makes a key of one of them at this moment. It
+                is to be run again, as after a `SerializationConflict`.
+        """
+        tags = {self.subject_tag(subject): subject for subject in subjects}
+        closed = await self._erasures.start(tags, tx=session)
+        return {tags[tag]: key_ids for tag, key_ids in closed.items()}
 
     async def destroy(self, subject: str) -> list[Destroyed]:
         """Destroy the keys that `start_erasure` named, unlink the handle, and leave a tombstone. Idempotent.
@@ -616,9 +635,29 @@ class KeyStore:
         Returns:
             Every key of the subject that is destroyed, those of earlier erasures included.
         """
-        destroyed = await self._erasures.destroy(self.subject_tag(subject))
-        self._known.fresh_until = 0.0
+        destroyed = (await self.destroy_keys((subject,)))[subject]
+        self.heard_of_erasures({subject: [one.key_id for one in destroyed]})
         return destroyed
+
+    async def destroy_keys(
+        self, subjects: Collection[str], *, session: Transaction | None = None
+    ) -> dict[str, list[Destroyed]]:
+        """The same for many people, in one transaction; args and errors as `start_erasures`."""
+        tags = {self.subject_tag(subject): subject for subject in subjects}
+        destroyed = await self._erasures.destroy(tags, tx=session)
+        return {tags[tag]: found for tag, found in destroyed.items()}
+
+    def heard_of_erasures(self, destroyed: Mapping[str, Sequence[bytes]] = MappingProxyType({})) -> None:
+        """Use nothing that is remembered before the store was asked again, and forget what was destroyed: no I/O.
+
+        Args:
+            destroyed: subject → the ids of its destroyed keys.
+        """
+        gone = frozenset(key_id for key_ids in destroyed.values() for key_id in key_ids)
+        if destroyed:
+            tags = frozenset(map(self.subject_tag, destroyed))
+            self._known.drop(closed=gone, destroyed=gone, erased=tags)
+        self._known.fresh_until = 0.0
 
     async def erased(self, subject: str) -> bool:
         """Whether the subject was ever erased: a tombstone stands until the oldest backup from before has expired."""

@@ -113,13 +113,18 @@ class KeyLife:
         Raises:
             SerializationConflict: somebody registers the same keys again and again; run the transaction again.
         """
-        for key_id in sorted(set(key_ids)):
-            for _ in range(_ATTEMPTS):
-                statement = self._sql.end.bind(self._dialect, id=key_id, moment=timestamp())
-                if await tx.execute(*statement) or await self._insert(tx, [key_id], dead=1):
-                    break
-            else:
-                raise SerializationConflict("a key is being registered by somebody else", provider=self._provider.name)
+        ending = sorted(set(key_ids))
+        for _ in range(_ATTEMPTS):
+            known: set[bytes] = set()
+            for statement in self._sql.holding.bind(self._dialect, ending):
+                known.update(bytes(row[0]) for row in await tx.query(*statement))
+            moment = timestamp()
+            for statement in self._sql.end.bind(self._dialect, sorted(known), moment=moment):
+                await tx.execute(*statement)
+            ending = [key_id for key_id in ending if key_id not in known]
+            if not ending or await self._insert(tx, ending, dead=1):
+                return
+        raise SerializationConflict("a key is being registered by somebody else", provider=self._provider.name)
 
     async def _held(
         self, tx: Session, key_ids: Sequence[bytes], lookups: frozenset[bytes] = frozenset()

@@ -175,18 +175,18 @@ class StoreStatements:
         self.keys_by_id = Among(
             lambda values: sa.select(k.key_id, k.dataset, k.subject_tag, k.state, k.wrapped).where(k.key_id.in_(values))
         )
-        self.keys_of = Statement(
-            lambda: (
-                sa.select(k.key_id, k.dataset, k.state, k.destroyed_at)
-                .where(k.subject_tag == p("tag"))
+        self.keys_of = Among(
+            lambda values: (
+                sa.select(k.key_id, k.dataset, k.state, k.destroyed_at, k.subject_tag)
+                .where(k.subject_tag.in_(values))
                 .order_by(k.destroyed_at, k.created_at, k.key_id)
             )
         )
         self.insert_key = _rows(_keys)
-        self.erase_keys = Statement(
-            lambda: (
+        self.erase_keys = Among(
+            lambda values: (
                 sa.update(_keys)
-                .where(k.subject_tag == p("tag"), k.state == LIVING)
+                .where(k.subject_tag.in_(values), k.state == LIVING)
                 .values(state=ERASING, changed=current)
             )
         )
@@ -216,18 +216,29 @@ class StoreStatements:
         )
         self.handle = Statement(lambda: sa.select(h.handle).where(h.subject_tag == p("tag")))
         self.insert_handle = _rows(_handles)
-        self.erase_handle = Statement(
-            lambda: sa.update(_handles).where(h.subject_tag == p("tag")).values(state=ERASING)
+        self.handles_closing = Among(
+            lambda values: (
+                sa.select(h.subject_tag, h.state)
+                .where(h.subject_tag.in_(values))
+                .order_by(h.subject_tag)
+                .with_for_update()
+            )
         )
-        self.delete_handle = Statement(lambda: sa.delete(_handles).where(h.subject_tag == p("tag"), h.state == ERASING))
+        self.erase_handles = Among(
+            lambda values: sa.update(_handles).where(h.subject_tag.in_(values)).values(state=ERASING)
+        )
+        self.delete_handles = Among(
+            lambda values: sa.delete(_handles).where(h.subject_tag.in_(values), h.state == ERASING)
+        )
 
+        self.tombstones = Among(lambda values: sa.select(t.subject_tag).where(t.subject_tag.in_(values)))
         self.tombstone = Statement(lambda: sa.select(t.erased_at).where(t.subject_tag == p("tag")))
         self.insert_tombstone = Statement(
             lambda: sa.insert(_tombstones).values(subject_tag=p("tag"), erased_at=p("moment"), changed=current)
         )
-        self.renew_tombstone = Statement(
-            lambda: (
-                sa.update(_tombstones).where(t.subject_tag == p("tag")).values(erased_at=p("moment"), changed=current)
+        self.renew_tombstones = Among(
+            lambda values: (
+                sa.update(_tombstones).where(t.subject_tag.in_(values)).values(erased_at=p("moment"), changed=current)
             )
         )
 
@@ -379,9 +390,12 @@ class LifeStatements:
         )
         self.all_living = {1: self.living}
         self.insert = _rows(_life)
-        self.end = Statement(
-            lambda: (
-                sa.update(_life).where(c.key_id == sa.bindparam("id")).values(dead=1, changed_at=sa.bindparam("moment"))
+        self.holding = Among(
+            lambda values: sa.select(c.key_id).where(c.key_id.in_(values)).order_by(c.key_id).with_for_update()
+        )
+        self.end = Among(
+            lambda values: (
+                sa.update(_life).where(c.key_id.in_(values)).values(dead=1, changed_at=sa.bindparam("moment"))
             )
         )
 

@@ -170,6 +170,39 @@ class RelationalSubjects:
         session = transaction or self._provider
         return await session.execute(sql, _arranged(order, values))  # type: ignore[no-any-return]  # a session's count
 
+    async def change_many(
+        self,
+        store: str,
+        changes: Sequence[tuple[Mapping[str, Any], Mapping[str, Any] | None]],
+        *,
+        transaction: Any = None,
+    ) -> None:
+        """Change single rows, each by its own condition, or delete them, where the change is None: in few statements.
+
+        Args:
+            store: the table.
+            changes: condition and change; an empty condition raises `ValueError`.
+            transaction: as everywhere; without one each kind of change is a transaction of its own.
+        """
+        alike: dict[tuple[tuple[str, ...] | None, tuple[_Form, ...]], list[list[Any]]] = {}
+        for where, change in changes:
+            if not where:
+                raise ValueError(f"a change in {store} without a condition: nobody means every row")
+            form, values = _conditions(where, self.most_values)
+            if form is None or change == {}:
+                continue
+            columns = None if change is None else tuple(change)
+            alike.setdefault((columns, form), []).append([*(change or {}).values(), *values])
+        session = transaction or self._provider
+        for (columns, form), sets in alike.items():
+            key = ("delete", store, form) if columns is None else ("update", store, columns, form)
+            found = self._texts.get(key)
+            if found is None:
+                made = self._delete_text(key, store, form) if columns is None else None
+                found = made or self._update_text(key, store, columns or (), form)
+            sql, order = found
+            await session.execute_many(sql, [_arranged(order, values) for values in sets])
+
     # ---- texts ------------------------------------------------------------------------------------------------------
 
     def _table(self, store: str, columns: Sequence[str]) -> Any:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 import secrets
+from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
@@ -162,10 +163,15 @@ class Consents:
         rows = await cast("Session", self._provider).query(*tables.CONSENTS_OF.bind(ledger.dialect, subject_tag=tag))
         return [_consent(row, person) for row in rows]
 
-    async def delete(self, tag: bytes, transaction: Transaction) -> int:
-        """Delete all consents of an erased person, in the erasure's own transaction; how many."""
-        ledger = needs(self._provider, "ledger")
-        return await transaction.execute(*tables.CONSENTS_DELETE.bind(ledger.dialect, subject_tag=tag))
+    async def delete(self, tags: Sequence[bytes], transaction: Transaction) -> Counter[bytes]:
+        """Delete all consents of erased people, in the erasure's own transaction; how many of each."""
+        dialect = needs(self._provider, "ledger").dialect
+        found: Counter[bytes] = Counter()
+        for query in tables.CONSENTS_TAGS.bind(dialect, tags):
+            found.update(bytes(row[0]) for row in await transaction.query(*query))
+        for statement in tables.CONSENTS_DELETE.bind(dialect, list(found)):
+            await transaction.execute(*statement)
+        return found
 
     # ---- what a write asks ------------------------------------------------------------------------------------------
 

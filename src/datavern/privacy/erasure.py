@@ -1,9 +1,10 @@
-"""The erasure of a person, store by store, to its end (GDPR Art. 17).
+"""The erasure of people, store by store, to its end (GDPR Art. 17).
 
-In this order: the journal, so that a crash is finished; the keys are marked, so that nothing new is sealed; every
-dataset in its own database, in one transaction each: the keys end there, the rows go as the data map says, the audit
-entry and the step are written; the keys are destroyed; the certificate is signed, and the journal closed. Each of these
-is safe to do again, and each dataset's step is done once.
+In this order: the journal, so that a crash is finished, and with it the keys are marked, so that nothing new is sealed;
+every database at the same time, in one transaction each where it has such: the keys end there, the rows go as the data
+map says, the audit entries and the steps are written; then, in one transaction of the ledger, the keys are destroyed,
+the certificate is signed, and the journal closed. Each of these is safe to do again, and each dataset's step is done
+once. Several people go together, each with a journal entry, steps and a certificate of their own.
 
 The audit entries of an erasure name the request and no handle, and the journal forgets whose requests were: the
 certificate names the person and those entries, and must not lead to the handle, and by it to all that the log holds.
@@ -11,30 +12,36 @@ certificate names the person and those entries, and must not lead to the handle,
 
 from __future__ import annotations
 
-import datetime as dt
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from datavern.contracts.capabilities import needs
-from datavern.contracts.errors import ConstraintViolated, DatavernError, ErasureIncomplete, ProviderError
+from datavern.contracts.errors import ConstraintViolated, DatavernError, ProviderError
 from datavern.contracts.values import timestamp
+from datavern.crypto.erasures import ATTEMPTS, contended
 from datavern.privacy.certificate import ERASED_CLAIMS, ERASED_LIMITS, RECORDS_CLAIM, Certificate
-from datavern.privacy.policies import Step, apply
-from datavern.privacy.record_erasure import RecordErasure
+from datavern.privacy.progress import Place, Progress, nothing, step_details, why
+from datavern.privacy.record_erasure import RecordErasures
 from datavern.privacy.records import RecordStore
+from datavern.privacy.row_erasure import RowErasure
 
 if TYPE_CHECKING:
     from datavern.contracts.capabilities import Transaction
     from datavern.crypto.keystore import Destroyed
     from datavern.privacy.journal import Entry, Journal
     from datavern.privacy.personal import PersonalStore
-    from datavern.privacy.service import Privacy, Site
+    from datavern.privacy.service import Privacy
 
-__all__ = ["Done", "Erasures", "Receipt"]
+__all__ = ["CONSENTS", "TOGETHER", "Done", "Erasures", "Receipt", "in_order"]
 
 CONSENTS = "datavern.consents"
+TOGETHER = 250
+"""People who are erased together: what they share (a transaction, a commit, a second look) is paid for once."""
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,241 +80,278 @@ class Erasures:
         self._privacy = privacy
         self._journal = journal
 
-    async def begin(self, entry: Entry) -> Entry:
-        """Write the erasure down, once it is known that it can be carried out as it stands; the entry as written.
+    async def erase(self, entries: Sequence[Entry]) -> list[Done | Receipt]:
+        """Write erasures down, once it is known that they can be carried out as they stand, and run them: as `run`.
 
         Raises:
             ConfigurationError: the live schema lacks what the data map says. Nothing was changed.
         """
         privacy = self._privacy
-        stores = await privacy.stores()
-        for store in stores:
-            try:
-                if await store.exists():
-                    await store.rows(fresh=True)
-            except ProviderError:
-                continue  # its database cannot be asked now: it waits, and the others do not
-        entry = replace(entry, datasets=tuple(store.dataset.label for store in stores))
+        survey = await self._survey(await privacy.stores())
+        for error in survey.refused.values():
+            if not isinstance(error, ProviderError):  # a database that cannot be asked now waits, and the others do not
+                raise error
+        labels = survey.labels
         key = await self._journal.key()
-        details = {"request": entry.id}
-        async with needs(privacy.ledger, "transactions").transaction() as tx:
-            await self._journal.begin(entry, tx, key=key)
-            await privacy.ledger_log.append(tx, action="erasure_received", details=details)
-        return entry
+        closed: dict[str, list[bytes]] = {}
 
-    async def run(self, entry: Entry) -> Done:
-        """Do all that is left of it. Idempotent.
-
-        Raises:
-            ErasureIncomplete: a store could not be reached, or its schema does not let the rows go; the rest is done,
-                and the request stays open.
-        """
-        privacy = self._privacy
-        ended = entry.key_ids
-        if ended is None:
-            started = await privacy.keys.start_erasure(entry.subject)
-            closed = monotonic()
-            await self._journal.name_keys(entry.id, started)
-            ended = tuple(started)
-        else:
-            closed = monotonic()  # they were closed before
-        done, waiting = await self._steps(entry, ended, closed)
-        if waiting:
-            stores = ", ".join(waiting)
-            raise ErasureIncomplete(
-                f"the erasure {entry.id} waits for {stores}; it is open, and goes on when the manager opens",
-                Receipt(entry.id, done, waiting),
+        async def work(tx: Transaction) -> list[Entry]:
+            nonlocal closed
+            closed = await privacy.keys.start_erasures([entry.subject for entry in entries], session=tx)
+            begun = [replace(e, datasets=labels, key_ids=tuple(closed[e.subject])) for e in entries]
+            await self._journal.begin(begun, tx, key=key)
+            await privacy.ledger_log.append_many(
+                tx, [{"action": "erasure_received", "details": {"request": entry.id}} for entry in begun]
             )
-        destroyed = [d for d in await privacy.keys.destroy(entry.subject) if d.key_id in set(ended)]
-        return await self._close(entry, done, destroyed)
+            return begun
+
+        begun = await self._in_ledger(work)  # from here on nothing new about these people is sealed, in any process
+        privacy.keys.heard_of_erasures()
+        return await self._run(begun, survey)
+
+    async def run(self, entries: Sequence[Entry]) -> list[Done | Receipt]:
+        """Do all that is left of erasures that are written down, together: what came of each, in order. Idempotent.
+
+        Returns:
+            A `Receipt` of those that wait: a store could not be reached, or its schema does not let the rows go; the
+            rest is done, and the request stays open.
+        """
+        labels = {label for entry in entries for label in entry.datasets}
+        return await self._run(entries, await self._survey(await self._privacy.stores(labels)))
+
+    async def _run(self, entries: Sequence[Entry], survey: _Survey) -> list[Done | Receipt]:
+        closed = monotonic()  # the keys were closed before
+        group = [Progress(entry) for entry in entries]
+        for progress in group:
+            for label in progress.entry.datasets:
+                if label in survey.refused:
+                    progress.waiting[label] = why(survey.refused[label])
+                elif label not in survey.labels:
+                    progress.waiting[label] = "it is not in this manager's data map"
+        records = RecordErasures(self._privacy, survey.records, group)
+        await asyncio.gather(
+            self._begin_records(records, group),
+            *(RowErasure(self._privacy, name, places, group).run() for name, places in survey.tables.items()),
+        )
+        return await self._close(group, await records.end(closed), holds_records=bool(survey.records))
 
     async def certificate(self, request_id: str) -> Certificate | None:
         """The certificate of an erasure that has ended, or None."""
         text = await self._journal.certificate(request_id)
         return None if text is None else Certificate.from_json(text)
 
-    # ---- store by store ---------------------------------------------------------------------------------------------
+    # ---- the parts --------------------------------------------------------------------------------------------------
 
-    async def _steps(
-        self, entry: Entry, ended: Sequence[bytes], closed: float
-    ) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
-        privacy = self._privacy
-        done: dict[str, dict[str, Any]] = {}
-        waiting: dict[str, str] = {}
-        earlier: dict[str, dict[str, dict[str, Any]]] = {}
-        stores = await _in_order(await privacy.stores(entry.datasets), waiting)
-        here = {store.dataset.label for store in stores} | waiting.keys()
-        waiting |= {label: "it is not in this manager's data map" for label in entry.datasets if label not in here}
-        for name in dict.fromkeys([store.dataset.database for store in stores] + [privacy.ledger_name]):
+    async def _begin_records(self, records: RecordErasures, group: Sequence[Progress]) -> None:
+        try:
+            await records.begin()
+        except DatavernError as error:  # the ledger cannot be asked
+            for progress in group:
+                progress.waiting.setdefault(CONSENTS, why(error))
+
+    async def _survey(self, stores: Sequence[PersonalStore]) -> _Survey:
+        """The stores as they stand now, all databases at the same time."""
+        by_database: dict[str, list[PersonalStore]] = {}
+        for store in stores:
+            by_database.setdefault(store.dataset.database, []).append(store)
+        survey = _Survey(tuple(store.dataset.label for store in stores))
+        await asyncio.gather(*(self._look(survey, name, found) for name, found in by_database.items()))
+        return survey
+
+    async def _look(self, survey: _Survey, database: str, stores: Sequence[PersonalStore]) -> None:
+        found = []
+        for store in stores:
             try:
-                earlier[name] = await privacy.site(name).steps.done(entry.id)
-            except ProviderError as error:
-                labels = [s.dataset.label for s in stores if s.dataset.database == name]
-                waiting |= dict.fromkeys(labels or [CONSENTS], _why(error))
-        records: dict[str, RecordErasure] = {}
-        for store in (store for store in stores if store.dataset.label not in waiting):
-            label, before = store.dataset.label, earlier[store.dataset.database]
-            try:
-                if store.dataset.name in before:
-                    done[label] = before[store.dataset.name]
-                elif isinstance(store, RecordStore):
-                    records[label] = RecordErasure(privacy, store, entry, ended)
-                    await records[label].begin(before)
-                else:
-                    done[label] = await self._step(store, entry, ended)
+                rows = await store.rows(fresh=True) if await store.exists() else None
             except DatavernError as error:
-                waiting[label] = _why(error)
-        for label in [
-            label for label in records if label not in waiting
-        ]:  # last: the time that the others took need not be waited for
+                survey.refused[store.dataset.label] = error
+                continue
+            found.append(Place(store, rows))
+        survey.records += [place for place in found if isinstance(place.store, RecordStore)]
+        tables = [place for place in found if not isinstance(place.store, RecordStore)]
+        if tables:
+            survey.tables[database] = in_order(tables)
+
+    async def _in_ledger(self, work: Callable[[Transaction], Awaitable[T]]) -> T:
+        """Some work in one transaction of the ledger, again where somebody else was at the same keys."""
+        ledger = self._privacy.ledger
+        for _ in range(ATTEMPTS):
             try:
-                done[label] = await records[label].end(closed)
-            except DatavernError as error:
-                waiting[label] = _why(error)
-        if not waiting:  # the ledger's own: last, since a write that is refused is refused before it asks for consent
-            done[CONSENTS] = earlier[privacy.ledger_name].get(CONSENTS) or await self._consents(entry)
-        return done, waiting
-
-    async def _step(self, store: PersonalStore, entry: Entry, ended: Sequence[bytes]) -> dict[str, Any]:
-        dataset = store.dataset
-        site = self._privacy.site(dataset.database)
-        here = await store.exists()
-        rows = await store.rows() if here else None
-
-        async def work(tx: Transaction) -> dict[str, Any]:
-            await site.steps.claim(entry.id, dataset.name, tx)
-            await site.life.end(tx, ended)
-            outcome = _nothing(dataset.erasure, f"there is no table {dataset.table}")
-            if rows is not None:
-                today = dt.datetime.now().astimezone().date()
-                step = Step(store, rows, entry.subject, frozenset(ended), entry.id, today, self._privacy.keys, tx)
-                outcome = await apply(step)
-            details = {"request": entry.id, **{k: v for k, v in outcome.items() if k not in ("kept", "notes")}}
-            outcome["audit"] = await site.log.append(tx, action="erased", dataset=dataset.label, details=details)
-            await site.steps.record(entry.id, dataset.name, outcome, tx)
-            return outcome
-
-        return await _once(site, entry.id, dataset.name, work)
-
-    async def _consents(self, entry: Entry) -> dict[str, Any]:
-        privacy = self._privacy
-        site = privacy.site(privacy.ledger_name)
-
-        async def work(tx: Transaction) -> dict[str, Any]:
-            await site.steps.claim(entry.id, CONSENTS, tx)
-            outcome = _nothing("delete")
-            number = await privacy.consents.delete(privacy.keys.subject_tag(entry.subject), tx)
-            outcome["found"] = number
-            outcome["done"] = {"deleted": number} if number else {}
-            details = {"request": entry.id, "found": number}
-            outcome["audit"] = await site.log.append(tx, action="erased", dataset=CONSENTS, details=details)
-            await site.steps.record(entry.id, CONSENTS, outcome, tx)
-            return outcome
-
-        return await _once(site, entry.id, CONSENTS, work)
+                return await needs(ledger, "transactions").run_in_transaction(work, isolation="read committed")
+            except ConstraintViolated:
+                continue  # somebody made a person's first key, or handle, at the same moment
+        raise contended(ledger)
 
     # ---- the end ----------------------------------------------------------------------------------------------------
 
-    async def _close(self, entry: Entry, done: Mapping[str, Mapping[str, Any]], destroyed: Sequence[Destroyed]) -> Done:
+    async def _close(
+        self,
+        group: Sequence[Progress],
+        records: Mapping[str, Mapping[str, dict[str, Any]]],
+        *,
+        holds_records: bool,
+    ) -> list[Done | Receipt]:
+        """Write down what was done in stores of records, end what is done everywhere, and say what came of each."""
         privacy = self._privacy
-        completed = timestamp()
-        found = sum(outcome["found"] for outcome in done.values())
+        if not any(records.values()) and all(progress.waiting for progress in group):
+            return [_receipt(progress) for progress in group]
         key = await self._journal.key()
-        stores = await privacy.stores(entry.datasets)
-        claims = [RECORDS_CLAIM] if any(isinstance(store, RecordStore) for store in stores) else []
-        audit_details = {"request": entry.id, "found": found, "keys": len(destroyed)}
-        try:
-            async with needs(privacy.ledger, "transactions").transaction() as tx:
-                audit = await privacy.ledger_log.append(tx, action="erasure_completed", details=audit_details)
-                certificate = Certificate.issue(
-                    privacy.signer,
-                    "erased",
+        answers: dict[str, Done] = {}
+        destroyed: dict[str, list[Destroyed]] = {}
+
+        async def work(tx: Transaction) -> None:
+            nonlocal destroyed
+            answers.clear()
+            held = await self._journal.hold([progress.entry.id for progress in group], tx)
+            open_ = [progress for progress in group if progress.entry.id in held]
+            await self._write_steps(open_, records, tx)
+            ending = [progress for progress in open_ if not progress.waiting]
+            destroyed = await privacy.keys.destroy_keys([p.entry.subject for p in ending], session=tx) if ending else {}
+            completed = timestamp()
+            gone = {p.entry.id: [d for d in destroyed[p.entry.subject] if d.key_id in p.ended] for p in ending}
+            audits = await privacy.ledger_log.append_many(
+                tx,
+                [
                     {
-                        "organisation": privacy.organisation,
-                        "request": entry.id,
-                        "subject": entry.subject,
-                        "received": entry.received.isoformat(),
-                        "deadline": entry.deadline.isoformat(),
-                        "completed": completed,
-                        "stores": [{"dataset": label, **outcome} for label, outcome in done.items()],
-                        "keys": [_key(d) for d in destroyed],
-                        "audit": audit,
-                        "claims": [*ERASED_CLAIMS, *claims],
-                        "limits": list(ERASED_LIMITS),
-                    },
+                        "action": "erasure_completed",
+                        "details": {
+                            "request": p.entry.id,
+                            "found": sum(outcome["found"] for outcome in p.done.values()),
+                            "keys": len(gone[p.entry.id]),
+                        },
+                    }
+                    for p in ending
+                ],
+            )
+            closing = []
+            for progress, audit in zip(ending, audits, strict=True):
+                entry = progress.entry
+                certificate = self._certificate(
+                    progress, completed, audit, destroyed=gone[entry.id], records=holds_records
                 )
-                if not await self._journal.close(entry, completed, certificate.to_json(), tx, key=key):
-                    raise _ClosedByAnotherError  # noqa: TRY301  (it rolls the transaction back)
-            return Done(_message(done), completed, certificate)
-        except _ClosedByAnotherError:
-            pass
-        signed = await self.certificate(entry.id)
+                closing.append((entry, certificate.to_json()))
+                answers[entry.id] = Done(_message(progress.done), completed, certificate)
+            await self._journal.close(closing, completed, tx, key=key, held=held)
+
+        await self._in_ledger(work)
+        privacy.keys.heard_of_erasures({s: [one.key_id for one in found] for s, found in destroyed.items()})
+        return [answers.get(p.entry.id) or await self._elsewhere(p) for p in group]
+
+    async def _write_steps(
+        self,
+        group: Sequence[Progress],
+        records: Mapping[str, Mapping[str, dict[str, Any]]],
+        tx: Transaction,
+    ) -> None:
+        """The steps that are the ledger's own: of stores of records, and of the consents of those that can end.
+
+        The consents are last, since a write that is refused is refused before it asks for consent.
+        """
+        privacy = self._privacy
+        site = privacy.site(privacy.ledger_name)
+        if not group:
+            return
+        earlier = await site.steps.done_many([progress.entry.id for progress in group], tx)
+        new: list[tuple[Progress, str, str, dict[str, Any]]] = []  # whose, what the step is called, its label, outcome
+        for progress in group:
+            before = earlier.get(progress.entry.id, {})
+            for label, outcome in records.get(progress.entry.id, {}).items():
+                name = label.partition(".")[2]
+                if name in before:
+                    progress.done[label] = before[name]
+                else:
+                    new.append((progress, name, label, outcome))
+        ending = [progress for progress in group if not progress.waiting]
+        tags = {p.entry.id: privacy.keys.subject_tag(p.entry.subject) for p in ending}
+        found = await privacy.consents.delete(list(tags.values()), tx)
+        for progress in ending:
+            outcome = nothing("delete")
+            outcome["found"] = number = found[tags[progress.entry.id]]
+            outcome["done"] = {"deleted": number} if number else {}
+            new.append((progress, CONSENTS, CONSENTS, outcome))
+        audits = await site.log.append_many(
+            tx,
+            [
+                {"action": "erased", "dataset": label, "details": step_details(progress.entry.id, outcome)}
+                for progress, _, label, outcome in new
+            ],
+        )
+        steps = []
+        for (progress, name, label, outcome), audit in zip(new, audits, strict=True):
+            progress.done[label] = {**outcome, "audit": audit}
+            steps.append((progress.entry.id, name, progress.done[label]))
+        await site.steps.record(steps, tx)
+
+    def _certificate(
+        self, progress: Progress, completed: str, audit: str, *, destroyed: Sequence[Destroyed], records: bool
+    ) -> Certificate:
+        privacy, entry = self._privacy, progress.entry
+        return Certificate.issue(
+            privacy.signer,
+            "erased",
+            {
+                "organisation": privacy.organisation,
+                "request": entry.id,
+                "subject": entry.subject,
+                "received": entry.received.isoformat(),
+                "deadline": entry.deadline.isoformat(),
+                "completed": completed,
+                "stores": [{"dataset": label, **outcome} for label, outcome in progress.done.items()],
+                "keys": [_key(d) for d in destroyed],
+                "audit": audit,
+                "claims": [*ERASED_CLAIMS, *([RECORDS_CLAIM] if records else [])],
+                "limits": list(ERASED_LIMITS),
+            },
+        )
+
+    async def _elsewhere(self, progress: Progress) -> Done | Receipt:
+        """What came of an erasure that was not closed here: it waits, or another process has closed it."""
+        signed = None if progress.waiting else await self.certificate(progress.entry.id)
         if signed is None:
-            raise ErasureIncomplete(f"the erasure {entry.id} is no longer in the journal", Receipt(entry.id, done))
-        return Done(_message(done), str(signed.body["completed"]), signed)
+            return _receipt(progress)
+        return Done(_message(progress.done), str(signed.body["completed"]), signed)
 
 
-def _nothing(policy: str, *notes: str) -> dict[str, Any]:
-    return {"policy": policy, "found": 0, "done": {}, "kept": [], "left": [], "notes": list(notes)}
+@dataclass(slots=True)
+class _Survey:
+    """The datasets as an erasure finds them.
+
+    Attributes:
+        labels: of all of them.
+        tables: database → those with rows that commit with their steps, in the order in which they go.
+        records: those without.
+        refused: label → why a dataset cannot be reached, or not be ended as it stands.
+    """
+
+    labels: tuple[str, ...]
+    tables: dict[str, list[Place]] = field(default_factory=dict)
+    records: list[Place] = field(default_factory=list)
+    refused: dict[str, DatavernError] = field(default_factory=dict)
 
 
-async def _once(
-    site: Site, request: str, dataset: str, work: Callable[[Transaction], Awaitable[dict[str, Any]]]
-) -> dict[str, Any]:
-    """A step in one transaction, run again on a conflict; what it did, whoever did it."""
-    violated: ConstraintViolated
-    try:
-        # What the step does after it has waited for the last writers must see what they wrote, whatever the server's
-        # default is: each statement by itself, and not as the database was when the step began.
-        return await needs(site.provider, "transactions").run_in_transaction(work, isolation="read committed")
-    except ConstraintViolated as error:
-        violated = error
-    # Either another process has done the step meanwhile, or a row of somebody else's refers to one that should go.
-    done = (await site.steps.done(request)).get(dataset)
-    if done is None:
-        raise violated
-    return done
-
-
-class _ClosedByAnotherError(Exception):
-    """Another process has closed the request: what this one was about to write is undone."""
-
-
-async def _in_order(stores: Sequence[PersonalStore], waiting: dict[str, str]) -> list[PersonalStore]:
-    """The stores, those whose rows refer to another's before it: a row goes after what refers to it."""
-    refers: dict[str, set[str]] = {}
-    known: dict[str, PersonalStore] = {}
-    by_table = {(store.dataset.database, store.dataset.table): store.dataset.label for store in stores}
-    for store in stores:
-        label = store.dataset.label
-        try:
-            rows = await store.rows(fresh=True) if await store.exists() else None
-        except DatavernError as error:
-            waiting[label] = _why(error)
-            continue
-        known[label] = store
-        for place in rows.store.referenced_by if rows is not None else ():
-            other = by_table.get((store.dataset.database, place.rpartition(".")[0]))
-            if other is not None and other != label:
-                refers.setdefault(label, set()).add(other)
-    ordered: list[PersonalStore] = []
+def in_order(places: Sequence[Place]) -> list[Place]:
+    """The datasets of one database: a row goes after what refers to it."""
+    by_table = {place.store.dataset.table: place for place in places}
+    ordered: list[Place] = []
     seen: set[str] = set()
 
-    def visit(label: str) -> None:
-        if label in seen or label not in known:
+    def visit(place: Place) -> None:
+        if place.label in seen:
             return
-        seen.add(label)
-        for other in sorted(refers.get(label, ())):
+        seen.add(place.label)
+        referring = place.rows.store.referenced_by if place.rows is not None else ()
+        others = [by_table[name] for name in (one.rpartition(".")[0] for one in referring) if name in by_table]
+        for other in sorted(others, key=lambda one: one.label):
             visit(other)
-        ordered.append(known[label])
+        ordered.append(place)
 
-    for label in known:
-        visit(label)
+    for place in places:
+        visit(place)
     return ordered
 
 
-def _why(error: DatavernError) -> str:
-    return f"{type(error).__name__}: {error}"
+def _receipt(progress: Progress) -> Receipt:
+    return Receipt(progress.entry.id, progress.done, progress.waiting)
 
 
 def _key(destroyed: Destroyed) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 import secrets
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
@@ -73,43 +73,49 @@ class Journal:
         """The journal's own key, to be fetched before a transaction begins: making it is no part of one."""
         return await self._keys.dataset_key(_DATASET)
 
-    async def begin(self, entry: Entry, transaction: Transaction, *, key: DataKey | None) -> None:
-        """Write a request down.
+    async def begin(self, entries: Sequence[Entry], transaction: Transaction, *, key: DataKey | None) -> None:
+        """Write requests down.
 
         Args:
-            entry: the request.
+            entries: the requests.
             transaction: an open one of the ledger.
-            key: the journal's, for a request that is worked on; None: it was answered at once, and need not be taken up
-                again, so the subject's id is not kept.
+            key: the journal's, for requests that are worked on; None: they were answered at once, and need not be taken
+                up again, so the subject's id is not kept.
         """
-        tag = new_row_tag()
-        sealed: Mapping[str, Any] = {"subject": None}
-        if key is not None:
-            sealed = self._sealer.seal_row(key, tag, {"subject": entry.subject})
-        row = {
-            "id": entry.id,
-            "kind": entry.kind,
-            "subject_tag": self._keys.subject_tag(entry.subject),
-            "row_tag": tag,
-            "received": entry.received.isoformat(),
-            "deadline": entry.deadline.isoformat(),
-            "opened_at": entry.opened_at,
-            "completed_at": timestamp() if key is None else None,
-            "actor": current_actor(),
-            "datasets": json.dumps(entry.datasets, ensure_ascii=False),
-            "key_ids": None,
-            "certificate": None,
-            **sealed,
-        }
-        await transaction.execute(*self._bind(tables.REQUEST_INSERT, **row))
+        rows = []
+        for entry in entries:
+            tag = new_row_tag()
+            sealed: Mapping[str, Any] = {"subject": None}
+            if key is not None:
+                sealed = self._sealer.seal_row(key, tag, {"subject": entry.subject})
+            named = None if entry.key_ids is None else json.dumps([key_id.hex() for key_id in entry.key_ids])
+            row = {
+                "id": entry.id,
+                "kind": entry.kind,
+                "subject_tag": self._keys.subject_tag(entry.subject),
+                "row_tag": tag,
+                "received": entry.received.isoformat(),
+                "deadline": entry.deadline.isoformat(),
+                "opened_at": entry.opened_at,
+                "completed_at": timestamp() if key is None else None,
+                "actor": current_actor(),
+                "datasets": json.dumps(entry.datasets, ensure_ascii=False),
+                "key_ids": named,
+                "certificate": None,
+                **sealed,
+            }
+            rows.append(row)
+        await transaction.execute_many(*tables.REQUEST_INSERT.bind_many(self._dialect, rows))
 
-    async def open_of(self, subject: str, kind: str) -> Entry | None:
-        """The request of that kind that is still open for the subject, or None."""
-        tag = self._keys.subject_tag(subject)
-        for row in await self._session.query(*self._bind(tables.REQUESTS_OF, subject_tag=tag)):
-            if row["kind"] == kind and row["completed_at"] is None:
-                return await self._entry(row)
-        return None
+    async def open_of(self, subjects: Sequence[str], kind: str) -> dict[str, Entry]:
+        """Subject → the request of that kind that is still open for it, of those that have one."""
+        tags = {self._keys.subject_tag(subject): subject for subject in subjects}
+        found: dict[str, Entry] = {}
+        for statement in tables.REQUESTS_OPEN_OF.bind(self._dialect, list(tags)):
+            for row in await self._session.query(*statement):
+                if row["kind"] == kind:
+                    found.setdefault(tags[bytes(row["subject_tag"])], await self._entry(row))
+        return found
 
     async def unfinished(self) -> list[Entry]:
         """Every request that is still open, the oldest first."""
@@ -120,30 +126,45 @@ class Journal:
         row = await self._session.query_one(*self._bind(tables.REQUEST_BY_ID, request=request))
         return None if row is None else await self._entry(row)
 
-    async def name_keys(self, request: str, key_ids: list[bytes]) -> None:
-        """Write down which keys the erasure is to destroy. Idempotent: the first list stands.
+    async def hold(self, requests: Sequence[str], transaction: Transaction) -> dict[str, Any]:
+        """The rows of those of the requests that are still open, held until the transaction ends: by id."""
+        found = {}
+        for statement in tables.REQUESTS_HELD.bind(self._dialect, sorted(requests)):
+            for row in await transaction.query(*statement):
+                if row["completed_at"] is None:
+                    found[row["id"]] = row
+        return found
 
-        From here on the list is known, and a person who returns meanwhile, under new keys, is not erased again.
-        """
-        named = json.dumps([key_id.hex() for key_id in key_ids])
-        await self._session.execute(*self._bind(tables.REQUEST_KEYS, request=request, named=named))
-
-    async def close(self, entry: Entry, at: str, certificate: str, transaction: Transaction, *, key: DataKey) -> bool:
-        """Close a request, in the ledger's transaction that records it; False when somebody else has closed it.
+    async def close(
+        self,
+        closing: Sequence[tuple[Entry, str]],
+        at: str,
+        transaction: Transaction,
+        *,
+        key: DataKey,
+        held: Mapping[str, Any],
+    ) -> None:
+        """Close requests, in the ledger's transaction that records it.
 
         The subject's id is dropped; the certificate is kept, sealed. From here on no closed request says whose it was:
         the audit log names requests beside handles.
+
+        Args:
+            closing: requests and their certificates, as JSON.
+            at: when.
+            transaction: the open one.
+            key: the journal's.
+            held: as `hold` gave it in this transaction: so nobody else has closed them.
         """
-        row = await transaction.query_one(*self._bind(tables.REQUEST_BY_ID, request=entry.id))
-        if row is None or row["completed_at"] is not None:
-            return False
-        sealed = self._sealer.seal_row(key, row["row_tag"], {"certificate": certificate})["certificate"]
-        closing = self._bind(tables.REQUEST_CLOSE, request=entry.id, at=at, sealed=sealed)
-        if await transaction.execute(*closing) != 1:
-            return False
-        tag = self._keys.subject_tag(entry.subject)
-        await transaction.execute(*self._bind(tables.REQUESTS_UNLINK, tag=tag, nobody=b""))
-        return True
+        if not closing:
+            return
+        rows = []
+        for entry, certificate in closing:
+            sealed = self._sealer.seal_row(key, held[entry.id]["row_tag"], {"certificate": certificate})
+            rows.append({"request": entry.id, "at": at, "sealed": sealed["certificate"]})
+        await transaction.execute_many(*tables.REQUEST_CLOSE.bind_many(self._dialect, rows))
+        unlinked = [{"tag": self._keys.subject_tag(entry.subject), "nobody": b""} for entry, _ in closing]
+        await transaction.execute_many(*tables.REQUESTS_UNLINK.bind_many(self._dialect, unlinked))
 
     async def certificate(self, request: str) -> str | None:
         """The certificate of a closed request, as JSON, or None."""
@@ -172,7 +193,11 @@ class Journal:
         return self._sealer.open_row(values["row_tag"], values, keys, None)
 
     def _bind(self, statement: Any, /, **values: Any) -> Any:
-        return statement.bind(needs(self._provider, "ledger").dialect, **values)
+        return statement.bind(self._dialect, **values)
+
+    @property
+    def _dialect(self) -> Any:
+        return needs(self._provider, "ledger").dialect
 
     @property
     def _session(self) -> Session:
@@ -197,26 +222,40 @@ class Steps:
 
     async def done(self, request: str) -> dict[str, dict[str, Any]]:
         """Dataset → what its step did, of every step of the request that has committed here."""
-        statement = tables.STEPS_OF.bind(needs(self._provider, "ledger").dialect, of_request=request)
-        rows = await needs(self._provider, "session").query(*statement)
-        return {row["dataset"]: json.loads(row["outcome"]) for row in rows}
+        return (await self.done_many([request])).get(request, {})
 
-    async def claim(self, request: str, dataset: str, transaction: Transaction) -> None:
-        """Take a step on: the row that makes it one step, whoever else takes it on at the same time.
+    async def done_many(
+        self, requests: Collection[str], session: Session | None = None
+    ) -> dict[str, dict[str, dict[str, Any]]]:
+        """Request → dataset → what its step did. In an open transaction of this database where one is given."""
+        found: dict[str, dict[str, dict[str, Any]]] = {}
+        speak = session or needs(self._provider, "session")
+        for statement in tables.STEPS_OF.bind(needs(self._provider, "ledger").dialect, sorted(requests)):
+            for row in await speak.query(*statement):
+                found.setdefault(row["request"], {})[row["dataset"]] = json.loads(row["outcome"])
+        return found
+
+    async def record(self, steps: Sequence[tuple[str, str, Mapping[str, Any]]], transaction: Transaction) -> None:
+        """Say what steps did, in the transaction that did it: request, dataset, outcome.
+
+        The row makes it one step: of two that do it at the same time, one is undone. An outcome holds counts and names
+        of columns, never a value.
 
         Raises:
-            ConstraintViolated: the step is done, or was being done and now is.
+            ConstraintViolated: a step is done.
         """
-        dialect = needs(self._provider, "ledger").dialect
-        row = {"request": request, "dataset": dataset, "outcome": None, "done_at": timestamp()}
-        await transaction.execute(*tables.STEP_INSERT.bind(dialect, **row))
-
-    async def record(self, request: str, dataset: str, outcome: Mapping[str, Any], transaction: Transaction) -> None:
-        """Say what the step did, before its transaction commits. Counts and names of columns, never a value."""
-        dialect = needs(self._provider, "ledger").dialect
-        result = json.dumps(outcome, ensure_ascii=False, sort_keys=True)
-        values = {"of_request": request, "of_dataset": dataset, "result": result, "at": timestamp()}
-        await transaction.execute(*tables.STEP_DONE.bind(dialect, **values))
+        moment = timestamp()
+        rows = [
+            {
+                "request": request,
+                "dataset": dataset,
+                "outcome": json.dumps(outcome, ensure_ascii=False, sort_keys=True),
+                "done_at": moment,
+            }
+            for request, dataset, outcome in steps
+        ]
+        if rows:
+            await transaction.execute_many(*tables.STEP_INSERT.bind_many(needs(self._provider, "ledger").dialect, rows))
 
 
 def new_request_id() -> str:

@@ -10,7 +10,7 @@ import datetime as dt
 import secrets
 import uuid
 from collections import Counter
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from datavern.privacy.personal import PersonalStore
     from datavern.privacy.rows import Rows
 
-__all__ = ["Step", "apply"]
+__all__ = ["Step", "apply", "columns_needed"]
 
 Outcome = dict[str, Any]
 
@@ -36,6 +36,9 @@ Outcome = dict[str, Any]
 @dataclass(slots=True)
 class Step:
     """An erasure in one dataset.
+
+    A policy reaches rows through its methods alone: `datavern.privacy.row_erasure` has a step of its own, which reads
+    the rows of many people at once and keeps what is to be done with them.
 
     Attributes:
         store: the dataset.
@@ -77,8 +80,9 @@ class Step:
         where = self.where
         if where is None:
             return []
+        columns, lock = columns_needed(self.rows), self.tx is not None
         found: list[dict[str, Any]] = await self.subjects.select(
-            self.table, where | more, lock=self.tx is not None, transaction=self.tx
+            self.table, where | more, columns=columns, lock=lock, transaction=self.tx
         )
         return [row for row in found if self.rows.is_of(row, self.subject)]
 
@@ -95,6 +99,21 @@ class Step:
         """Change one of them."""
         await self.subjects.update(self.table, self.where_row(row), changes, transaction=self.tx)
 
+    async def delete(self, rows: Sequence[Mapping[str, Any]]) -> int:
+        """Delete some of them; how many went."""
+        gone = 0
+        for row in rows:
+            gone += await self.subjects.delete(self.table, self.where_row(row), transaction=self.tx)
+        return gone
+
+
+def columns_needed(rows: Rows) -> list[str] | None:
+    """What a policy has to know of a row; None: all of it."""
+    dataset = rows.dataset
+    if dataset.erasure != "delete":
+        return None
+    return list(dict.fromkeys(name for name in (*dataset.keys, dataset.subject) if name is not None))
+
 
 async def apply(step: Step) -> Outcome:
     """Do what the dataset's policy says: ``{"policy", "found", "done", "kept", "left", "notes"}``. Idempotent."""
@@ -105,16 +124,7 @@ async def apply(step: Step) -> Outcome:
 
 
 async def _delete(step: Step, outcome: Outcome) -> None:
-    where = step.where
-    if where is not None:
-        names = dict.fromkeys((*step.store.dataset.keys, *where))
-        every = await step.subjects.select(step.table, where, columns=[*names], lock=True, transaction=step.tx)
-        own = [row for row in every if step.rows.is_of(row, step.subject)]
-        if len(own) == len(every):
-            outcome["found"] = await step.subjects.delete(step.table, where, transaction=step.tx)
-        else:  # the column takes other people's ids for the same
-            for row in own:
-                outcome["found"] += await step.subjects.delete(step.table, step.where_row(row), transaction=step.tx)
+    outcome["found"] = await step.delete(await step.select())
     _done(outcome, "deleted", outcome["found"])
 
 
@@ -185,7 +195,7 @@ async def _retain(step: Step, outcome: Outcome) -> None:
     for row in found:
         until = _until(step, row)
         if until < step.today:
-            await step.subjects.delete(step.table, step.where_row(row), transaction=step.tx)
+            await step.delete([row])
             ended += 1
             continue
         kept[until.isoformat()] += 1

@@ -1,121 +1,182 @@
-"""The step of an erasure in a store of records, where nothing commits with the record that it was done.
+"""The steps of erasures in stores of records, where nothing commits with the record that a step was done.
 
-So it is done in three, each safe to do again. What was found is counted and written down in the ledger before the first
+So each is done in three, safe to do again. What was found is counted and written down in the ledger before the first
 change, so that an erasure that is cut off still knows of it. The records are ended as the data map says. Once every
 write under the old keys has ended or was taken back (`datavern.crypto.unguarded.BOUND` seconds after the keys were
-closed), the store is looked through again, and what was done is written down with its audit entry.
+closed), the store is looked through again, and what was done is written down with its audit entry: where nothing else
+waits, in the transaction that closes the request.
 """
 
 from __future__ import annotations
 
 import asyncio
 import datetime as dt
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from datavern.contracts.capabilities import needs
-from datavern.contracts.errors import ConfigurationError, ConstraintViolated
+from datavern.contracts.errors import ConfigurationError, ConstraintViolated, DatavernError
 from datavern.crypto.unguarded import BOUND
 from datavern.privacy.policies import Outcome, Step, apply
+from datavern.privacy.progress import nothing, why
 
 if TYPE_CHECKING:
     from datavern.contracts.capabilities import Transaction
     from datavern.contracts.records import Holding
-    from datavern.privacy.journal import Entry
+    from datavern.privacy.progress import Place, Progress
     from datavern.privacy.records import RecordStore
     from datavern.privacy.service import Privacy
 
-__all__ = ["RecordErasure"]
+__all__ = ["PLAN", "RecordErasure", "RecordErasures"]
 
-_PLAN = "#plan"
+PLAN = "#plan"
 """What follows a dataset's name where its plan is written down: no dataset's name holds a #."""
 _STANDS = frozenset({"shred", "retain"})
 """The policies by which records stay where they are, so that a second look finds the same ones."""
+_AT_ONCE = 8
+"""Looks into stores that go on at the same time."""
+
+
+class RecordErasures:
+    """The steps of a group of erasures in stores of records.
+
+    Args:
+        privacy: the ledger's steps, and the keys.
+        places: the datasets.
+        group: the erasures.
+    """
+
+    def __init__(self, privacy: Privacy, places: Sequence[Place], group: Sequence[Progress]) -> None:
+        self._privacy = privacy
+        self._places = places
+        self._group = group
+        self._going: list[RecordErasure] = []
+        self._few = asyncio.Semaphore(_AT_ONCE)
+
+    async def begin(self) -> None:
+        """Count, write it down, and end what is there. What is done already, or waits, stands in each `Progress`."""
+        steps = self._privacy.site(self._privacy.ledger_name).steps
+        asked = [progress.entry.id for progress in self._group] if self._places else []
+        earlier = await steps.done_many(asked)
+        for place in self._places:
+            for progress in self._group:
+                before = earlier.get(progress.entry.id, {})
+                if place.label not in progress.entry.datasets:
+                    continue
+                if place.name in before:
+                    progress.done[place.label] = before[place.name]
+                else:
+                    self._going.append(RecordErasure(self._privacy, place, progress, before))
+        await self._each(RecordErasure.count)
+        plans = [one.plan for one in self._going if one.plan is not None]
+        if plans:
+            try:
+                await self._write(plans)
+            except DatavernError as error:
+                for one in self._going:
+                    one.progress.waiting[one.place.label] = why(error)
+                self._going = []
+        await self._each(RecordErasure.look)
+
+    async def end(self, closed: float) -> dict[str, dict[str, Outcome]]:
+        """Look again once no write under the old keys can come any more; request → dataset's label → what was done.
+
+        Args:
+            closed: when the keys were closed, or later, on the monotonic clock.
+        """
+        if self._going:
+            await asyncio.sleep(max(0.0, closed + BOUND - monotonic()))
+            await self._each(RecordErasure.look)
+        done: dict[str, dict[str, Outcome]] = {}
+        for one in self._going:
+            done.setdefault(one.progress.entry.id, {})[one.place.label] = one.outcome
+        return done
+
+    async def _each(self, do: Callable[[RecordErasure], Awaitable[None]]) -> None:
+        """The same of all that go on; what cannot be done waits, and goes on no further."""
+        going, self._going = self._going, []
+
+        async def one(erasure: RecordErasure) -> bool:
+            try:
+                async with self._few:
+                    await do(erasure)
+            except DatavernError as error:
+                erasure.progress.waiting[erasure.place.label] = why(error)
+                return False
+            return True
+
+        went = await asyncio.gather(*map(one, going))
+        self._going = [erasure for erasure, well in zip(going, went, strict=True) if well]
+
+    async def _write(self, plans: Sequence[tuple[str, str, Mapping[str, Any]]]) -> None:
+        """The plans into the ledger, those that another process has not written meanwhile."""
+        steps = self._privacy.site(self._privacy.ledger_name).steps
+        while True:
+            earlier = await steps.done_many({request for request, _, _ in plans})
+            new = [plan for plan in plans if plan[1] not in earlier.get(plan[0], {})]
+            for one in self._going:
+                before = earlier.get(one.progress.entry.id, {}).get(one.place.name + PLAN)
+                if before is not None:
+                    one.planned = before["found"]
+
+            async def work(tx: Transaction, new: Sequence[Any] = new) -> None:
+                await steps.record(new, tx)
+
+            try:
+                if new:
+                    await needs(self._privacy.ledger, "transactions").run_in_transaction(work)
+            except ConstraintViolated:
+                continue  # written by another process since they were read
+            return
 
 
 class RecordErasure:
     """One erasure in one store of records.
 
     Args:
-        privacy: the ledger's steps and log, and the keys.
-        store: the dataset.
-        entry: the request.
-        ended: the ids of the keys that it ends.
+        privacy: the keys.
+        place: the dataset.
+        progress: the erasure.
+        earlier: the steps of the request that have committed in the ledger.
+
+    Attributes:
+        planned: how many records there were before the first change.
+        plan: what is to be written down before the first change: request, name, and how many; None: it is written.
     """
 
-    def __init__(self, privacy: Privacy, store: RecordStore, entry: Entry, ended: Sequence[bytes]) -> None:
+    def __init__(
+        self, privacy: Privacy, place: Place, progress: Progress, earlier: Mapping[str, Mapping[str, Any]]
+    ) -> None:
         self._privacy = privacy
-        self._store = store
-        self._entry = entry
-        self._ended = frozenset(ended)
-        self._planned = 0
+        self._store: RecordStore = place.store  # type: ignore[assignment]  # the caller takes the others apart
+        self.place = place
+        self.progress = progress
+        self._entry = progress.entry
+        self._ended = progress.ended
+        plan = earlier.get(place.name + PLAN)
+        self._counted = plan is not None
+        self.planned: int = 0 if plan is None else plan["found"]
+        self.plan: tuple[str, str, Mapping[str, Any]] | None = None
         self._passes: list[Outcome] = []
 
+    async def count(self) -> None:
+        """How many records there are, where no earlier process has written it down."""
+        if not self._counted:
+            found, shared = await self._found()
+            self.planned = len(found) + len(shared)
+            self.plan = (self._entry.id, self.place.name + PLAN, {"found": self.planned})
+
+    async def look(self) -> None:
+        """End what is there, as the data map says."""
+        self._passes.append(await self._once())
+
     @property
-    def _name(self) -> str:
-        return self._store.dataset.name
-
-    async def begin(self, earlier: Mapping[str, Mapping[str, Any]]) -> None:
-        """Count, write it down, and end what is there.
-
-        Args:
-            earlier: the steps of the request that have committed in the ledger.
-        """
-        plan = earlier.get(self._name + _PLAN)
-        if plan is None:
-            plan = await self._plan()
-        self._planned = plan["found"]
-        self._passes.append(await self._once())
-
-    async def end(self, closed: float) -> dict[str, Any]:
-        """Look again once no write under the old keys can come any more, and write down what was done.
-
-        Args:
-            closed: when the keys were closed, or later, on the monotonic clock.
-        """
-        await asyncio.sleep(max(0.0, closed + BOUND - monotonic()))
-        self._passes.append(await self._once())
-        outcome = _merged(self._planned, self._passes)
-        site = self._privacy.site(self._privacy.ledger_name)
-        entry, dataset = self._entry, self._store.dataset
-
-        async def work(tx: Transaction) -> dict[str, Any]:
-            await site.steps.claim(entry.id, dataset.name, tx)
-            details = {"request": entry.id, **{k: v for k, v in outcome.items() if k not in ("kept", "notes")}}
-            outcome["audit"] = await site.log.append(tx, action="erased", dataset=dataset.label, details=details)
-            await site.steps.record(entry.id, dataset.name, outcome, tx)
-            return outcome
-
-        return await self._in_ledger(dataset.name, work)
+    def outcome(self) -> Outcome:
+        """What was done, by this process and by those that were cut off."""
+        return _merged(self.planned, self._passes)
 
     # ---- the parts --------------------------------------------------------------------------------------------------
-
-    async def _plan(self) -> dict[str, Any]:
-        site = self._privacy.site(self._privacy.ledger_name)
-        name, entry = self._name + _PLAN, self._entry
-        found, shared = await self._found()
-        plan = {"found": len(found) + len(shared)}
-
-        async def work(tx: Transaction) -> dict[str, Any]:
-            await site.steps.claim(entry.id, name, tx)
-            await site.steps.record(entry.id, name, plan, tx)
-            return plan
-
-        return await self._in_ledger(name, work)
-
-    async def _in_ledger(self, name: str, work: Any) -> dict[str, Any]:
-        """A step in one transaction of the ledger; what it did, whoever did it."""
-        privacy = self._privacy
-        violated: ConstraintViolated
-        try:
-            return await needs(privacy.ledger, "transactions").run_in_transaction(work, isolation="read committed")
-        except ConstraintViolated as error:
-            violated = error
-        done = (await privacy.site(privacy.ledger_name).steps.done(self._entry.id)).get(name)
-        if done is None:
-            raise violated
-        return done
 
     async def _found(self) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
         """The subject's records; and those that are about others too."""
@@ -138,7 +199,7 @@ class RecordErasure:
         store, entry = self._store, self._entry
         dataset = store.dataset
         if not await store.exists():
-            return _nothing(dataset.erasure, f"there is no {dataset.table}")
+            return nothing(dataset.erasure, f"there is no {dataset.table}")
         rows = await store.rows()
         own, shared = await self._found()
         for row in shared:
@@ -175,15 +236,8 @@ class _Step(Step):
 async def _end(step: _Step, holding: Holding) -> Outcome:
     """What the policy says, of the records that were found."""
     policy = holding.erasure
-    if policy == "delete":
-        outcome = _nothing(policy)
-        for row in step.own:
-            outcome["found"] += await step.subjects.delete(step.table, step.where_row(row))
-        if outcome["found"]:
-            outcome["done"]["deleted"] = outcome["found"]
-        return outcome
     if policy == "shred" and not holding.sealed:
-        outcome = _nothing(policy)
+        outcome = nothing(policy)
         outcome["found"] = len(step.own)
         if step.own:
             outcome["done"]["left as they are, and shredded where they are sealed"] = len(step.own)
@@ -195,15 +249,11 @@ async def _end(step: _Step, holding: Holding) -> Outcome:
     return outcome
 
 
-def _nothing(policy: str, *notes: str) -> Outcome:
-    return {"policy": policy, "found": 0, "done": {}, "kept": [], "left": [], "notes": list(notes)}
-
-
 def _merged(planned: int, passes: Sequence[Outcome]) -> Outcome:
     """What the passes did together, of which an earlier process may have done a part."""
     first, last = passes[0], passes[-1]
     policy = last["policy"]
-    outcome = _nothing(policy, *dict.fromkeys(note for one in passes for note in one["notes"]))
+    outcome = nothing(policy, *dict.fromkeys(note for one in passes for note in one["notes"]))
     outcome["kept"] = last["kept"]
     outcome["left"] = sorted({name for one in passes for name in one["left"]})
     if policy in _STANDS:

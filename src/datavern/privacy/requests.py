@@ -14,7 +14,7 @@ from datavern.contracts.errors import ErasureIncomplete, SubjectRequestRejected
 from datavern.contracts.subjects import canonical_subject
 from datavern.contracts.values import now, timestamp
 from datavern.privacy.dataset import OWN_DATASETS
-from datavern.privacy.erasure import CONSENTS, Erasures, Receipt
+from datavern.privacy.erasure import CONSENTS, TOGETHER, Done, Erasures, Receipt
 from datavern.privacy.journal import Entry, Journal, new_request_id
 from datavern.privacy.rectification import rectify
 
@@ -135,10 +135,18 @@ class SubjectRequests:
             return await self._access(request, subject)
         if request.kind == "rectification":
             return await self._rectify(request, subject)
-        entry = await self._journal.open_of(subject, "erasure")
-        if entry is None:
-            entry = await self._erasures.begin(_entry(request, subject))
-        return await self._finish(entry)
+        known = await self._journal.open_of((subject,), "erasure")
+        if known:
+            (done,) = await self._erasures.run([known[subject]])
+        else:
+            (done,) = await self._erasures.erase([_entry(request, subject)])
+        if isinstance(done, Receipt):
+            stores = ", ".join(done.waiting)
+            raise ErasureIncomplete(
+                f"the erasure {done.request_id} waits for {stores}; it is open, and goes on when the manager opens",
+                done,
+            )
+        return _response(done)
 
     async def resume(self) -> list[SubjectResponse | Receipt]:
         """Finish what a crash, or a store that was down, left open: for each request its answer, or what still waits.
@@ -146,11 +154,10 @@ class SubjectRequests:
         Called when the manager opens. Never raises for a store that is still down.
         """
         finished: list[SubjectResponse | Receipt] = []
-        for entry in await self._journal.unfinished():
-            try:
-                finished.append(await self._finish(entry))
-            except ErasureIncomplete as error:
-                finished.append(error.receipt)
+        entries = await self._journal.unfinished()
+        for at in range(0, len(entries), TOGETHER):
+            done = await self._erasures.run(entries[at : at + TOGETHER])
+            finished += [one if isinstance(one, Receipt) else _response(one) for one in done]
         return finished
 
     async def certificate(self, request_id: str) -> Certificate | None:
@@ -175,23 +182,13 @@ class SubjectRequests:
 
         return await shredded(self._privacy, subject)
 
-    async def _finish(self, entry: Entry) -> SubjectResponse:
-        done = await self._erasures.run(entry)
-        return SubjectResponse(
-            success=True,
-            message=done.message,
-            completed_at=dt.datetime.fromisoformat(done.completed_at),
-            certificate=done.certificate,
-            request_id=entry.id,
-        )
-
     async def _rectify(self, request: SubjectRequest, subject: str) -> SubjectResponse:
         privacy = self._privacy
         changed = await rectify(privacy, request.id, subject, request.changes)
         handle = await privacy.keys.handle(subject, create=False)
         completed = now()
         async with needs(privacy.ledger, "transactions").transaction() as tx:
-            await self._journal.begin(_entry(request, subject), tx, key=None)
+            await self._journal.begin([_entry(request, subject)], tx, key=None)
             details = {"request": request.id, "changed": changed}
             await privacy.ledger_log.append(tx, action="rectification_request", handle=handle, details=details)
         message = f"Changed: {', '.join(changed)}."
@@ -213,7 +210,7 @@ class SubjectRequests:
         completed = now()
         details = {"request": request.id, "found": {label: len(rows) for label, rows in data.items()}}
         async with needs(privacy.ledger, "transactions").transaction() as tx:
-            await self._journal.begin(_entry(request, subject), tx, key=None)
+            await self._journal.begin([_entry(request, subject)], tx, key=None)
             await privacy.ledger_log.append(tx, action=f"{request.kind}_request", handle=handle, details=details)
         message = "Nothing was found about this subject." if not number else f"{_count(number)} in {_stores(data)}."
         files = None
@@ -222,6 +219,16 @@ class SubjectRequests:
 
             files = portable(data, request.format)
         return SubjectResponse(True, message, completed, data=data, request_id=request.id, files=files)
+
+
+def _response(done: Done) -> SubjectResponse:
+    return SubjectResponse(
+        success=True,
+        message=done.message,
+        completed_at=dt.datetime.fromisoformat(done.completed_at),
+        certificate=done.certificate,
+        request_id=str(done.certificate.body["request"]),
+    )
 
 
 def _entry(request: SubjectRequest, subject: str) -> Entry:

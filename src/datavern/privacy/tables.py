@@ -122,9 +122,14 @@ def _consent_withdraw() -> Any:
     return table.update().where(living).values(withdrawn_at=_bind("at"))
 
 
-def _consents_delete() -> Any:
+def _consents_tags(values: list[Any]) -> Any:
     table = _table(CONSENTS)
-    return table.delete().where(table.c.subject_tag == _bind("subject_tag"))
+    return table.select().with_only_columns(table.c.subject_tag).where(table.c.subject_tag.in_(values))
+
+
+def _consents_delete(values: list[Any]) -> Any:
+    table = _table(CONSENTS)
+    return table.delete().where(table.c.subject_tag.in_(values))
 
 
 def _requests_open() -> Any:
@@ -132,9 +137,15 @@ def _requests_open() -> Any:
     return table.select().where(table.c.completed_at.is_(None)).order_by(table.c.opened_at, table.c.id)
 
 
-def _requests_of() -> Any:
+def _requests_open_of(values: list[Any]) -> Any:
     table = _table(REQUESTS)
-    return table.select().where(table.c.subject_tag == _bind("subject_tag")).order_by(table.c.opened_at, table.c.id)
+    theirs = table.c.subject_tag.in_(values) & table.c.completed_at.is_(None)
+    return table.select().where(theirs).order_by(table.c.opened_at, table.c.id)
+
+
+def _requests_held(values: list[Any]) -> Any:
+    table = _table(REQUESTS)
+    return table.select().where(table.c.id.in_(values)).order_by(table.c.id).with_for_update()
 
 
 def _request_by_id() -> Any:
@@ -154,21 +165,9 @@ def _requests_unlink() -> Any:
     return table.update().where(of_subject).values(subject_tag=_bind("nobody"))
 
 
-def _request_keys() -> Any:
-    table = _table(REQUESTS)
-    unnamed = (table.c.id == _bind("request")) & table.c.key_ids.is_(None)
-    return table.update().where(unnamed).values(key_ids=_bind("named"))
-
-
-def _steps_of() -> Any:
+def _steps_of(values: list[Any]) -> Any:
     table = _table(STEPS)
-    return table.select().where(table.c.request == _bind("of_request"))
-
-
-def _step_done() -> Any:
-    table = _table(STEPS)
-    step = (table.c.request == _bind("of_request")) & (table.c.dataset == _bind("of_dataset"))
-    return table.update().where(step).values(outcome=_bind("result"), done_at=_bind("at"))
+    return table.select().where(table.c.request.in_(values))
 
 
 CONSENT_BY_ID = Statement(_consent_by_id)
@@ -179,14 +178,14 @@ CONSENT_HOLDS = Statement(lambda: _consent_holds(purpose=False))
 CONSENT_HOLDS_FOR = Statement(lambda: _consent_holds(purpose=True))
 CONSENT_INSERT = Statement(lambda: _table(CONSENTS).insert())
 CONSENT_WITHDRAW = Statement(_consent_withdraw)
-CONSENTS_DELETE = Statement(_consents_delete)
+CONSENTS_TAGS = Among(_consents_tags)
+CONSENTS_DELETE = Among(_consents_delete)
 REQUEST_INSERT = Statement(lambda: _table(REQUESTS).insert())
 REQUEST_CLOSE = Statement(_request_close)
-REQUEST_KEYS = Statement(_request_keys)
 REQUEST_BY_ID = Statement(_request_by_id)
 REQUESTS_OPEN = Statement(_requests_open)
-REQUESTS_OF = Statement(_requests_of)
+REQUESTS_OPEN_OF = Among(_requests_open_of)
+REQUESTS_HELD = Among(_requests_held)
 REQUESTS_UNLINK = Statement(_requests_unlink)
 STEP_INSERT = Statement(lambda: _table(STEPS).insert())
-STEP_DONE = Statement(_step_done)
-STEPS_OF = Statement(_steps_of)
+STEPS_OF = Among(_steps_of)
