@@ -230,6 +230,10 @@ class General:
         key_copies: the folder for copies of the key store; a folder beside the keys, when these are files.
         checkpoints: where the audit log's checkpoints are published: ``file:folder``, ``database:name``. Out of reach
             of whoever administers the ledger, or they prove little.
+        location: where the programs run that open this: what is in their files is there.
+        region: the region identifier instead.
+        places: name → where else data gets: log sinks, backup stores, replicas, the key vault (docs/residency.md).
+        essential_service: whether digitalsikkerhetsloven asks for notice of serious incidents within 24 hours.
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
@@ -239,6 +243,10 @@ class General:
     keyring: str | None = None
     key_copies: str | None = None
     checkpoints: Sequence[str] = ()
+    location: Location | None = None
+    region: str | None = None
+    places: Mapping[str, Any] = field(default_factory=dict)
+    essential_service: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 from datavern.connectors.short_form import ShortForm
 from datavern.contracts.capabilities import Provider
 from datavern.contracts.errors import ConfigurationError
-from datavern.contracts.values import Health
+from datavern.contracts.values import Health, Location
 
 if TYPE_CHECKING:
     import os
@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from datavern.crypto.keystore import KeyStore
     from datavern.privacy.consent import Consents
     from datavern.privacy.datamap import DataMap
+    from datavern.privacy.dataset import Dataset
     from datavern.privacy.personal import PersonalStore
+    from datavern.privacy.places import Place
     from datavern.privacy.requests import SubjectRequests
     from datavern.privacy.residency import Residency
     from datavern.privacy.service import Privacy
@@ -101,6 +103,10 @@ class DatabaseManager(ShortForm):
             or a `datavern.privacy.rotation.Saved`; with keys in files, a folder beside them when left out.
         checkpoints: where the audit log's checkpoints are published: ``file:folder``, ``database:name``, or a
             `datavern.audit.publishing.Publisher` of your own.
+        location: where this program runs: its files are there, key rings among them.
+        region: the region identifier of that place instead (``azure:norwayeast``).
+        places: where else data gets, as `datavern.privacy.places.Place`: log sinks, backup stores, replicas.
+        essential_service: whether digitalsikkerhetsloven asks for notice of serious incidents within 24 hours.
 
     Raises:
         ConfigurationError: a setting contradicts another.
@@ -120,8 +126,15 @@ class DatabaseManager(ShortForm):
         organisation: str = "",
         key_copies: Any = None,
         checkpoints: Sequence[str | Publisher] = (),
+        location: str | None = None,
+        region: str | None = None,
+        places: Sequence[Place] = (),
+        essential_service: bool = False,
     ) -> None:
         self._checkpoints = tuple(checkpoints)
+        self._here = (location, region)
+        self._more_places = tuple(places)
+        self._essential_service = essential_service
         self._databases = dict(databases or {})
         if primary is not None or secondary is not None:
             if databases or primary is None or secondary is None:
@@ -154,6 +167,8 @@ class DatabaseManager(ShortForm):
                 raise ConfigurationError(
                     "keyring: the data map has sealed fields, and they need keys: keyring='file:keys'"
                 )
+        if location is not None or region is not None or self._more_places:
+            self._places()  # says what is wrong with them
 
     @classmethod
     def from_config(cls, path: str | os.PathLike[str] = "datavern.toml") -> Self:
@@ -185,6 +200,11 @@ class DatabaseManager(ShortForm):
 
             data_map = DataMap.from_mapping(config.datasets)
         general = config.general
+        places: Sequence[Place] = ()
+        if general.places:
+            from datavern.privacy.places import places_from_mapping  # noqa: PLC0415  (few files name any)
+
+            places = places_from_mapping(general.places)
         return cls(
             databases,
             data_map=data_map,
@@ -193,6 +213,10 @@ class DatabaseManager(ShortForm):
             organisation=general.organisation,
             key_copies=general.key_copies,
             checkpoints=general.checkpoints,
+            location=general.location,
+            region=general.region,
+            places=places,
+            essential_service=general.essential_service,
         )
 
     @classmethod
@@ -251,7 +275,7 @@ class DatabaseManager(ShortForm):
         if self._data_map is not None:
             from datavern.privacy.residency import Residency  # noqa: PLC0415  (only with a data map)
 
-            Residency().check(self._data_map, self._databases, ledger=self._ledger)
+            Residency().check(self._data_map, self._served(), ledger=self._ledger, more=self._places())
         try:
             await self._connect_all()
             if self._keyring is not None:
@@ -403,10 +427,41 @@ class DatabaseManager(ShortForm):
 
     @property
     def residency(self) -> Residency:
-        """Where data may be."""
+        """Where data may be, and everywhere that it can get."""
+        from datavern.privacy.places import places_of_databases  # noqa: PLC0415  (only where it is asked)
         from datavern.privacy.residency import Residency  # noqa: PLC0415  (needs no keys and no databases)
 
-        return Residency()
+        if self._data_map is None:
+            return Residency()
+        ledger = self._ledger or (next(iter(self._databases)) if len(self._databases) == 1 else None)
+        return Residency(self._data_map, [*places_of_databases(self._served(), ledger), *self._places()])
+
+    def _places(self) -> list[Place]:
+        """Everything but databases that data, or a key to it, can reach. No I/O.
+
+        Raises:
+            ConfigurationError: a place names a database or a dataset that is not there, or contradicts itself.
+        """
+        from datavern.privacy.places import HERE, Place, places_of_keys  # noqa: PLC0415  (only with a data map)
+
+        location, region = self._here
+        here = Place("this program", "other", None if location is None else Location(location), region)
+        given = self._more_places
+        said = {place.kind for place in given if place.kind in HERE}
+        own = places_of_keys(
+            self._keyring,
+            here,
+            key_copies=self._key_copies,
+            checkpoints=self._checkpoints,
+            databases=self._databases,
+        )
+        for place in given:
+            if place.of and place.of not in self._databases:
+                raise ConfigurationError(f"places.{place.name}.database: no database is named {place.of}")
+            for name in place.datasets or ():
+                if self._data_map is None or name not in self._data_map:
+                    raise ConfigurationError(f"places.{place.name}.datasets: no dataset is named {name}")
+        return [*(place for place in own if place.kind not in said), *given]
 
     @property
     def consents(self) -> Consents:
@@ -429,8 +484,22 @@ class DatabaseManager(ShortForm):
         return self.services.requests
 
     def personal(self, dataset: str) -> PersonalStore:
-        """The rows of a dataset, sealed and opened."""
-        return self.services.personal(dataset)
+        """The rows of a dataset, sealed and opened.
+
+        Raises:
+            ResidencyViolation: it is graded, and the approval to have it where it is has ended.
+        """
+        found = self.services.personal(dataset)
+        if found.dataset.approval is not None:
+            self._still_approved(found.dataset)
+        return found
+
+    def _still_approved(self, dataset: Dataset) -> None:
+        """Refuse a dataset whose approval ended since the manager was opened."""
+        residency = self.residency
+        for place in residency.places:
+            if place.location is not None and place.holds(dataset.name, dataset.database):
+                residency.move(dataset, place)
 
     async def seal(self, column: str, **options: Any) -> Any:
         """Seal a plain column in place, while it is used: ``await db.seal("users.personal_number")``; again to go on.

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -37,9 +37,24 @@ class Finding:
 
 
 @app.command()
-def check(*, config: Config = CONFIG, json_output: Json = False, verbose: Verbose = False) -> None:
+def check(
+    *,
+    residency: Annotated[
+        bool, typer.Option("--residency", help="Everywhere that data can get, whether it may, and how that is known.")
+    ] = False,
+    offline: Annotated[bool, typer.Option("--offline", help="With --residency: do not ask the servers.")] = False,
+    config: Config = CONFIG,
+    json_output: Json = False,
+    verbose: Verbose = False,
+) -> None:
     """Check configuration, keys, databases, residency and data map. Exit code 1 when something is wrong."""
     out = Output(as_json=json_output, verbose=verbose)
+    if residency:
+        from datavern.cli.residency import show
+
+        if not command(out, lambda: show(out, config, live=not offline)):
+            raise typer.Exit(1)
+        return
 
     async def work() -> bool:
         from rich.text import Text
@@ -68,7 +83,7 @@ async def examine(config: Any) -> list[Finding]:
     findings = [Finding("configuration", ok=True, detail=str(config))]
     findings += await _keys(keyring)
     findings += [Finding("compliance", ok=False, detail=problem) for problem in db.compliance_problems()]
-    findings += _residency(db, settings.general.ledger)
+    findings += _residency(db)
     databases = db.databases
     try:
         found = dict(zip(databases, await asyncio.gather(*map(probe, databases.values())), strict=True))
@@ -103,16 +118,26 @@ async def _keys(keyring: str | None) -> list[Finding]:
     return [Finding("datavern.keyring", ok=True, detail=detail)]
 
 
-def _residency(db: DatabaseManager, ledger: str | None) -> list[Finding]:
+def _residency(db: DatabaseManager) -> list[Finding]:
     if db.data_map is None:
         return []
-    if ledger is None and len(db) == 1:
-        ledger = next(iter(db))
-    problems = db.residency.problems(db.data_map, db.databases, ledger=ledger)
+    residency = db.residency
+    problems = residency.refused()
+    findings = [Finding("residency", ok=False, detail=problem) for problem in problems]
+    for transfer in residency.transfers():
+        asked = "gdpr" in db.databases[db.data_map[transfer.dataset].database].compliance
+        if asked and transfer.safeguard is None:
+            detail = (
+                f"the data can get outside of the EEA, to {transfer.place.name}: compliance gdpr asks on what grounds "
+                "(transfer: GDPR Arts. 44-49)"
+            )
+            findings.append(Finding(f"datasets.{transfer.dataset}.transfer", ok=False, detail=detail))
     if problems:
-        return [Finding("residency", ok=False, detail=problem) for problem in problems]
+        return findings
     places = ", ".join(f"{name} in {provider.location}" for name, provider in db.databases.items())
-    return [Finding("residency", ok=True, detail=places)]
+    unknown = sum(verdict.allowed is None for verdict in residency.picture())
+    more = f"; of {unknown} nobody said where they are: `datavern check --residency`" if unknown else ""
+    return [Finding("residency", ok=True, detail=places + more), *findings]
 
 
 async def _dataset(dataset: Any, databases: Mapping[str, Any]) -> Finding:

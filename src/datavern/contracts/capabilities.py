@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from datavern.contracts.fused import Entry, Guarded
     from datavern.contracts.records import Records
     from datavern.contracts.roles import Roles
+    from datavern.contracts.whereabouts import Whereabouts
 
 __all__ = [
     "Capabilities",
@@ -456,6 +457,7 @@ class Capabilities:
     samples: Samples | None = None
     replicas: Replicas | None = None
     records: Records | None = None
+    whereabouts: Whereabouts | None = None
     columns: Any = None
     reasons: Mapping[str, str] = field(default_factory=dict)
 

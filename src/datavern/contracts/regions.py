@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from datavern.contracts.values import Location
 
-__all__ = ["REGIONS", "locate"]
+__all__ = ["COUNTRIES", "REGIONS", "locate"]
 
 _NORWAY = {"azure": "norwayeast norwaywest"}
 _EEA = {
@@ -32,6 +32,14 @@ REGIONS: dict[str, Location] = {
     for region in regions.split()
 }
 """Every region identifier that is inside the EEA, and where it is."""
+
+COUNTRIES: dict[str, str] = {
+    **dict.fromkeys(("azure:uksouth", "azure:ukwest", "aws:eu-west-2", "gcp:europe-west2"), "United Kingdom"),
+    **dict.fromkeys(
+        ("azure:switzerlandnorth", "azure:switzerlandwest", "aws:eu-central-2", "gcp:europe-west6"), "Switzerland"
+    ),
+}
+"""The third country of the regions whose names may be taken for the EEA's (GDPR Arts. 44-49)."""
 
 
 def locate(region: str) -> Location:

@@ -26,6 +26,7 @@ from datavern.contracts.errors import (
 from datavern.contracts.fused import checked_key
 from datavern.contracts.regions import locate
 from datavern.contracts.values import Health, Location, Parameters, PoolStats, Row
+from datavern.contracts.whereabouts import refuse_contradiction
 from datavern.engines.azuresql.connection import AzureSQLConnection, AzureSQLConnector
 from datavern.engines.azuresql.errors import Fault, fault
 from datavern.engines.azuresql.fused import AzureSQLGuarded, Fusing
@@ -39,6 +40,7 @@ from datavern.engines.azuresql.statements import Effect, effect, ends_transactio
 from datavern.engines.azuresql.subjects import AzureSQLSubjects
 from datavern.engines.azuresql.transaction import AzureSQLTransaction, RowStream, level
 from datavern.engines.azuresql.values import bound, positional
+from datavern.engines.azuresql.whereabouts import AzureSQLWhereabouts
 from datavern.engines.idempotency import KEPT
 from datavern.engines.mapped import Mapped
 
@@ -161,6 +163,7 @@ class AzureSQLProvider:
             guarded=AzureSQLGuarded(self),
             samples=AzureSQLSamples(self),
             roles=AzureSQLRoles(self),
+            whereabouts=AzureSQLWhereabouts(self),
             reasons={"point_reads": "each read by key is a statement of its own here: use query_one"},
         )
 
@@ -223,10 +226,13 @@ class AzureSQLProvider:
             ConnectionFailed: says what to do about it.
             ConfigurationError: the driver or one of its libraries, a certificate file or the password's source is not
                 there.
+            ResidencyViolation: Azure says that the server is further away than the settings do.
         """
         async with self._connecting:
             if not self._pool.closed:
                 return
+            if self.location is not Location.GLOBAL:  # further away than that nothing is
+                refuse_contradiction(self.name, self.location, await AzureSQLWhereabouts(self).said())
             pool = ConnectionPool(
                 AzureSQLConnector(self.settings), self.settings.pool, name=self.name, alone=self.face is self
             )

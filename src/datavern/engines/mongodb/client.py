@@ -145,7 +145,9 @@ def database_name(settings: MongoDBSettings, uri: URI) -> str:
     return found
 
 
-def make_client(settings: MongoDBSettings, watch: PoolWatch | None) -> AsyncMongoClient[dict[str, Any]]:
+def make_client(
+    settings: MongoDBSettings, watch: PoolWatch | None, *listeners: Any
+) -> AsyncMongoClient[dict[str, Any]]:
     """A client that has connected to nothing yet.
 
     Raises:
@@ -156,8 +158,9 @@ def make_client(settings: MongoDBSettings, watch: PoolWatch | None) -> AsyncMong
         # PyMongo logs every command, documents and all, where the root logger is at DEBUG. Whoever wants that sets the
         # level of this very logger.
         _COMMAND_LOG.setLevel(logging.INFO)
-    if watch is not None:
-        options["event_listeners"] = [watch]
+    heard = [one for one in (watch, *listeners) if one is not None]
+    if heard:
+        options["event_listeners"] = heard
     problem = ""
     try:
         return _Client(settings.uri.reveal(), **options)

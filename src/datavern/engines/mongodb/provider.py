@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
@@ -14,7 +15,7 @@ from pymongo.errors import PyMongoError
 from datavern.config import Pool, Secret, checked
 from datavern.connectors.retry import run_in_transaction
 from datavern.contracts.capabilities import Capabilities, Isolation, Provider, Services
-from datavern.contracts.errors import CapabilityMissing, ConfigurationError
+from datavern.contracts.errors import CapabilityMissing, ConfigurationError, ResidencyViolation
 from datavern.contracts.regions import locate
 from datavern.contracts.values import Classification, Compliance, Health, Location, PoolStats
 from datavern.engines.mongodb import topology
@@ -40,6 +41,7 @@ from datavern.engines.mongodb.transactions import (
     read_concern_for,
 )
 from datavern.engines.mongodb.watch import PoolWatch, pool_stats
+from datavern.engines.mongodb.whereabouts import MongoDBWhereabouts, Newcomers
 
 if TYPE_CHECKING:
     from pymongo import AsyncMongoClient
@@ -52,6 +54,8 @@ if TYPE_CHECKING:
     from datavern.engines.mongodb.fields import EncryptedCollection
 
 __all__ = ["MongoDBProvider"]
+
+_LOG = logging.getLogger("datavern.residency")
 
 T = TypeVar("T")
 _PATIENCE = 2.0  # seconds that closing waits for servers to hear of it
@@ -189,6 +193,8 @@ class MongoDBProvider:
         default = settings.classification or Classification.CONFIDENTIAL
         self._client: AsyncMongoClient[dict[str, Any]] | None = None
         self._opening: asyncio.Lock | None = None
+        self._closing: asyncio.Task[None] | None = None
+        self._elsewhere: str | None = None
         self._watch = PoolWatch() if settings.watch_pool else None
         self.keys = Keys(self, settings.keyring)
         self.transactions_open: WeakKeyDictionary[AsyncClientSession, MongoDBTransaction] = WeakKeyDictionary()
@@ -201,6 +207,7 @@ class MongoDBProvider:
             subjects=MongoDBSubjects(self),
             records=MongoDBRecords(self),
             samples=MongoDBSamples(self),
+            whereabouts=MongoDBWhereabouts(self),
             reasons=_REASONS,
         )
 
@@ -232,10 +239,22 @@ class MongoDBProvider:
 
         Raises:
             ConnectionFailed: the provider is not open.
+            ResidencyViolation: a member has joined that is further away than the settings say.
         """
+        if self._elsewhere is not None:
+            raise ResidencyViolation(f"{self.name}: {self._elsewhere}")
         if self._client is None:
             raise not_connected(self.name)
         return self._client
+
+    def _joined_elsewhere(self, problem: str) -> None:
+        """A member further away has joined: nothing more goes to this set until it is opened anew."""
+        client = self._client
+        if client is None or self._elsewhere is not None:
+            return  # opening compares by itself
+        self._elsewhere = problem
+        _LOG.error("%s: %s: the set is not used any more", self.name, problem)
+        self._closing = asyncio.get_running_loop().create_task(_shut(client))  # collections that are at hand, too
 
     @property
     def database(self) -> AsyncDatabase[dict[str, Any]]:
@@ -280,12 +299,17 @@ class MongoDBProvider:
             self._opening = asyncio.Lock()
         async with self._opening:
             if self._client is not None:
+                _ = self.client  # refuses, where a member joined from elsewhere
                 return
-            client = make_client(self.settings, self._watch)
+            self._elsewhere = None
+            newcomers = Newcomers(self.location, self._joined_elsewhere)
+            client = make_client(self.settings, self._watch, newcomers)
             settings = self.settings
             failed: PyMongoError | None = None
             try:
                 await topology.check_server(client, settings, self.location, self._database_name)
+                if newcomers.problem is not None:
+                    raise ResidencyViolation(f"{self.name}: {newcomers.problem}")  # noqa: TRY301  (closed below)
             except PyMongoError as error:
                 failed = error
             except BaseException:
@@ -301,6 +325,9 @@ class MongoDBProvider:
     async def close(self) -> None:
         """Close every connection. Idempotent; a server that does not answer is not waited for."""
         client, self._client = self._client, None
+        closing, self._closing = self._closing, None
+        if closing is not None:
+            await closing
         self._documents.forget()
         await self.field_encryption.close()
         try:
@@ -318,6 +345,8 @@ class MongoDBProvider:
 
     async def health(self) -> Health:
         """Ask the server who it is, and its members how far behind they are. Never raises for one that is silent."""
+        if self._elsewhere is not None:
+            return Health("unhealthy", detail=self._elsewhere)
         if self._client is None:
             return Health("unhealthy", detail="not open")
         within = min(5.0, self.settings.connect_timeout)

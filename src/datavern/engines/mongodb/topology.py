@@ -16,17 +16,16 @@ from datavern.contracts.errors import (
     ConfigurationError,
     ProviderError,
     QueryRejected,
-    ResidencyViolation,
 )
-from datavern.contracts.regions import locate
 from datavern.contracts.values import Health, Location
+from datavern.contracts.whereabouts import Said, refuse_contradiction
 from datavern.engines.mongodb.errors import translate
 
 if TYPE_CHECKING:
     from datavern.contracts.values import PoolStats
     from datavern.engines.mongodb.settings import MongoDBSettings, Replication, Sharding
 
-__all__ = ["check_server", "health", "is_mongos", "region_of", "shard_collection"]
+__all__ = ["check_server", "health", "is_mongos", "region_of", "shard_collection", "tags_of"]
 
 Client = AsyncMongoClient[dict[str, Any]]
 
@@ -56,20 +55,33 @@ def region_of(tags: Mapping[str, Any]) -> str | None:
     return f"gcp:{area}-{rest.replace('_', '')}" if rest else f"gcp:{area}"
 
 
-def check_location(name: str, location: Location, tags_of: Mapping[str, Mapping[str, Any]]) -> None:
+def check_location(name: str, location: Location, tags: Mapping[str, Mapping[str, Any]]) -> None:
     """Compare where the members say they are with where the settings say that the data is.
 
     Raises:
         ResidencyViolation: a member lies further away than the configured location.
     """
-    reach = (Location.NORWAY, Location.EU, Location.GLOBAL)
-    for address, tags in tags_of.items():
-        region = region_of(tags)
-        if region is not None and reach.index(locate(region)) > reach.index(location):
-            raise ResidencyViolation(
-                f"{name}: the member {address} says that it is in {region} ({locate(region).value}), and the "
-                f"settings say {location.value}"
-            )
+    said = ((f"the member {address}", region_of(one)) for address, one in tags.items())
+    refuse_contradiction(name, location, (Said(who, where, "member tag") for who, where in said if where is not None))
+
+
+async def tags_of(client: Client, hello: Mapping[str, Any] | None = None) -> dict[str, Mapping[str, Any]]:
+    """Address → tags, of every member that has any.
+
+    Args:
+        client: the client.
+        hello: the answer to hello; asked for when None.
+
+    Raises:
+        pymongo.errors.PyMongoError: no server answers.
+    """
+    if hello is None:
+        hello = await client.admin.command("hello", read_preference=_ANY)
+    described = client.topology_description.server_descriptions()
+    found: dict[str, Mapping[str, Any]] = {f"{h}:{p}": d.tags for (h, p), d in described.items() if d.tags}
+    if isinstance(hello.get("tags"), Mapping):
+        found.setdefault(str(hello.get("me", "the server")), hello["tags"])
+    return found
 
 
 def is_mongos(hello: Mapping[str, Any]) -> bool:
@@ -90,11 +102,7 @@ async def check_server(client: Client, settings: MongoDBSettings, location: Loca
     """
     hello = await client.admin.command("hello", read_preference=_ANY)
     name = settings.name
-    described = client.topology_description.server_descriptions()
-    tags_of = {f"{h}:{p}": d.tags for (h, p), d in described.items() if d.tags}
-    if isinstance(hello.get("tags"), Mapping):
-        tags_of.setdefault(str(hello.get("me", "the server")), hello["tags"])
-    check_location(name, location, tags_of)
+    check_location(name, location, await tags_of(client, hello))
     check_replication(f"databases.{name}.replication", settings.replication, hello)
     if settings.sharding is not None:
         if not is_mongos(hello):

@@ -68,7 +68,8 @@ class PostgreSQLConnector:
 
         Raises:
             ConnectionFailed: with what to do about it.
-            ConfigurationError: a certificate file or the password's source is not there.
+            ConfigurationError: a certificate file or the password's source is not there, or the probe fails.
+            ResidencyViolation: the probe says that the server is further away than the settings do.
         """
         settings = self._settings
         if self._tls is None:
@@ -95,6 +96,7 @@ class PostgreSQLConnector:
                     provider=settings.name,
                 )
         else:
+            await self._compared(connection)
             for name, encoder, decoder in _JSON_CODECS:  # known to the driver: no round trip
                 await connection.set_type_codec(
                     name, schema="pg_catalog", encoder=encoder, decoder=decoder, format="binary"
@@ -103,6 +105,22 @@ class PostgreSQLConnector:
             connection.add_termination_listener(lambda _: lost())
             return connection
         raise failure
+
+    async def _compared(self, connection: asyncpg.Connection) -> None:
+        """Whichever server answers, it is where the settings say: an address may lead to another one by now."""
+        if self._settings.region_probe is None:
+            return
+        from datavern.engines.postgresql.whereabouts import compare  # noqa: PLC0415  (few servers are asked)
+
+        try:
+            async with asyncio.timeout(self._settings.connect_timeout):
+                await compare(connection, self._settings)
+        except BaseException as error:
+            connection.terminate()
+            if isinstance(error, TimeoutError):
+                name = self._settings.name
+                raise ConnectionFailed(f"{name}.region_probe: gave no answer in time", provider=name) from None
+            raise
 
     async def _connected(self, password: str | None) -> asyncpg.Connection:
         settings, pooled = self._settings, self._pooled

@@ -52,6 +52,7 @@ from datavern.engines.postgresql.transaction import (
     affected,
     begin_statement,
 )
+from datavern.engines.postgresql.whereabouts import PostgreSQLWhereabouts
 
 if TYPE_CHECKING:
     import asyncpg
@@ -97,6 +98,8 @@ class PostgreSQLProvider(PostgreSQLSearches):
         pooler: "transaction" or "session", where a pooler such as PgBouncer is between; None to find out, and to take
             what is found for the former (docs/postgresql.md).
         keyring: URL of a key ring, for use without a manager.
+        region_probe: how the server says where it is: a statement whose one value is a region identifier, or a
+            callable, sync or async, that gives one. Asked on every new connection, and compared with the settings.
 
     Raises:
         ConfigurationError: a setting is wrong or contradicts another. No I/O happens here.
@@ -123,12 +126,14 @@ class PostgreSQLProvider(PostgreSQLSearches):
         application_name: str = "datavern",
         pooler: Literal["transaction", "session"] | None = None,
         keyring: str | None = None,
+        region_probe: str | Callable[[], Any] | None = None,
     ) -> None:
         values: dict[str, Any] = {
             "name": name, "host": host, "port": port, "database": database, "username": username, "password": password,
             "tls": tls, "pool": Pool() if pool is None else pool, "location": location, "region": region,
             "compliance": compliance, "connect_timeout": connect_timeout, "statement_cache": statement_cache,
             "application_name": application_name, "pooler": pooler, "keyring": keyring,
+            "region_probe": region_probe,
         }  # fmt: skip
         self._set_up(values, path=name if isinstance(name, str) else "name")
 
@@ -175,6 +180,7 @@ class PostgreSQLProvider(PostgreSQLSearches):
             samples=PostgreSQLSamples(self),
             roles=PostgreSQLRoles(self),
             replicas=PostgreSQLReplicas(self),
+            whereabouts=PostgreSQLWhereabouts(self),
         )
 
     @classmethod
@@ -240,6 +246,7 @@ class PostgreSQLProvider(PostgreSQLSearches):
         Raises:
             ConnectionFailed: says what to do about it.
             ConfigurationError: a certificate file or the password's source is not there.
+            ResidencyViolation: the server says (`region_probe`) that it is further away than the settings do.
         """
         async with self._connecting:
             if not self._pool.closed:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
@@ -32,6 +32,8 @@ class PostgreSQLSettings(ProviderSettings):
             session (PgBouncer's ``pool_mode = transaction``); ``"session"``, one that gives each connection a session
             of its own; None: look, and live with a pooler of either kind as if it were the former.
         keyring: URL of a key ring, for a provider that is used without a manager.
+        region_probe: how the server says where it is: a statement whose one value is a region identifier, or a
+            callable, sync or async, that gives one; None: it does not say. Asked on every new connection.
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
@@ -48,6 +50,7 @@ class PostgreSQLSettings(ProviderSettings):
     application_name: str = "datavern"
     pooler: Literal["transaction", "session"] | None = None
     keyring: str | None = None
+    region_probe: str | Callable[[], Any] | None = None
 
     def __post_init__(self) -> None:
         if not self.host:
@@ -60,6 +63,8 @@ class PostgreSQLSettings(ProviderSettings):
             raise ConfigurationError("connect_timeout: expected seconds, more than 0")
         if self.statement_cache < 0:
             raise ConfigurationError("statement_cache: expected 0 or more")
+        if isinstance(self.region_probe, str) and not self.region_probe.strip():
+            raise ConfigurationError("region_probe is empty: expected a statement that gives a region identifier")
         for name in ("host", "database", "username", "application_name"):
             if "\0" in (getattr(self, name) or ""):
                 raise ConfigurationError(f"{name} holds a NUL character")
