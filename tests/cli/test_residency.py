@@ -88,7 +88,7 @@ def test_where_nobody_said_is_unknown(written):
     assert done.json["servers"] == []
     assert not done.json["asked"]
     assert "2 unknown" in inside("check", "--residency", "--offline", cwd=folder).said
-    assert "of 2 nobody said where they are" in inside("check", cwd=folder, COLUMNS="300").said
+    assert "nobody said where 2 of the places are" in inside("check", cwd=folder, COLUMNS="300").said
 
 
 def test_open_data_outside_of_the_eea_needs_grounds(written):
@@ -119,11 +119,15 @@ def test_a_server_that_is_down_has_not_said_anything(written):
     assert not far["refused"]
 
 
-def test_a_project_that_init_made_knows_where_it_is(tmp_path):
+def test_a_project_that_init_made_says_what_to_say(tmp_path):
     assert inside("init", "new", cwd=tmp_path).code == 0
     folder = tmp_path / "new"
     file = folder / "datavern.toml"
-    file.write_text(file.read_text() + '\n[datasets.users]\ndatabase = "main"\nsubject = "id"\n')
+    text = file.read_text() + '\n[datasets.users]\ndatabase = "main"\nsubject = "id"\n'
+    file.write_text(text)
+    done = inside("check", "--residency", cwd=folder)
+    assert (done.code, "2 unknown: say where they are ([datavern] region" in done.said) == (1, True)
+    file.write_text(text.replace("# location or region", "location = 'norway' # or region"))
     assert inside("check", "--residency", cwd=folder).code == 0
 
 

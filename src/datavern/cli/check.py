@@ -136,8 +136,10 @@ def _residency(db: DatabaseManager) -> list[Finding]:
         return findings
     places = ", ".join(f"{name} in {provider.location}" for name, provider in db.databases.items())
     unknown = sum(verdict.allowed is None for verdict in residency.picture())
-    more = f"; of {unknown} nobody said where they are: `datavern check --residency`" if unknown else ""
-    return [Finding("residency", ok=True, detail=places + more), *findings]
+    if unknown:
+        detail = f"nobody said where {unknown} of the places are: `datavern check --residency`"
+        findings.append(Finding("residency", ok=True, detail=detail))
+    return [Finding("residency", ok=True, detail=places), *findings]
 
 
 async def _dataset(dataset: Any, databases: Mapping[str, Any]) -> Finding:

@@ -72,12 +72,6 @@ class Project:
         database = [self.folder / str(self.database["path"])] if self.engine == "sqlite" else []
         return [self.config, self.keys, *database]
 
-    def _here(self) -> str:
-        """Where the programs run, which is where their files are: the database too, where it is one."""
-        if self.engine != "sqlite":
-            return '# location = "norway"        # where the programs run that open this: the keys are there\n'
-        return f"location = {toml_value(self.database['location'])}          # where this runs: its files are there\n"
-
     def toml(self) -> str:
         """The text of the configuration file."""
         settings = {"provider": self.engine, **self.database}
@@ -90,7 +84,7 @@ class Project:
             f"organisation = {toml_value(self.organisation)}\n"
             'ledger = "main"              # the database that holds Datavern\'s own tables\n'
             'keyring = "file:keys"        # in production, never on the same disk as the data\n'
-            f"{self._here()}\n"
+            "# location or region: where the programs run that open this, and their files are\n\n"
             "[databases.main]\n" + "\n".join(lines) + "\n" + self.datasets
         )
 
