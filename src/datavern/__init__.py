@@ -38,6 +38,7 @@ from datavern.contracts.errors import (
     PrivacyError,
     ProviderError,
     QueryRejected,
+    RequestIncomplete,
     ResidencyViolation,
     RestoreForbidden,
     RotationIncomplete,
@@ -61,7 +62,7 @@ if TYPE_CHECKING:
     from datavern.privacy.consent import Consent
     from datavern.privacy.datamap import DataMap
     from datavern.privacy.dataset import Dataset, Field
-    from datavern.privacy.requests import SubjectRequest, SubjectResponse
+    from datavern.privacy.request_values import Identity, SubjectRequest, SubjectResponse
 
 __all__ = [
     "TLS",
@@ -90,6 +91,7 @@ __all__ = [
     "Field",
     "Health",
     "HistoryDiverged",
+    "Identity",
     "KeyErased",
     "KeyUnavailable",
     "Keyring",
@@ -110,6 +112,7 @@ __all__ = [
     "ProviderError",
     "QueryRejected",
     "RedisProvider",
+    "RequestIncomplete",
     "ResidencyViolation",
     "RestoreForbidden",
     "RotationIncomplete",
@@ -136,10 +139,11 @@ _LAZY = {
     "Dataset": "datavern.privacy.dataset",
     "FailoverGroup": "datavern.connectors.failover",
     "Field": "datavern.privacy.dataset",
+    "Identity": "datavern.privacy.request_values",
     "Keyring": "datavern.crypto.keyring",
     "LegalBasis": "datavern.privacy.bases",
-    "SubjectRequest": "datavern.privacy.requests",
-    "SubjectResponse": "datavern.privacy.requests",
+    "SubjectRequest": "datavern.privacy.request_values",
+    "SubjectResponse": "datavern.privacy.request_values",
 }
 _ENGINES = {
     "AzureSQLProvider": "azuresql",

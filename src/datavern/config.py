@@ -234,6 +234,7 @@ class General:
         region: the region identifier instead.
         places: name → where else data gets: log sinks, backup stores, replicas, the key vault (docs/residency.md).
         essential_service: whether digitalsikkerhetsloven asks for notice of serious incidents within 24 hours.
+        require_identity: whether subject requests are refused until it is recorded how it was made sure who asks.
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
@@ -247,6 +248,7 @@ class General:
     region: str | None = None
     places: Mapping[str, Any] = field(default_factory=dict)
     essential_service: bool = False
+    require_identity: bool = False
 
 
 @dataclass(frozen=True, slots=True)

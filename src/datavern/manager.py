@@ -107,6 +107,7 @@ class DatabaseManager(ShortForm):
         region: the region identifier of that place instead (``azure:norwayeast``).
         places: where else data gets, as `datavern.privacy.places.Place`: log sinks, backup stores, replicas.
         essential_service: whether digitalsikkerhetsloven asks for notice of serious incidents within 24 hours.
+        require_identity: refuse subject requests until it is recorded how it was made sure who asks (`Identity`).
 
     Raises:
         ConfigurationError: a setting contradicts another.
@@ -130,7 +131,9 @@ class DatabaseManager(ShortForm):
         region: str | None = None,
         places: Sequence[Place] = (),
         essential_service: bool = False,
+        require_identity: bool = False,
     ) -> None:
+        self._require_identity = require_identity
         self._checkpoints = tuple(checkpoints)
         self._here = (location, region)
         self._more_places = tuple(places)
@@ -217,6 +220,7 @@ class DatabaseManager(ShortForm):
             region=general.region,
             places=places,
             essential_service=general.essential_service,
+            require_identity=general.require_identity,
         )
 
     @classmethod
@@ -304,6 +308,7 @@ class DatabaseManager(ShortForm):
             organisation=self._organisation,
             key_copies=self._key_copies,
             publishers=[_publisher(one, self._databases) for one in self._checkpoints],
+            require_identity=self._require_identity,
         )
         await privacy.open()
         self._privacy = privacy

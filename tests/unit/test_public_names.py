@@ -11,11 +11,12 @@ PUBLIC = """
 AuditError AzureSQLProvider Background BackupCorrupt BackupError BackupMissing CapabilityMissing ChecksumMismatch
 Classification ConfigurationError ConnectionFailed Consent ConsentRequired ConstraintViolated CryptoError DataMap
 DatabaseManager Dataset DatavernError DecryptionFailed ErasureIncomplete FailoverGroup Field Health HistoryDiverged
-KeyErased
+Identity KeyErased
 KeyUnavailable Keyring LegalBasis Location LockTimeout LogTampered MigrationError MigrationFailed MongoDBProvider
 NoHealthyConnection OutcomeUnknown Pool PoolStats PoolTimeout PostgreSQLProvider PrivacyError ProviderError
-QueryRejected RedisProvider ResidencyViolation RestoreForbidden RotationIncomplete Row SQLiteProvider Secret
-SerializationConflict SubjectRequest SubjectRequestRejected SubjectResponse TLS TransferError __version__ actor env
+QueryRejected RedisProvider RequestIncomplete ResidencyViolation RestoreForbidden RotationIncomplete Row SQLiteProvider
+Secret SerializationConflict SubjectRequest SubjectRequestRejected SubjectResponse TLS TransferError __version__ actor
+env
 """.split()  # noqa: SIM905  (a page of words reads better than a page of quotes)
 
 
@@ -43,6 +44,7 @@ datavern.connectors.pool datavern.connectors.retry datavern.connectors.failover 
 datavern.engines.sqlite.messages datavern.engines.sqlite.files datavern.engines.sqlite.ledger
 datavern.engines.sqlite.subjects datavern.engines.own_tables datavern.engines.mapped datavern.audit datavern.crypto
 datavern.privacy.service datavern.privacy.personal datavern.privacy.consent datavern.privacy.requests
+datavern.privacy.request_values
 """.split()  # noqa: SIM905  (as above)
 
 

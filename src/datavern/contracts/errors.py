@@ -44,6 +44,7 @@ __all__ = [
     "PrivacyError",
     "ProviderError",
     "QueryRejected",
+    "RequestIncomplete",
     "ResidencyViolation",
     "RestoreForbidden",
     "Retry",
@@ -240,8 +241,8 @@ class SubjectRequestRejected(PrivacyError):
     """A subject request that cannot be carried out as it stands."""
 
 
-class ErasureIncomplete(PrivacyError):
-    """An erasure that has not reached every store yet; it goes on by itself.
+class RequestIncomplete(PrivacyError):
+    """A subject request that has not reached every store yet. It stays open in the journal.
 
     Attributes:
         receipt: what was done and what waits, store by store.
@@ -250,6 +251,10 @@ class ErasureIncomplete(PrivacyError):
     def __init__(self, message: str, receipt: Any = None) -> None:
         super().__init__(message)
         self.receipt = receipt
+
+
+class ErasureIncomplete(RequestIncomplete):
+    """An erasure that has not reached every store yet; it goes on by itself."""
 
 
 # ---- migrations, transfers, backups ---------------------------------------------------------------------------------

@@ -88,6 +88,8 @@ class Field:
             shows who has the same beginning (docs/lookup.md).
         ngrams: length of the parts that `contains` finds a sealed text by; their index shows which texts have parts in
             common, and how many: enough to guess common names by (docs/lookup.md).
+        of: the column or path that says whose this is, where it is not the row's subject's: ``receiver_id``; in
+            documents ``members.*.id`` says it of ``members.*.name``. A person's answer leaves out what is another's.
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
@@ -100,12 +102,15 @@ class Field:
     nullable: bool = True
     prefixes: Sequence[int] = ()
     ngrams: int | None = None
+    of: str | None = None
 
     def __post_init__(self) -> None:
         if self.lookup and not self.sealed:
             raise ConfigurationError("lookup is for sealed fields: set sealed = true, or leave lookup out")
         if self.sealed and self.unique and not self.lookup:
             raise ConfigurationError("a sealed field is kept unique through its lookup index: set lookup = true")
+        if self.of is not None and (not isinstance(self.of, str) or not all(self.of.split("."))):
+            raise ConfigurationError("of names the column or path that says whose the field is, such as receiver_id")
         if self.prefixes or self.ngrams is not None:
             self._check_parts()
         if self.sealed and self.type != "text":

@@ -26,6 +26,7 @@ from datavern.privacy.certificate import ERASED_CLAIMS, ERASED_LIMITS, RECORDS_C
 from datavern.privacy.progress import Place, Progress, nothing, step_details, why
 from datavern.privacy.record_erasure import RecordErasures
 from datavern.privacy.records import RecordStore
+from datavern.privacy.request_values import Receipt
 from datavern.privacy.row_erasure import RowErasure
 
 if TYPE_CHECKING:
@@ -35,28 +36,13 @@ if TYPE_CHECKING:
     from datavern.privacy.personal import PersonalStore
     from datavern.privacy.service import Privacy
 
-__all__ = ["CONSENTS", "TOGETHER", "Done", "Erasures", "Receipt", "in_order"]
+__all__ = ["CONSENTS", "TOGETHER", "Done", "Erasures", "in_order", "recipients"]
 
 CONSENTS = "datavern.consents"
 TOGETHER = 250
 """People who are erased together: what they share (a transaction, a commit, a second look) is paid for once."""
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class Receipt:
-    """How far an erasure has come.
-
-    Attributes:
-        request_id: its id in the journal.
-        done: dataset → what was done there.
-        waiting: dataset → why it waits: the kind of error and its code, never a value.
-    """
-
-    request_id: str
-    done: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    waiting: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,10 +85,9 @@ class Erasures:
             nonlocal closed
             closed = await privacy.keys.start_erasures([entry.subject for entry in entries], session=tx)
             begun = [replace(e, datasets=labels, key_ids=tuple(closed[e.subject])) for e in entries]
-            await self._journal.begin(begun, tx, key=key)
-            await privacy.ledger_log.append_many(
-                tx, [{"action": "erasure_received", "details": {"request": entry.id}} for entry in begun]
-            )
+            begun = await self._journal.begin(begun, tx, key=key)
+            said = [{"request": entry.id, "identity": entry.details.get("identity")} for entry in begun]
+            await privacy.ledger_log.append_many(tx, [{"action": "erasure_received", "details": d} for d in said])
             return begun
 
         begun = await self._in_ledger(work)  # from here on nothing new about these people is sealed, in any process
@@ -134,6 +119,10 @@ class Erasures:
             *(RowErasure(self._privacy, name, places, group).run() for name, places in survey.tables.items()),
         )
         return await self._close(group, await records.end(closed), holds_records=bool(survey.records))
+
+    async def ended(self, entry: Entry) -> Done | Receipt:
+        """What came of an erasure that is completed."""
+        return await self._elsewhere(Progress(entry))
 
     async def certificate(self, request_id: str) -> Certificate | None:
         """The certificate of an erasure that has ended, or None."""
@@ -295,9 +284,12 @@ class Erasures:
                 "subject": entry.subject,
                 "received": entry.received.isoformat(),
                 "deadline": entry.deadline.isoformat(),
+                "extended": entry.extended_at is not None,
+                "identity": entry.details.get("identity"),
                 "completed": completed,
                 "stores": [{"dataset": label, **outcome} for label, outcome in progress.done.items()],
                 "keys": [_key(d) for d in destroyed],
+                "recipients": recipients(privacy.datasets, found=progress.done),
                 "audit": audit,
                 "claims": [*ERASED_CLAIMS, *([RECORDS_CLAIM] if records else [])],
                 "limits": list(ERASED_LIMITS),
@@ -309,7 +301,8 @@ class Erasures:
         signed = None if progress.waiting else await self.certificate(progress.entry.id)
         if signed is None:
             return _receipt(progress)
-        return Done(_message(progress.done), str(signed.body["completed"]), signed)
+        done = {store["dataset"]: store for store in signed.body["stores"]}
+        return Done(_message(done), str(signed.body["completed"]), signed)
 
 
 @dataclass(slots=True)
@@ -327,6 +320,12 @@ class _Survey:
     tables: dict[str, list[Place]] = field(default_factory=dict)
     records: list[Place] = field(default_factory=list)
     refused: dict[str, DatavernError] = field(default_factory=dict)
+
+
+def recipients(stores: Sequence[PersonalStore], *, found: Mapping[str, Mapping[str, Any]]) -> dict[str, list[str]]:
+    """Dataset → who was given its data and must be told (GDPR Art. 19), of the datasets where anything was found."""
+    told = {store.dataset.label: list(getattr(store.dataset, "recipients", ())) for store in stores}
+    return {label: names for label, names in told.items() if names and found.get(label, {}).get("found")}
 
 
 def in_order(places: Sequence[Place]) -> list[Place]:

@@ -11,7 +11,7 @@ import datetime as dt
 import json
 import secrets
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, cast
 
 from datavern.contracts.capabilities import needs
@@ -39,10 +39,18 @@ class Entry:
         subject: the canonical id; empty once the request is closed.
         received: when it came.
         deadline: until when it must be answered.
-        opened_at: when the work began, RFC 3339.
+        opened_at: when it was written down, RFC 3339.
         datasets: the labels of the datasets that it must reach.
         completed_at: when it was done, or None while it is open.
         key_ids: the keys that the erasure is to destroy; None until they are known.
+        begun_at: when the work began, or None while it was only received.
+        extended_at: when its deadline was extended.
+        outcome: "done" or "rejected", once it is completed.
+        waiting: dataset → why, of the last time that it was worked on.
+        details: what is kept sealed: ``identity``, ``asked``, ``extension``, ``doubt``, ``answer``.
+        row_tag: what the sealed values are bound to.
+        subject_tag: the person's keyed tag; empty once the person was erased, or of a new entry.
+        known: whether it stands in the journal.
     """
 
     id: str
@@ -54,6 +62,14 @@ class Entry:
     datasets: tuple[str, ...] = ()
     completed_at: str | None = None
     key_ids: tuple[bytes, ...] | None = None
+    begun_at: str | None = None
+    extended_at: str | None = None
+    outcome: str | None = None
+    waiting: Mapping[str, str] = field(default_factory=dict)
+    details: Mapping[str, Any] = field(default_factory=dict)
+    row_tag: bytes = field(default_factory=new_row_tag)
+    subject_tag: bytes = b""
+    known: bool = False
 
 
 class Journal:
@@ -67,45 +83,108 @@ class Journal:
     def __init__(self, provider: Provider, keys: KeyStore) -> None:
         self._provider = provider
         self._keys = keys
-        self._sealer = RowSealer(_DATASET, ("subject", "certificate"))
+        self._sealer = RowSealer(_DATASET, ("subject", "certificate", "details"))
 
     async def key(self) -> DataKey:
         """The journal's own key, to be fetched before a transaction begins: making it is no part of one."""
         return await self._keys.dataset_key(_DATASET)
 
-    async def begin(self, entries: Sequence[Entry], transaction: Transaction, *, key: DataKey | None) -> None:
-        """Write requests down.
+    async def receive(self, entries: Sequence[Entry], transaction: Transaction, *, key: DataKey) -> None:
+        """Write requests down. Whether work on one begins at once, its `begun_at` says.
 
         Args:
             entries: the requests.
             transaction: an open one of the ledger.
-            key: the journal's, for requests that are worked on; None: they were answered at once, and need not be taken
-                up again, so the subject's id is not kept.
+            key: the journal's.
+
+        Raises:
+            ConstraintViolated: there is one of that id.
         """
         rows = []
         for entry in entries:
-            tag = new_row_tag()
-            sealed: Mapping[str, Any] = {"subject": None}
-            if key is not None:
-                sealed = self._sealer.seal_row(key, tag, {"subject": entry.subject})
-            named = None if entry.key_ids is None else json.dumps([key_id.hex() for key_id in entry.key_ids])
+            values = {"subject": entry.subject, "details": _text(entry.details)}
             row = {
                 "id": entry.id,
                 "kind": entry.kind,
                 "subject_tag": self._keys.subject_tag(entry.subject),
-                "row_tag": tag,
+                "row_tag": entry.row_tag,
                 "received": entry.received.isoformat(),
                 "deadline": entry.deadline.isoformat(),
                 "opened_at": entry.opened_at,
-                "completed_at": timestamp() if key is None else None,
+                "completed_at": None,
                 "actor": current_actor(),
                 "datasets": json.dumps(entry.datasets, ensure_ascii=False),
-                "key_ids": named,
+                "key_ids": _named(entry),
                 "certificate": None,
-                **sealed,
+                "begun_at": entry.begun_at,
+                "extended_at": None,
+                "outcome": None,
+                "waiting": None,
+                **self._sealer.seal_row(key, entry.row_tag, values),
             }
             rows.append(row)
         await transaction.execute_many(*tables.REQUEST_INSERT.bind_many(self._dialect, rows))
+
+    async def begin(self, entries: Sequence[Entry], transaction: Transaction, *, key: DataKey) -> list[Entry]:
+        """Say that work on requests begins, and write down those that are not; the entries as they are then."""
+        moment = timestamp()
+        begun = [replace(entry, begun_at=moment, known=True) for entry in entries]
+        new = [after for before, after in zip(entries, begun, strict=True) if not before.known]
+        if new:
+            await self.receive(new, transaction, key=key)
+        rows = [
+            {"request": e.id, "at": moment, "reach": json.dumps(e.datasets, ensure_ascii=False), "named": _named(e)}
+            for e in entries
+            if e.known
+        ]
+        if rows:
+            await transaction.execute_many(*tables.REQUEST_BEGIN.bind_many(self._dialect, rows))
+        return begun
+
+    async def unbegin(self, request: str) -> None:
+        """Say that nothing was changed: the request waits for somebody to look at it."""
+        await self._session.execute(*self._bind(tables.REQUEST_UNBEGIN, request=request))
+
+    async def waits(self, request: str, waiting: Mapping[str, str]) -> None:
+        """Say what the request waits for: kinds of errors, never a value."""
+        why = json.dumps(waiting, ensure_ascii=False)
+        await self._session.execute(*self._bind(tables.REQUEST_WAIT, request=request, why=why))
+
+    async def held(self, request: str, transaction: Transaction) -> Entry | None:
+        """The request, locked until the transaction ends, or None."""
+        row = await transaction.query_one(*self._bind(tables.REQUEST_HELD, request=request))
+        return None if row is None else await self._entry(row, transaction)
+
+    async def note(self, entry: Entry, transaction: Transaction, *, key: DataKey, **details: Any) -> Entry:
+        """Add to what is kept sealed with an open request that is held; the entry as it is then."""
+        noted = replace(entry, details={**entry.details, **details})
+        sealed = self._details(noted, key)
+        await transaction.execute(*self._bind(tables.REQUEST_NOTE, request=entry.id, sealed=sealed))
+        return noted
+
+    async def extend(
+        self, entry: Entry, until: dt.date, transaction: Transaction, *, key: DataKey, extension: Mapping[str, Any]
+    ) -> bool:
+        """Put the deadline off, once; False when it was put off before, or the request is closed."""
+        sealed = self._details(replace(entry, details={**entry.details, "extension": extension}), key)
+        values = {"request": entry.id, "until": until.isoformat(), "at": timestamp(), "sealed": sealed}
+        return await transaction.execute(*self._bind(tables.REQUEST_EXTEND, **values)) == 1
+
+    async def complete(
+        self, entry: Entry, transaction: Transaction, *, key: DataKey, answer: Mapping[str, Any], outcome: str = "done"
+    ) -> bool:
+        """Complete a request that leaves no certificate; False when somebody else has.
+
+        The subject's id, and the values of a rectification, are dropped. The keyed tag says whose it was until the
+        person is erased.
+        """
+        kept = {name: value for name, value in entry.details.items() if name != "asked" or "changes" not in value}
+        sealed = self._details(replace(entry, details={**kept, "answer": answer}), key)
+        values = {"request": entry.id, "at": answer["completed"], "how": outcome, "sealed": sealed}
+        return await transaction.execute(*self._bind(tables.REQUEST_COMPLETE, **values)) == 1
+
+    def _details(self, entry: Entry, key: DataKey) -> Any:
+        return self._sealer.seal_row(key, entry.row_tag, {"details": _text(entry.details)})["details"]
 
     async def open_of(self, subjects: Sequence[str], kind: str) -> dict[str, Entry]:
         """Subject → the request of that kind that is still open for it, of those that have one."""
@@ -163,7 +242,9 @@ class Journal:
             sealed = self._sealer.seal_row(key, held[entry.id]["row_tag"], {"certificate": certificate})
             rows.append({"request": entry.id, "at": at, "sealed": sealed["certificate"]})
         await transaction.execute_many(*tables.REQUEST_CLOSE.bind_many(self._dialect, rows))
-        unlinked = [{"tag": self._keys.subject_tag(entry.subject), "nobody": b""} for entry, _ in closing]
+        unlinked = [
+            {"tag": self._keys.subject_tag(entry.subject), "nobody": b"", "own": entry.id} for entry, _ in closing
+        ]
         await transaction.execute_many(*tables.REQUESTS_UNLINK.bind_many(self._dialect, unlinked))
 
     async def certificate(self, request: str) -> str | None:
@@ -173,23 +254,32 @@ class Journal:
             return None
         return cast("str", (await self._opened(row))["certificate"])
 
-    async def _entry(self, row: Any) -> Entry:
+    async def _entry(self, row: Any, session: Session | None = None) -> Entry:
         named = row["key_ids"]
+        opened = {} if row["subject"] is None and row["details"] is None else await self._opened(row, session)
         return Entry(
             row["id"],
             row["kind"],
-            "" if row["subject"] is None else (await self._opened(row))["subject"],
+            opened.get("subject") or "",
             dt.date.fromisoformat(row["received"]),
             dt.date.fromisoformat(row["deadline"]),
             row["opened_at"],
             tuple(json.loads(row["datasets"] or "[]")),
             row["completed_at"],
             None if named is None else tuple(bytes.fromhex(key_id) for key_id in json.loads(named)),
+            row["begun_at"],
+            row["extended_at"],
+            row["outcome"],
+            json.loads(row["waiting"] or "{}"),
+            json.loads(opened.get("details") or "{}"),
+            row["row_tag"],
+            row["subject_tag"],
+            known=True,
         )
 
-    async def _opened(self, row: Any) -> dict[str, Any]:
+    async def _opened(self, row: Any, session: Session | None = None) -> dict[str, Any]:
         values = dict(row)
-        keys = await self._keys.keys(self._sealer.key_ids(values))
+        keys = await self._keys.keys(self._sealer.key_ids(values), session=session)
         return self._sealer.open_row(values["row_tag"], values, keys, None)
 
     def _bind(self, statement: Any, /, **values: Any) -> Any:
@@ -202,6 +292,14 @@ class Journal:
     @property
     def _session(self) -> Session:
         return needs(self._provider, "session")
+
+
+def _text(details: Mapping[str, Any]) -> str:
+    return json.dumps(details, ensure_ascii=False, sort_keys=True)
+
+
+def _named(entry: Entry) -> str | None:
+    return None if entry.key_ids is None else json.dumps([key_id.hex() for key_id in entry.key_ids])
 
 
 class Steps:

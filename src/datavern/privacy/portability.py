@@ -10,7 +10,11 @@ import csv
 import io
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from datavern.privacy.request_values import Masked
 
 __all__ = ["portable"]
 
@@ -20,13 +24,19 @@ _JSON_TYPES = {bool: "boolean", int: "integer", float: "number", str: "string", 
 _CSV_TYPES = {"boolean": "boolean", "integer": "integer", "number": "number"}
 
 
-def portable(data: Mapping[str, Rows], form: Literal["json", "csv"]) -> dict[str, bytes]:
+def portable(data: Mapping[str, Rows], form: Literal["json", "csv"], masked: Sequence[Masked] = ()) -> dict[str, bytes]:
     """The files that a person takes along: name → content, the schema among them.
 
     Args:
         data: dataset's label → rows, in values that JSON has.
         form: "json" or "csv".
+        masked: what was left out because it is about others: a file of its own says so.
     """
+    left = {"left-out.json": _text([asdict(one) for one in masked])} if masked else {}
+    return {**_files(data, form), **left}
+
+
+def _files(data: Mapping[str, Rows], form: Literal["json", "csv"]) -> dict[str, bytes]:
     if form == "json":
         return {"data.json": _text(data), "schema.json": _text(_json_schema(data))}
     files = {f"{label}.csv": _csv(rows) for label, rows in data.items() if rows}

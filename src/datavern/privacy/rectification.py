@@ -1,15 +1,26 @@
 """The rectification of what is wrong about a person (GDPR Art. 16).
 
-It is safe to ask for again: the right value is written once more. Rows of one database change together or not at all.
+Rows of one database change together or not at all, and the step that says so commits with them: it is done once, and
+what a crash or a store that is down leaves is gone on with.
 """
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from datavern.contracts.capabilities import needs
-from datavern.contracts.errors import ConfigurationError, ConstraintViolated, KeyErased, SubjectRequestRejected
+from datavern.contracts.errors import (
+    ConfigurationError,
+    ConstraintViolated,
+    KeyErased,
+    ProviderError,
+    QueryRejected,
+    SubjectRequestRejected,
+)
+from datavern.crypto.encoding import decode, encode
 from datavern.privacy.records import RecordStore, value_at
 
 if TYPE_CHECKING:
@@ -18,7 +29,7 @@ if TYPE_CHECKING:
     from datavern.privacy.personal import PersonalStore
     from datavern.privacy.service import Privacy
 
-__all__ = ["rectify"]
+__all__ = ["Plan", "packed", "plan", "rectify", "unpacked"]
 
 _NOTHING = "{}: nothing was found about this subject"
 
@@ -26,43 +37,98 @@ Changes = Mapping[str, Mapping[str, Any]]
 _Work = list[tuple["PersonalStore", dict[str, Any], dict[str, Any]]]  # dataset, which row, the right values
 
 
-async def rectify(privacy: Privacy, request: str, subject: str, changes: Changes | None) -> dict[str, int]:
-    """Write the right values; label → how many rows changed.
+@dataclass(slots=True)
+class Plan:
+    """What a rectification is to change.
+
+    Attributes:
+        work: database → dataset, which row, the right values: they change together.
+        records: the same, of engines where nothing commits together: one after the other.
+        done: label → how many rows were changed before, by a run that did not come to its end.
+        waiting: label → why it cannot be looked at now.
+    """
+
+    work: dict[str, _Work] = field(default_factory=dict)
+    records: list[tuple[RecordStore, dict[str, Any], dict[str, Any]]] = field(default_factory=list)
+    done: dict[str, int] = field(default_factory=dict)
+    waiting: dict[str, str] = field(default_factory=dict)
+
+
+async def plan(privacy: Privacy, request: str, subject: str, changes: Changes | None) -> Plan:
+    """What is to be changed, once it is known that it can be as it stands. Changes nothing.
 
     Args:
         privacy: the datasets.
-        request: the request's id, for the audit log.
+        request: the request's id.
         subject: the canonical id.
         changes: dataset → field → right value. Where the subject has several rows in a dataset, the primary key among
             the values says which of them.
 
     Raises:
-        SubjectRequestRejected: nothing is to be changed, nothing is there, it is not said which of several rows, the
-            law keeps the row as it is, or a constraint of the database does not allow the value (which is not told).
+        SubjectRequestRejected: nothing is to be changed, nothing is there, or it is not said which of several rows.
         ConfigurationError: no such dataset or field.
     """
     if not changes or not all(changes.values()):
         raise SubjectRequestRejected('rectification: changes is missing: changes={"users": {"name": "Right Name"}}')
-    work: dict[str, _Work] = {}
-    records: list[tuple[RecordStore, dict[str, Any], dict[str, Any]]] = []
-    for name, values in changes.items():
-        store = privacy.personal(name)
-        where, right = await _planned(store, subject, values)
+    found = Plan()
+    stores = [(privacy.personal(name), values) for name, values in changes.items()]
+    for store, values in stores:
+        label = store.dataset.label
+        try:
+            if store.dataset.name in await privacy.site(store.dataset.database).steps.done(request):
+                found.done[label] = 1
+                continue
+            where, right = await _planned(store, subject, values)
+        except ProviderError as error:
+            found.waiting[label] = _why(error)
+            continue
         if isinstance(store, RecordStore):
-            records.append((store, where, right))
+            found.records.append((store, where, right))
         else:
-            work.setdefault(store.dataset.database, []).append((store, where, right))
-    for store in (privacy.personal(name) for name in changes):
+            found.work.setdefault(store.dataset.database, []).append((store, where, right))
+    return found
+
+
+async def rectify(privacy: Privacy, request: str, subject: str, planned: Plan) -> dict[str, int]:
+    """Write the right values; label → how many rows changed. Each dataset is done once, whoever runs this how often.
+
+    A store that cannot be reached is left in `planned.waiting`; the others are done.
+
+    Raises:
+        SubjectRequestRejected: the law keeps a row as it is, or a constraint of the database does not allow the value
+            (which is not told). The message says what was changed already.
+    """
+    stores = [store for work in planned.work.values() for store, _, _ in work] + [s for s, _, _ in planned.records]
+    for store in stores:
         # Keys and handles at hand: getting them ready is no part of the transaction.
         await privacy.keys.subject_key(store.dataset.name, subject)
     await privacy.keys.handle(subject)
-    changed: dict[str, int] = {}
-    for database, planned in work.items():
-        changed |= await _in_database(privacy, database, planned, request, subject=subject, done=changed)
-    for record_store, where, right in records:
-        await _record(record_store, where, right, request, done=changed)
-        changed[record_store.dataset.label] = 1
+    changed = dict(planned.done)
+    for database, work in planned.work.items():
+        try:
+            changed |= await _in_database(privacy, database, work, request, subject=subject, done=changed)
+        except ProviderError as error:
+            planned.waiting |= dict.fromkeys((s.dataset.label for s, _, _ in work), _why(error))
+    for record_store, where, right in planned.records:
+        label = record_store.dataset.label
+        try:
+            await _record(record_store, where, right, request, done=changed)
+            await _recorded(privacy, record_store, request)
+        except ProviderError as error:
+            planned.waiting[label] = _why(error)
+            continue
+        changed[label] = 1
     return changed
+
+
+async def _recorded(privacy: Privacy, store: RecordStore, request: str) -> None:
+    """Write down a step that is done, where that could not be in the same transaction."""
+    site = privacy.site(store.dataset.database)
+    try:
+        async with needs(site.provider, "transactions").transaction() as tx:
+            await site.steps.record([(request, store.dataset.name, {"changed": 1})], tx)
+    except ConstraintViolated:
+        return  # another run has written it down
 
 
 async def _record(
@@ -78,8 +144,8 @@ async def _record(
         problem = "the record was changed meanwhile: ask again"
     except KeyErased:
         problem = "the law keeps the record as it is"
-    except ConstraintViolated as error:
-        problem = f"a constraint does not allow it ({error.constraint or error.code})"
+    except QueryRejected as error:
+        problem = _refused(error)
     raise SubjectRequestRejected(f"{label}: {problem}{_before(done)}")
 
 
@@ -128,12 +194,14 @@ def _several(dataset: Dataset) -> str:
 async def _in_database(
     privacy: Privacy, database: str, planned: _Work, request: str, *, subject: str, done: Mapping[str, int]
 ) -> dict[str, int]:
-    provider = privacy.site(database).provider
+    site = privacy.site(database)
+    provider = site.provider
 
     async def work(tx: Transaction) -> dict[str, int]:
         changed: dict[str, int] = {}
         for store, where, right in planned:
             label = store.dataset.label
+            await site.steps.record([(request, store.dataset.name, {"changed": 1})], tx)
             subjects = store.subjects
             every = await subjects.select(store.dataset.table, where, lock=True, transaction=tx)
             rows = await store.rows(tx)
@@ -148,9 +216,45 @@ async def _in_database(
         return await needs(provider, "transactions").run_in_transaction(work)
     except KeyErased:
         problem = "the law keeps the row as it is"
-    except ConstraintViolated as error:
-        problem = f"a constraint does not allow it ({error.constraint or error.code})"
+    except QueryRejected as error:
+        problem = _refused(error)
+    # Or another process has done it meanwhile, and it was its step that the claim ran into.
+    others = await site.steps.done(request)
+    if all(store.dataset.name in others for store, _, _ in planned):
+        return {store.dataset.label: 1 for store, _, _ in planned}
     raise SubjectRequestRejected(f"{database}: {problem}{_before(done)}")
+
+
+def _why(error: ProviderError) -> str:
+    return f"{type(error).__name__}: {error}"
+
+
+def _refused(error: QueryRejected) -> str:
+    if isinstance(error, ConstraintViolated):
+        return f"a constraint does not allow it ({error.constraint or error.code})"
+    return f"the database does not take it ({error.code})"
+
+
+def packed(value: Any) -> Any:
+    """A value as JSON holds it, so that `unpacked` gives back the Python type that went in.
+
+    Raises:
+        ConfigurationError: its type is none that can be kept; the value is not in the message.
+    """
+    if isinstance(value, Mapping):
+        return {"of": {str(name): packed(inner) for name, inner in value.items()}}
+    if isinstance(value, list | tuple):
+        return {"list": [packed(inner) for inner in value]}
+    return None if value is None else base64.b64encode(encode(value)).decode()
+
+
+def unpacked(value: Any) -> Any:
+    """The value that `packed` was given."""
+    if isinstance(value, Mapping):
+        if "list" in value:
+            return [unpacked(inner) for inner in value["list"]]
+        return {name: unpacked(inner) for name, inner in value["of"].items()}
+    return None if value is None else decode(base64.b64decode(value))
 
 
 def _before(done: Mapping[str, int]) -> str:

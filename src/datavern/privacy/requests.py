@@ -1,22 +1,35 @@
-"""Subject requests: what the people whom the data is about may ask for (GDPR Arts. 15-21)."""
+"""Subject requests: what the people whom the data is about may ask for (GDPR Arts. 15-21).
+
+Each is in the journal before work on it begins, and is done once: asked again by its id, it is answered from there.
+"""
 
 from __future__ import annotations
 
-import base64
 import datetime as dt
-import difflib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from contextlib import suppress
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 from datavern.contracts.capabilities import needs
-from datavern.contracts.errors import ErasureIncomplete, SubjectRequestRejected
+from datavern.contracts.errors import ErasureIncomplete, ProviderError, RequestIncomplete, SubjectRequestRejected
 from datavern.contracts.subjects import canonical_subject
-from datavern.contracts.values import now, timestamp
-from datavern.privacy.dataset import OWN_DATASETS
-from datavern.privacy.erasure import CONSENTS, TOGETHER, Done, Erasures, Receipt
-from datavern.privacy.journal import Entry, Journal, new_request_id
-from datavern.privacy.rectification import rectify
+from datavern.contracts.values import timestamp
+from datavern.privacy.answers import counted, gathered
+from datavern.privacy.erasure import TOGETHER, Done, Erasures, recipients
+from datavern.privacy.journal import Entry, Journal
+from datavern.privacy.rectification import plan, rectify
+from datavern.privacy.register import Register, asked, entry_of, identity_of, rejected, renewed
+from datavern.privacy.request_values import (
+    Extension,
+    Ground,
+    Identity,
+    Kind,
+    OpenRequest,
+    Receipt,
+    SubjectRequest,
+    SubjectResponse,
+)
 
 if TYPE_CHECKING:
     from datavern.privacy.certificate import Certificate
@@ -24,84 +37,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Kind", "Receipt", "SubjectRequest", "SubjectRequests", "SubjectResponse"]
 
-Kind = Literal["access", "rectification", "erasure", "restriction", "portability", "objection"]
 _OFFERED = ("access", "rectification", "erasure", "portability")
+_RESUMED = ("rectification",)  # beside erasures: what changes data by itself; an answer is for somebody to fetch
 _ARTICLES = {"restriction": 18, "objection": 21}
-
-
-def _today() -> dt.date:
-    return dt.datetime.now().astimezone().date()
-
-
-@dataclass(frozen=True, slots=True)
-class SubjectRequest:
-    """What somebody asks for.
-
-    Attributes:
-        kind: "access" (Art. 15), "rectification" (16), "erasure" (17), "restriction" (18), "portability" (20),
-            "objection" (21).
-        subject: who: the id that the data map calls the subject, in any type that it may have.
-        received: the day on which the request came; today when left out. The deadline is counted from it.
-        changes: of a rectification: dataset → field → right value.
-        format: of a portability request: "json" or "csv".
-        id: names the request in the journal, the audit log and the certificate; random.
-
-    Raises:
-        SubjectRequestRejected: no such kind, or it was received on no date, or in the future.
-        ConfigurationError: `subject` cannot name a person.
-    """
-
-    kind: Kind
-    subject: Any = field(kw_only=True)
-    received: dt.date = field(default_factory=_today, kw_only=True)
-    changes: Mapping[str, Mapping[str, Any]] | None = field(default=None, kw_only=True)
-    format: Literal["json", "csv"] = field(default="json", kw_only=True)
-    id: str = field(default_factory=new_request_id, kw_only=True)
-
-    def __post_init__(self) -> None:
-        if self.kind not in get_args(Kind):
-            near = difflib.get_close_matches(str(self.kind), get_args(Kind), n=1)
-            hint = f"did you mean {near[0]}?" if near else f"expected one of {', '.join(get_args(Kind))}"
-            raise SubjectRequestRejected(f"no such kind of request; {hint}")
-        canonical_subject(self.subject)
-        if self.format not in ("json", "csv"):
-            raise SubjectRequestRejected("format: expected json or csv")
-        if not isinstance(self.received, dt.date):
-            raise SubjectRequestRejected("received: expected a date, such as date(2026, 11, 23)")
-        if isinstance(self.received, dt.datetime):
-            object.__setattr__(self, "received", self.received.date())
-        if self.received > _today() + dt.timedelta(days=1):  # a day ahead is still today somewhere
-            raise SubjectRequestRejected("received: the day lies in the future")
-
-    @property
-    def deadline(self) -> dt.date:
-        """The last day to answer: one calendar month from receipt (Art. 12(3), Regulation 1182/71 Art. 3)."""
-        from datavern.privacy.deadlines import deadline  # noqa: PLC0415  (only for requests)
-
-        return deadline(self.received)
-
-
-@dataclass(frozen=True, slots=True)
-class SubjectResponse:
-    """The answer.
-
-    Attributes:
-        success: whether what was asked for is done.
-        message: what happened, for people. It does not name the subject.
-        completed_at: when, in UTC.
-        data: of an access or portability request: ``database.dataset`` → rows, opened, in values that JSON has.
-        files: of a portability request: file name → content, in the form that was asked for, with its schema.
-        certificate: of an erasure: signed, what was erased where, what is kept, why and until when.
-        request_id: the request's id.
-    """
-
-    success: bool
-    message: str
-    completed_at: dt.datetime
-    data: dict[str, list[dict[str, Any]]] | None = None
-    certificate: Certificate | None = None
-    request_id: str = ""
-    files: dict[str, bytes] | None = None
 
 
 class SubjectRequests:
@@ -115,38 +53,44 @@ class SubjectRequests:
         self._privacy = privacy
         self._journal = Journal(privacy.ledger, privacy.keys)
         self._erasures = Erasures(privacy, self._journal)
+        self._register = Register(privacy, self._journal)
 
-    async def process(self, request: SubjectRequest) -> SubjectResponse:
-        """Do what is asked. An erasure is safe to ask for again: an open one is gone on with, a done one answered.
+    async def receive(self, request: SubjectRequest) -> OpenRequest:
+        """Write a request down on the day it comes; `process` takes its id when the time has come. Idempotent.
 
         Raises:
-            SubjectRequestRejected: this kind is not offered yet, or a rectification cannot be made as it stands.
-            ErasureIncomplete: a store could not be reached. What could be done is done; the request stays open, and
-                `resume` finishes it (so does opening the manager again). `receipt` says which store waits.
+            SubjectRequestRejected: a request of that id is closed, or another one.
+        """
+        return await self._register.receive(request)
+
+    async def process(self, request: SubjectRequest | str) -> SubjectResponse:
+        """Do what is asked.
+
+        Idempotent by the request's id: what is done is not done again, and the answer is the same; the data of an
+        access request is read anew. An erasure is safe to ask for under a new id, too: an open one is gone on with.
+
+        Args:
+            request: the request, or the id of one that was received.
+
+        Raises:
+            SubjectRequestRejected: this kind is not offered yet, nobody has made sure who asks where that is needed, or
+                a rectification cannot be made as it stands.
+            RequestIncomplete: a store could not be reached (of an erasure: `ErasureIncomplete`). What could be done is
+                done; the request stays open. Erasures and rectifications are finished by `resume` (so does opening the
+                manager again), the others by asking again. `receipt` says which store waits.
             ConfigurationError: the live schema lacks what the data map says. Nothing was changed.
         """
-        if request.kind not in _OFFERED:
+        entry = await self._taken(request)
+        if entry.kind not in _OFFERED:
             raise SubjectRequestRejected(
-                f"{request.kind} (GDPR Art. {_ARTICLES[request.kind]}) is not offered yet: "
-                f"answer it by hand, by {request.deadline.isoformat()}"
+                f"{entry.kind} (GDPR Art. {_ARTICLES[entry.kind]}) is not offered yet: "
+                f"answer it by hand, by {entry.deadline.isoformat()}"
             )
-        subject = canonical_subject(request.subject)
-        if request.kind in ("access", "portability"):
-            return await self._access(request, subject)
-        if request.kind == "rectification":
-            return await self._rectify(request, subject)
-        known = await self._journal.open_of((subject,), "erasure")
-        if known:
-            (done,) = await self._erasures.run([known[subject]])
-        else:
-            (done,) = await self._erasures.erase([_entry(request, subject)])
-        if isinstance(done, Receipt):
-            stores = ", ".join(done.waiting)
-            raise ErasureIncomplete(
-                f"the erasure {done.request_id} waits for {stores}; it is open, and goes on when the manager opens",
-                done,
-            )
-        return _response(done)
+        if entry.outcome == "rejected":
+            return rejected(entry, entry.details.get("answer") or {})
+        if entry.completed_at is None:
+            self._register.identified(entry)
+        return await self._work(entry)
 
     async def resume(self) -> list[SubjectResponse | Receipt]:
         """Finish what a crash, or a store that was down, left open: for each request its answer, or what still waits.
@@ -154,11 +98,73 @@ class SubjectRequests:
         Called when the manager opens. Never raises for a store that is still down.
         """
         finished: list[SubjectResponse | Receipt] = []
-        entries = await self._journal.unfinished()
-        for at in range(0, len(entries), TOGETHER):
-            done = await self._erasures.run(entries[at : at + TOGETHER])
-            finished += [one if isinstance(one, Receipt) else _response(one) for one in done]
+        entries = [entry for entry in await self._journal.unfinished() if entry.begun_at is not None]
+        erasures = [entry for entry in entries if entry.kind == "erasure"]
+        for at in range(0, len(erasures), TOGETHER):
+            group = erasures[at : at + TOGETHER]
+            for entry, done in zip(group, await self._erasures.run(group), strict=True):
+                finished.append(_erased(entry, done) if isinstance(done, Done) else await self._waits(done))
+        for entry in entries:
+            if entry.kind not in _RESUMED:
+                continue
+            try:
+                finished.append(await self._work(entry))
+            except RequestIncomplete as error:
+                finished.append(error.receipt)
+            except SubjectRequestRejected as error:
+                finished.append(Receipt(entry.id, waiting={entry.kind: str(error)}))
         return finished
+
+    async def open(self) -> list[OpenRequest]:
+        """Every request that is not answered yet, with its deadline and what it waits for; the most urgent first."""
+        return await self._register.open()
+
+    async def identify(self, request: str, identity: Identity) -> OpenRequest:
+        """Record how it was made sure that a received request is the person's own (GDPR Art. 12(2) and (6)).
+
+        Raises:
+            SubjectRequestRejected: no such request, or it is answered already.
+        """
+        return await self._register.identify(request, identity)
+
+    async def doubt(self, request: str, *, reason: str) -> OpenRequest:
+        """Record reasonable doubts about who asks (GDPR Art. 12(6)): nothing is done until `identify`.
+
+        The deadline stays: whether the time that the person takes to answer counts is for a lawyer to say.
+
+        Args:
+            request: its id.
+            reason: what the person was asked for, and why.
+
+        Raises:
+            SubjectRequestRejected: no reason, no such request, or it is answered already.
+        """
+        return await self._register.doubt(request, reason)
+
+    async def extend(self, request: str, *, reason: str) -> Extension:
+        """Take two further months, because the request is complex or there are many (GDPR Art. 12(3)).
+
+        The person is to be told, with the reason, within the first month: `Extension.letters` says it.
+
+        Raises:
+            SubjectRequestRejected: no reason, no such open request, it was extended before, or the first month is over.
+        """
+        return await self._register.extend(request, reason)
+
+    async def reject(
+        self, request: SubjectRequest | str, reason: str, *, ground: Ground = "unfounded"
+    ) -> SubjectResponse:
+        """Refuse a request, and say why (GDPR Art. 12(4) and (5)). To show that it is so is for the organisation.
+
+        Args:
+            request: the request, or its id.
+            reason: for the person.
+            ground: "unfounded" (manifestly), "excessive", "unidentified", or "exempt" (say which law).
+
+        Raises:
+            SubjectRequestRejected: no reason, no such open request, or work on it has begun.
+        """
+        return await self._register.reject(request, reason, ground)
 
     async def certificate(self, request_id: str) -> Certificate | None:
         """The certificate of an erasure that is done, or None."""
@@ -182,85 +188,159 @@ class SubjectRequests:
 
         return await shredded(self._privacy, subject)
 
-    async def _rectify(self, request: SubjectRequest, subject: str) -> SubjectResponse:
-        privacy = self._privacy
-        changed = await rectify(privacy, request.id, subject, request.changes)
-        handle = await privacy.keys.handle(subject, create=False)
-        completed = now()
-        async with needs(privacy.ledger, "transactions").transaction() as tx:
-            await self._journal.begin([_entry(request, subject)], tx, key=None)
-            details = {"request": request.id, "changed": changed}
-            await privacy.ledger_log.append(tx, action="rectification_request", handle=handle, details=details)
-        message = f"Changed: {', '.join(changed)}."
-        return SubjectResponse(True, message, completed, request_id=request.id)
+    # ---- one request ------------------------------------------------------------------------------------------------
 
-    async def _access(self, request: SubjectRequest, subject: str) -> SubjectResponse:
+    async def _taken(self, request: SubjectRequest | str) -> Entry:
+        """The request as the journal has it, or a new entry that is not written down yet."""
+        if isinstance(request, str):
+            return await self._register.by_id(request)
+        if not isinstance(request, SubjectRequest):
+            raise SubjectRequestRejected("expected SubjectRequest(…), or the id of a request that was received")
+        entry = await self._register.known(request)
+        if entry is None and request.kind == "erasure":
+            subject = canonical_subject(request.subject)
+            entry = (await self._journal.open_of((subject,), "erasure")).get(subject)
+        if entry is None:
+            return entry_of(request)
+        if entry.completed_at is not None:
+            return replace(entry, subject=canonical_subject(request.subject))
+        if request.identity is not None and identity_of(entry) is None:
+            await self._register.identify(entry.id, request.identity)
+        return renewed(entry, request)
+
+    async def _work(self, entry: Entry) -> SubjectResponse:
+        works = {
+            "access": self._access,
+            "portability": self._access,
+            "rectification": self._rectify,
+            "erasure": self._erase,
+        }
+        try:
+            return await works[entry.kind](entry)
+        except RequestIncomplete as error:
+            await self._waits(error.receipt)
+            raise
+
+    async def _waits(self, receipt: Receipt) -> Receipt:
+        """Write down what a request waits for, if the ledger can be asked."""
+        with suppress(ProviderError):
+            await self._journal.waits(receipt.request_id, receipt.waiting)
+        return receipt
+
+    async def _erase(self, entry: Entry) -> SubjectResponse:
+        if entry.completed_at is not None:
+            done = await self._erasures.ended(entry)
+        elif entry.begun_at is not None:
+            (done,) = await self._erasures.run([entry])
+        else:
+            (done,) = await self._erasures.erase([entry])
+        if isinstance(done, Receipt):
+            raise ErasureIncomplete(
+                f"the erasure {entry.id} waits for {', '.join(done.waiting)}; it is open, and goes on when the manager "
+                "opens",
+                done,
+            )
+        return _erased(entry, done)
+
+    async def _rectify(self, entry: Entry) -> SubjectResponse:
         privacy = self._privacy
-        data: dict[str, list[dict[str, Any]]] = {}
-        for store in await privacy.stores():
-            found = store.of(subject) if await store.exists() else None
-            rows = [] if found is None else [readable(row) async for row in found]
-            if rows or not store.dataset.name.startswith(OWN_DATASETS):
-                data[store.dataset.label] = rows
-        consents = [readable(_plain(consent)) for consent in await privacy.consents.list(subject)]
-        if consents:
-            data[CONSENTS] = consents
-        handle = await privacy.keys.handle(subject, create=False)
-        number = sum(map(len, data.values()))
-        completed = now()
-        details = {"request": request.id, "found": {label: len(rows) for label, rows in data.items()}}
-        async with needs(privacy.ledger, "transactions").transaction() as tx:
-            await self._journal.begin([_entry(request, subject)], tx, key=None)
-            await privacy.ledger_log.append(tx, action=f"{request.kind}_request", handle=handle, details=details)
-        message = "Nothing was found about this subject." if not number else f"{_count(number)} in {_stores(data)}."
+        if entry.completed_at is not None:
+            return _answered(entry)
+        planned = await plan(privacy, entry.id, entry.subject, asked(entry).get("changes"))
+        entry = await self._begun(entry)
+        try:
+            changed = await rectify(privacy, entry.id, entry.subject, planned)
+        except SubjectRequestRejected as error:
+            await self._stuck(entry, error)
+            raise
+        if planned.waiting:
+            waits = ", ".join(planned.waiting)
+            done = {label: {"changed": number} for label, number in changed.items()}
+            raise RequestIncomplete(
+                f"the rectification {entry.id} waits for {waits}; it is open, and goes on when the manager opens"
+                f"{'; changed already: ' + ', '.join(done) if done else ''}",
+                Receipt(entry.id, done, planned.waiting),
+            )
+        told = recipients(await privacy.stores(), found={label: {"found": n} for label, n in changed.items()})
+        answer = {"message": f"Changed: {', '.join(changed)}.", "changed": changed, "recipients": told}
+        return await self._completed(entry, answer, changed=changed)
+
+    async def _stuck(self, entry: Entry, error: SubjectRequestRejected) -> None:
+        """A rectification that cannot be made as it stands is open, and waits for right values, or for a refusal."""
+        await self._journal.waits(entry.id, {"rectification": str(error)})
+        sites = {self._privacy.personal(name).dataset.database for name in asked(entry).get("changes") or ()}
+        if not any([await self._privacy.site(name).steps.done(entry.id) for name in sites]):
+            await self._journal.unbegin(entry.id)
+
+    async def _access(self, entry: Entry) -> SubjectResponse:
+        if not entry.subject:
+            raise SubjectRequestRejected("the request is answered, and whose it was is not kept: give it whole again")
+        entry = entry if entry.completed_at is not None else await self._begun(entry)
+        found = await gathered(self._privacy, entry.subject)
+        if found.waiting:
+            raise RequestIncomplete(
+                f"the request {entry.id} waits for {', '.join(found.waiting)}; it is open: ask again",
+                Receipt(entry.id, waiting=found.waiting),
+            )
+        numbers = {label: len(rows) for label, rows in found.data.items()}
+        answer = {"message": counted(numbers), "found": numbers}
+        response = await self._completed(entry, answer, found=numbers, masked=sum(m.times for m in found.masked))
         files = None
-        if request.kind == "portability":
+        if entry.kind == "portability":
             from datavern.privacy.portability import portable  # noqa: PLC0415  (only for such requests)
 
-            files = portable(data, request.format)
-        return SubjectResponse(True, message, completed, data=data, request_id=request.id, files=files)
+            files = portable(found.data, asked(entry).get("format") or "json", found.masked)
+        return replace(response, data=found.data, files=files, masked=found.masked)
+
+    async def _begun(self, entry: Entry) -> Entry:
+        if entry.begun_at is not None:
+            return entry
+        key = await self._journal.key()
+        async with needs(self._privacy.ledger, "transactions").transaction() as tx:
+            if entry.known:
+                entry = await self._journal.note(entry, tx, key=key)
+            (begun,) = await self._journal.begin([entry], tx, key=key)
+        return begun
+
+    async def _completed(self, entry: Entry, answer: Mapping[str, Any], **told: Any) -> SubjectResponse:
+        """Close a request with its audit entry, and answer; a request that is closed is answered as it was."""
+        if entry.completed_at is None:
+            answer = {**answer, "completed": timestamp()}
+            key = await self._journal.key()
+            if entry.details.get("identity"):
+                told = {**told, "identity": entry.details["identity"]}
+            async with needs(self._privacy.ledger, "transactions").transaction() as tx:
+                if await self._journal.complete(entry, tx, key=key, answer=answer):
+                    await self._register.audit(tx, f"{entry.kind}_request", entry, **told)
+                    return _answered(entry, answer)
+            entry = await self._register.by_id(entry.id)  # another process has completed it
+        elif entry.kind in ("access", "portability"):
+            async with needs(self._privacy.ledger, "transactions").transaction() as tx:
+                await self._register.audit(tx, f"{entry.kind}_repeated", entry, **told)
+        return _answered(entry)
 
 
-def _response(done: Done) -> SubjectResponse:
+def _erased(entry: Entry, done: Done) -> SubjectResponse:
     return SubjectResponse(
         success=True,
         message=done.message,
         completed_at=dt.datetime.fromisoformat(done.completed_at),
         certificate=done.certificate,
         request_id=str(done.certificate.body["request"]),
+        identity=identity_of(entry),
+        deadline=entry.deadline,
+        recipients=done.certificate.body.get("recipients") or {},
     )
 
 
-def _entry(request: SubjectRequest, subject: str) -> Entry:
-    return Entry(request.id, request.kind, subject, request.received, request.deadline, timestamp())
-
-
-def readable(value: Any) -> Any:  # noqa: PLR0911  (one return for each kind of value)
-    """A value as JSON has it: dates and numbers that JSON lacks as their text, bytes as base64."""
-    if value is None or isinstance(value, bool | int | str):
-        return value
-    if isinstance(value, float):
-        return value if value == value and abs(value) != float("inf") else str(value)  # noqa: PLR0124  (NaN alone differs)
-    if isinstance(value, dt.date | dt.time):
-        return value.isoformat()
-    if isinstance(value, bytes | bytearray | memoryview):
-        return base64.b64encode(bytes(value)).decode()
-    if isinstance(value, Mapping):
-        return {str(key): readable(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple | set | frozenset):
-        return [readable(inner) for inner in value]
-    return str(value)
-
-
-def _plain(consent: Any) -> dict[str, Any]:
-    names = ("id", "purpose", "granted_at", "expires_at", "withdrawn_at", "version")
-    return {name: getattr(consent, name) for name in names}
-
-
-def _count(number: int) -> str:
-    return "1 row" if number == 1 else f"{number} rows"
-
-
-def _stores(data: Mapping[str, list[Any]]) -> str:
-    number = sum(1 for rows in data.values() if rows)
-    return "1 dataset" if number == 1 else f"{number} datasets"
+def _answered(entry: Entry, answer: Mapping[str, Any] | None = None) -> SubjectResponse:
+    said = answer if answer is not None else entry.details.get("answer") or {}
+    return SubjectResponse(
+        success=True,
+        message=said.get("message", ""),
+        completed_at=dt.datetime.fromisoformat(said.get("completed") or entry.completed_at or timestamp()),
+        request_id=entry.id,
+        identity=identity_of(entry),
+        deadline=entry.deadline,
+        recipients=said.get("recipients") or {},
+    )

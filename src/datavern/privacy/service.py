@@ -74,12 +74,14 @@ class Privacy:
         organisation: who is responsible for the data, as it stands on certificates.
         key_copies: where copies of the key store go: a folder; None: beside a ring of files.
         publishers: where the audit log's checkpoints are published.
+        require_identity: whether subject requests need it recorded how it was made sure who asks.
 
     Attributes:
         keys: the key store.
         ledger: the database that holds Datavern's own tables.
         ledger_name: its name in the manager.
         organisation: as given.
+        require_identity: as given.
         beside: the database with the key store of a provider that is used alone and cannot hold it: closed with this.
     """
 
@@ -93,7 +95,9 @@ class Privacy:
         organisation: str = "",
         key_copies: Any = None,
         publishers: Sequence[Publisher] = (),
+        require_identity: bool = False,
     ) -> None:
+        self.require_identity = require_identity
         self._publishers = publishers
         self._databases = databases
         self._data_map = data_map if data_map is not None else DataMap()

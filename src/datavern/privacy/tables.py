@@ -55,6 +55,11 @@ def ledger_tables() -> sa.MetaData:
         sa.Column("datasets", sa.Text),  # what the request must reach, so that a smaller data map does not end it early
         sa.Column("key_ids", sa.Text),  # of the keys that this erasure is to destroy, in hexadecimal
         sa.Column("certificate", sa.LargeBinary),  # sealed
+        sa.Column("begun_at", sa.Text),  # empty while the request was only received
+        sa.Column("extended_at", sa.Text),
+        sa.Column("outcome", sa.Text),  # "done" or "rejected", once it is completed
+        sa.Column("waiting", sa.Text),  # dataset → why, of the last time that it was worked on
+        sa.Column("details", sa.LargeBinary),  # sealed: identity, what is asked for, extension, answer
         sa.Index("datavern_requests_subject", "subject_tag"),
         sa.Index("datavern_requests_open", "completed_at"),
     )
@@ -156,13 +161,52 @@ def _request_by_id() -> Any:
 def _request_close() -> Any:
     table = _table(REQUESTS)
     is_open = (table.c.id == _bind("request")) & table.c.completed_at.is_(None)
-    return table.update().where(is_open).values(completed_at=_bind("at"), certificate=_bind("sealed"), subject=None)
+    done = {"completed_at": _bind("at"), "certificate": _bind("sealed"), "outcome": "done"}
+    return table.update().where(is_open).values(**done, subject=None, waiting=None)
 
 
 def _requests_unlink() -> Any:
+    import sqlalchemy as sa  # noqa: PLC0415  (as above)
+
     table = _table(REQUESTS)
     of_subject = (table.c.subject_tag == _bind("tag")) & table.c.completed_at.is_not(None)
-    return table.update().where(of_subject).values(subject_tag=_bind("nobody"))
+    # What was said about the person in earlier requests goes; the erasure's own details stay with its certificate.
+    own = sa.case((table.c.id == _bind("own"), table.c.details), else_=sa.null())
+    return table.update().where(of_subject).values(subject_tag=_bind("nobody"), details=own)
+
+
+def _request_open() -> Any:
+    table = _table(REQUESTS)
+    return (table.c.id == _bind("request")) & table.c.completed_at.is_(None)
+
+
+def _request_begin() -> Any:
+    table = _table(REQUESTS)
+    begun = {"begun_at": _bind("at"), "datasets": _bind("reach"), "key_ids": _bind("named"), "waiting": None}
+    return table.update().where(_request_open() & table.c.begun_at.is_(None)).values(**begun)
+
+
+def _request_unbegin() -> Any:
+    return _table(REQUESTS).update().where(_request_open()).values(begun_at=None)
+
+
+def _request_wait() -> Any:
+    return _table(REQUESTS).update().where(_request_open()).values(waiting=_bind("why"))
+
+
+def _request_note() -> Any:
+    return _table(REQUESTS).update().where(_request_open()).values(details=_bind("sealed"))
+
+
+def _request_extend() -> Any:
+    table = _table(REQUESTS)
+    extended = {"deadline": _bind("until"), "extended_at": _bind("at"), "details": _bind("sealed")}
+    return table.update().where(_request_open() & table.c.extended_at.is_(None)).values(**extended)
+
+
+def _request_complete() -> Any:
+    done = {"completed_at": _bind("at"), "outcome": _bind("how"), "details": _bind("sealed")}
+    return _table(REQUESTS).update().where(_request_open()).values(**done, subject=None, waiting=None)
 
 
 def _steps_of(values: list[Any]) -> Any:
@@ -183,6 +227,13 @@ CONSENTS_DELETE = Among(_consents_delete)
 REQUEST_INSERT = Statement(lambda: _table(REQUESTS).insert())
 REQUEST_CLOSE = Statement(_request_close)
 REQUEST_BY_ID = Statement(_request_by_id)
+REQUEST_HELD = Statement(lambda: _request_by_id().with_for_update())
+REQUEST_BEGIN = Statement(_request_begin)
+REQUEST_UNBEGIN = Statement(_request_unbegin)
+REQUEST_WAIT = Statement(_request_wait)
+REQUEST_NOTE = Statement(_request_note)
+REQUEST_EXTEND = Statement(_request_extend)
+REQUEST_COMPLETE = Statement(_request_complete)
 REQUESTS_OPEN = Statement(_requests_open)
 REQUESTS_OPEN_OF = Among(_requests_open_of)
 REQUESTS_HELD = Among(_requests_held)

@@ -1,0 +1,92 @@
+"""What is found about a person, as an answer holds it: in values that JSON has, without what is other people's."""
+
+from __future__ import annotations
+
+import base64
+import datetime as dt
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from datavern.contracts.errors import ProviderError
+from datavern.privacy.dataset import OWN_DATASETS
+from datavern.privacy.erasure import CONSENTS
+from datavern.privacy.masking import Masking
+from datavern.privacy.request_values import Masked
+
+if TYPE_CHECKING:
+    from datavern.privacy.service import Privacy
+
+__all__ = ["Found", "counted", "gathered", "readable"]
+
+
+@dataclass(slots=True)
+class Found:
+    """What is known about a person.
+
+    Attributes:
+        data: dataset's label → rows.
+        masked: what was left out because it is about others.
+        waiting: dataset's label → why it could not be looked into.
+    """
+
+    data: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    masked: list[Masked] = field(default_factory=list)
+    waiting: dict[str, str] = field(default_factory=dict)
+
+
+async def gathered(privacy: Privacy, subject: str) -> Found:
+    """Everything about a person, in every dataset. A database that cannot be reached is said to be waited for.
+
+    Args:
+        privacy: the datasets.
+        subject: the canonical id.
+    """
+    found = Found()
+    stores = await privacy.stores()
+    for store in stores:
+        masking = Masking(store.dataset, [other.dataset for other in stores], subject)
+        rows: list[dict[str, Any]] = []
+        try:
+            if await store.exists():
+                rows = [masking.masked(readable(row)) async for row in store.of(subject)]
+        except ProviderError as error:
+            found.waiting[store.dataset.label] = f"{type(error).__name__}: {error}"
+            continue
+        if rows or not store.dataset.name.startswith(OWN_DATASETS):
+            found.data[store.dataset.label] = rows
+        found.masked += masking.report()
+    consents = [readable(_plain(consent)) for consent in await privacy.consents.list(subject)]
+    if consents:
+        found.data[CONSENTS] = consents
+    return found
+
+
+def readable(value: Any) -> Any:  # noqa: PLR0911  (one return for each kind of value)
+    """A value as JSON has it: dates and numbers that JSON lacks as their text, bytes as base64."""
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    if isinstance(value, float):
+        return value if value == value and abs(value) != float("inf") else str(value)  # noqa: PLR0124  (NaN alone differs)
+    if isinstance(value, dt.date | dt.time):
+        return value.isoformat()
+    if isinstance(value, bytes | bytearray | memoryview):
+        return base64.b64encode(bytes(value)).decode()
+    if isinstance(value, Mapping):
+        return {str(key): readable(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [readable(inner) for inner in value]
+    return str(value)
+
+
+def counted(numbers: Mapping[str, int]) -> str:
+    """How much was found where, for people."""
+    number, stores = sum(numbers.values()), sum(1 for rows in numbers.values() if rows)
+    if not number:
+        return "Nothing was found about this subject."
+    return f"{'1 row' if number == 1 else f'{number} rows'} in {'1 dataset' if stores == 1 else f'{stores} datasets'}."
+
+
+def _plain(consent: Any) -> dict[str, Any]:
+    names = ("id", "purpose", "granted_at", "expires_at", "withdrawn_at", "version")
+    return {name: getattr(consent, name) for name in names}
