@@ -120,14 +120,17 @@ class Erasures:
         )
         return await self._close(group, await records.end(closed), holds_records=bool(survey.records))
 
-    async def ended(self, entry: Entry) -> Done | Receipt:
-        """What came of an erasure that is completed."""
-        return await self._elsewhere(Progress(entry))
-
     async def certificate(self, request_id: str) -> Certificate | None:
         """The certificate of an erasure that has ended, or None."""
         text = await self._journal.certificate(request_id)
         return None if text is None else Certificate.from_json(text)
+
+    async def done(self, request_id: str) -> Done | None:
+        """How an erasure ended that has ended, or None."""
+        signed = await self.certificate(request_id)
+        if signed is None:
+            return None
+        return Done(_message({s["dataset"]: s for s in signed.body["stores"]}), str(signed.body["completed"]), signed)
 
     # ---- the parts --------------------------------------------------------------------------------------------------
 
@@ -298,11 +301,7 @@ class Erasures:
 
     async def _elsewhere(self, progress: Progress) -> Done | Receipt:
         """What came of an erasure that was not closed here: it waits, or another process has closed it."""
-        signed = None if progress.waiting else await self.certificate(progress.entry.id)
-        if signed is None:
-            return _receipt(progress)
-        done = {store["dataset"]: store for store in signed.body["stores"]}
-        return Done(_message(done), str(signed.body["completed"]), signed)
+        return (None if progress.waiting else await self.done(progress.entry.id)) or _receipt(progress)
 
 
 @dataclass(slots=True)

@@ -205,6 +205,14 @@ class Journal:
         row = await self._session.query_one(*self._bind(tables.REQUEST_BY_ID, request=request))
         return None if row is None else await self._entry(row)
 
+    async def read_many(self, requests: Sequence[str]) -> dict[str, Entry]:
+        """Those of the requests that are known, by id."""
+        found = {}
+        for statement in tables.REQUESTS_BY_IDS.bind(self._dialect, requests):
+            for row in await self._session.query(*statement):
+                found[row["id"]] = await self._entry(row)
+        return found
+
     async def hold(self, requests: Sequence[str], transaction: Transaction) -> dict[str, Any]:
         """The rows of those of the requests that are still open, held until the transaction ends: by id."""
         found = {}

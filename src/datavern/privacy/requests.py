@@ -6,7 +6,7 @@ Each is in the journal before work on it begins, and is done once: asked again b
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -91,6 +91,42 @@ class SubjectRequests:
         if entry.completed_at is None:
             self._register.identified(entry)
         return await self._work(entry)
+
+    def erase_many(
+        self,
+        subjects: Iterable[Any],
+        *,
+        received: dt.date | None = None,
+        identity: Identity | None = None,
+        batch: str = "",
+    ) -> AsyncIterator[tuple[str, SubjectResponse | Receipt]]:
+        """Erase many people, some hundred at a time: ``async for subject, answer in …erase_many(ids)``.
+
+        Each has a request, a journal entry and a certificate of their own, and each is finished after a crash like any
+        other erasure. One that waits (a `Receipt`) stops nobody else.
+
+        Args:
+            subjects: who; one who is named twice is erased once.
+            received: the day on which the requests came; today when left out.
+            identity: how it was made sure who asks, the same for all of them.
+            batch: a name for all of them: given again with the same people, those that are done are told as they were
+                done, and not erased again. So a batch that was cut off goes on.
+
+        Raises:
+            ConfigurationError: one of them can name nobody (the message says which, by its number: nobody was erased);
+                or the live schema lacks what the data map says, and nobody else was erased.
+            SubjectRequestRejected: the settings ask for an identity, and there is none. Nobody was erased.
+        """
+        from datavern.privacy.batches import Batch  # noqa: PLC0415  (few erase people by the hundred)
+
+        parts = (self._erasures, self._journal, self._register, self._privacy.keys)
+        found = Batch(*parts, subjects, name=batch, received=received, identity=identity).run()
+
+        async def answers() -> AsyncIterator[tuple[str, SubjectResponse | Receipt]]:
+            async for entry, done in found:
+                yield entry.subject, await self._waits(done) if isinstance(done, Receipt) else _erased(entry, done)
+
+        return answers()
 
     async def resume(self) -> list[SubjectResponse | Receipt]:
         """Finish what a crash, or a store that was down, left open: for each request its answer, or what still waits.
@@ -229,7 +265,7 @@ class SubjectRequests:
 
     async def _erase(self, entry: Entry) -> SubjectResponse:
         if entry.completed_at is not None:
-            done = await self._erasures.ended(entry)
+            done = await self._erasures.done(entry.id) or Receipt(entry.id)
         elif entry.begun_at is not None:
             (done,) = await self._erasures.run([entry])
         else:

@@ -384,9 +384,10 @@ class MongoDBSubjects:
                 parts.append({"$or": [{path: {"$eq": form}} for form in forms]})  # in $in a pattern would be matched
             else:
                 parts.append({path: {"$in": forms}})
-        if len(parts) == 1:
-            return parts[0]
-        return {"$and": parts} if parts else {}
+        query: dict[str, Any] = {}
+        for part in parts:
+            query |= part
+        return query if len(query) == len(parts) else {"$and": parts}  # one path, or $or, twice
 
     async def _tag(self, value: Any) -> Any:
         """The keyed tag that stands for a subject in documents and files; bytes are one already."""
