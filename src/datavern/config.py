@@ -261,15 +261,17 @@ class Config:
         databases: name → settings, with ``provider`` among them; secrets are `Secret`, relative paths are made
             relative to the file's folder.
         datasets: name → the dataset's table, for the data map; None where the file says nothing of personal data.
+        derived: name → the functions of what the application made of personal data elsewhere.
     """
 
     path: str
     general: General
     databases: Mapping[str, Mapping[str, Any]] = field(repr=False)  # a url may hold a password
     datasets: Mapping[str, Mapping[str, Any]] | None
+    derived: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
-_TABLES = ("datavern", "databases", "datasets")
+_TABLES = ("datavern", "databases", "datasets", "derived")
 _SECRETS = frozenset({"password", "token"})
 _URLS = frozenset({"keyring", "checkpoints"})
 _PATHS = frozenset({"path", "ca_file", "cert_file", "key_file", "key_copies"})
@@ -305,7 +307,7 @@ def load(path: str | os.PathLike[str] = "datavern.toml") -> Config:
     if general.ledger is not None and general.ledger not in databases:
         raise ConfigurationError(f"datavern.ledger: no database is named {general.ledger}; {_listed(databases)}")
     datasets = _tables(text, "datasets", folder) if "datasets" in text else None
-    return Config(where, general, databases, datasets)
+    return Config(where, general, databases, datasets, _tables(text, "derived", folder))
 
 
 def _read(where: str) -> dict[str, Any]:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from datavern.privacy.consent import Consents
     from datavern.privacy.datamap import DataMap
     from datavern.privacy.dataset import Dataset
+    from datavern.privacy.derived import Derived
     from datavern.privacy.personal import PersonalStore
     from datavern.privacy.places import Place
     from datavern.privacy.requests import SubjectRequests
@@ -134,6 +135,7 @@ class DatabaseManager(ShortForm):
         require_identity: bool = False,
     ) -> None:
         self._require_identity = require_identity
+        self._derived: dict[str, Derived] = {}
         self._checkpoints = tuple(checkpoints)
         self._here = (location, region)
         self._more_places = tuple(places)
@@ -208,7 +210,7 @@ class DatabaseManager(ShortForm):
             from datavern.privacy.places import places_from_mapping  # noqa: PLC0415  (few files name any)
 
             places = places_from_mapping(general.places)
-        return cls(
+        manager = cls(
             databases,
             data_map=data_map,
             keyring=general.keyring,
@@ -222,6 +224,12 @@ class DatabaseManager(ShortForm):
             essential_service=general.essential_service,
             require_identity=general.require_identity,
         )
+        if config.derived:
+            from datavern.privacy.derived import from_names  # noqa: PLC0415  (few files name any)
+
+            for one in from_names(config.derived):
+                manager.derived(one.name, erase=one.erase, access=one.access)
+        return manager
 
     @classmethod
     def register(cls, engine: str, provider: type[Provider]) -> None:
@@ -309,6 +317,7 @@ class DatabaseManager(ShortForm):
             key_copies=self._key_copies,
             publishers=[_publisher(one, self._databases) for one in self._checkpoints],
             require_identity=self._require_identity,
+            derived=self._derived,
         )
         await privacy.open()
         self._privacy = privacy
@@ -505,6 +514,31 @@ class DatabaseManager(ShortForm):
         for place in residency.places:
             if place.location is not None and place.holds(dataset.name, dataset.database):
                 residency.move(dataset, place)
+
+    def derived(self, name: str, *, erase: Any, access: Any = None) -> None:
+        """Say that something the application made elsewhere holds personal data: a search index, an export, a cache.
+
+        Every erasure calls `erase`, last of all and again until it is done, and names it on the certificate. Say it
+        before the manager opens, so that what a crash left open can go on at once.
+
+        Args:
+            name: what it is called on certificates.
+            erase: ``async def erase(subject) -> int | None`` takes a person (the canonical id) out of it, and says how
+                much that was. It may be called again for the same person, and finds nothing then.
+            access: ``async def access(subject) -> list of mappings``: what is there about a person; None: an access
+                request says nothing of it.
+
+        Raises:
+            ConfigurationError: the name is taken, or none; no function; or the manager has no keyring, and so no
+                subject requests.
+        """
+        from datavern.privacy.derived import Derived  # noqa: PLC0415  (few managers have one)
+
+        if self._keyring is None:
+            raise ConfigurationError(f"derived.{name}: without a keyring there are no subject requests: keyring=")
+        if name in self._derived:
+            raise ConfigurationError(f"derived.{name}: there is one of that name")
+        self._derived[name] = Derived(name, erase, access)
 
     async def seal(self, column: str, **options: Any) -> Any:
         """Seal a plain column in place, while it is used: ``await db.seal("users.personal_number")``; again to go on.

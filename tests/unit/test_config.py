@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from datavern import DatabaseManager
 from datavern.config import TLS, Pool, ProviderSettings, Secret, checked, env, load
 from datavern.contracts.errors import ConfigurationError
 from datavern.contracts.values import Location
@@ -193,3 +194,27 @@ def test_the_environment_overrides_the_file(tmp_path, monkeypatch):
     monkeypatch.setenv("DATAVERN_DATABSES__MAIN__PATH", "c.db")
     with pytest.raises(ConfigurationError, match="DATAVERN_DATABSES__MAIN__PATH: unknown table"):
         load(path)
+
+
+def test_derived_stores_are_named_by_their_functions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "of_the_application.py").write_text("async def forget(subject):\n    return 0\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    head = '[datavern]\nkeyring = "file:keys"\n[databases.main]\nprovider = "sqlite"\npath = "a.db"\n'
+    file = tmp_path / "datavern.toml"
+
+    def manager(derived: str) -> DatabaseManager:
+        file.write_text(f"{head}[derived.search]\n{derived}\n")
+        return DatabaseManager.from_config(file)
+
+    made = manager('erase = "of_the_application:forget"')
+    with pytest.raises(ConfigurationError, match="there is one of that name"):
+        made.derived("search", erase=print)
+    for wrong, match in (
+        ('erase = "of_the_application:remember"', "derived.search.erase: .* cannot be loaded"),
+        ('erase = "no_such_module:forget"', "derived.search.erase: .* set PYTHONPATH"),
+        ('erase = "of_the_application"', "expected .package.module:function"),
+        ('access = "of_the_application:forget"', "expected erase"),
+        ('erase = "of_the_application:forget"\nforget = 1', "expected erase, and perhaps access"),
+    ):
+        with pytest.raises(ConfigurationError, match=match):
+            manager(wrong)

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from datavern.contracts.errors import ProviderError
+from datavern.contracts.errors import DatavernError, ProviderError
 from datavern.privacy.dataset import OWN_DATASETS
 from datavern.privacy.erasure import CONSENTS
 from datavern.privacy.masking import Masking
@@ -35,12 +35,14 @@ class Found:
     waiting: dict[str, str] = field(default_factory=dict)
 
 
-async def gathered(privacy: Privacy, subject: str) -> Found:
+async def gathered(privacy: Privacy, subject: str, *, derived: bool) -> Found:
     """Everything about a person, in every dataset. A database that cannot be reached is said to be waited for.
 
     Args:
         privacy: the datasets.
         subject: the canonical id.
+        derived: also what the application made of it elsewhere: an access request asks for that, and portability,
+            which is for what the person gave (Art. 20), does not.
     """
     found = Found()
     stores = await privacy.stores()
@@ -59,6 +61,14 @@ async def gathered(privacy: Privacy, subject: str) -> Found:
     consents = [readable(_plain(consent)) for consent in await privacy.consents.list(subject)]
     if consents:
         found.data[CONSENTS] = consents
+    for made in privacy.derived.values() if derived else ():
+        try:
+            derived_rows = [readable(row) for row in await made.found(subject)]
+        except DatavernError as error:
+            found.waiting[made.label] = f"{type(error).__name__}: {error}"
+            continue
+        if derived_rows or made.access is not None:
+            found.data[made.label] = derived_rows
     return found
 
 

@@ -23,6 +23,7 @@ from datavern.contracts.errors import ConstraintViolated, DatavernError, Provide
 from datavern.contracts.values import timestamp
 from datavern.crypto.erasures import ATTEMPTS, contended
 from datavern.privacy.certificate import ERASED_CLAIMS, ERASED_LIMITS, RECORDS_CLAIM, Certificate
+from datavern.privacy.derived import DERIVED, DERIVED_CLAIM, DerivedErasures, step_name
 from datavern.privacy.progress import Place, Progress, nothing, step_details, why
 from datavern.privacy.record_erasure import RecordErasures
 from datavern.privacy.records import RecordStore
@@ -77,7 +78,7 @@ class Erasures:
         for error in survey.refused.values():
             if not isinstance(error, ProviderError):  # a database that cannot be asked now waits, and the others do not
                 raise error
-        labels = survey.labels
+        labels = (*survey.labels, *(derived.label for derived in privacy.derived.values()))
         key = await self._journal.key()
         closed: dict[str, list[bytes]] = {}
 
@@ -111,14 +112,17 @@ class Erasures:
             for label in progress.entry.datasets:
                 if label in survey.refused:
                     progress.waiting[label] = why(survey.refused[label])
-                elif label not in survey.labels:
+                elif label not in survey.labels and not label.startswith(DERIVED):
                     progress.waiting[label] = "it is not in this manager's data map"
         records = RecordErasures(self._privacy, survey.records, group)
         await asyncio.gather(
             self._begin_records(records, group),
             *(RowErasure(self._privacy, name, places, group).run() for name, places in survey.tables.items()),
         )
-        return await self._close(group, await records.end(closed), holds_records=bool(survey.records))
+        done = await records.end(closed)
+        for request, outcomes in (await self._derived(group)).items():
+            done[request] = {**done.get(request, {}), **outcomes}
+        return await self._close(group, done, holds_records=bool(survey.records))
 
     async def certificate(self, request_id: str) -> Certificate | None:
         """The certificate of an erasure that has ended, or None."""
@@ -140,6 +144,14 @@ class Erasures:
         except DatavernError as error:  # the ledger cannot be asked
             for progress in group:
                 progress.waiting.setdefault(CONSENTS, why(error))
+
+    async def _derived(self, group: Sequence[Progress]) -> dict[str, dict[str, dict[str, Any]]]:
+        """What the application made elsewhere of all that is gone by now."""
+        asked = [p.entry.id for p in group if any(label.startswith(DERIVED) for label in p.entry.datasets)]
+        if not asked:
+            return {}
+        steps = await self._privacy.site(self._privacy.ledger_name).steps.done_many(asked)
+        return await DerivedErasures(self._privacy.derived, group).run(steps)
 
     async def _survey(self, stores: Sequence[PersonalStore]) -> _Survey:
         """The stores as they stand now, all databases at the same time."""
@@ -183,7 +195,7 @@ class Erasures:
         *,
         holds_records: bool,
     ) -> list[Done | Receipt]:
-        """Write down what was done in stores of records, end what is done everywhere, and say what came of each."""
+        """Write down what was done where nothing commits with it; end what is done everywhere; what came of each."""
         privacy = self._privacy
         if not any(records.values()) and all(progress.waiting for progress in group):
             return [_receipt(progress) for progress in group]
@@ -235,7 +247,7 @@ class Erasures:
         records: Mapping[str, Mapping[str, dict[str, Any]]],
         tx: Transaction,
     ) -> None:
-        """The steps that are the ledger's own: of stores of records, and of the consents of those that can end.
+        """The steps that are the ledger's own: of stores without steps, and of the consents of those that can end.
 
         The consents are last, since a write that is refused is refused before it asks for consent.
         """
@@ -248,7 +260,7 @@ class Erasures:
         for progress in group:
             before = earlier.get(progress.entry.id, {})
             for label, outcome in records.get(progress.entry.id, {}).items():
-                name = label.partition(".")[2]
+                name = step_name(label)
                 if name in before:
                     progress.done[label] = before[name]
                 else:
@@ -278,6 +290,9 @@ class Erasures:
         self, progress: Progress, completed: str, audit: str, *, destroyed: Sequence[Destroyed], records: bool
     ) -> Certificate:
         privacy, entry = self._privacy, progress.entry
+        claims = [RECORDS_CLAIM] if records else []
+        if any(label.startswith(DERIVED) for label in entry.datasets):
+            claims.append(DERIVED_CLAIM)
         return Certificate.issue(
             privacy.signer,
             "erased",
@@ -294,7 +309,7 @@ class Erasures:
                 "keys": [_key(d) for d in destroyed],
                 "recipients": recipients(privacy.datasets, found=progress.done),
                 "audit": audit,
-                "claims": [*ERASED_CLAIMS, *([RECORDS_CLAIM] if records else [])],
+                "claims": [*ERASED_CLAIMS, *claims],
                 "limits": list(ERASED_LIMITS),
             },
         )

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from datavern.privacy.personal import PersonalStore
     from datavern.privacy.rows import Rows
 
-__all__ = ["Place", "Progress", "nothing", "step_details", "why"]
+__all__ = ["Outcome", "Place", "Progress", "nothing", "step_details", "why"]
 
 Outcome = dict[str, Any]
 

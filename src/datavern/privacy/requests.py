@@ -312,7 +312,7 @@ class SubjectRequests:
         if not entry.subject:
             raise SubjectRequestRejected("the request is answered, and whose it was is not kept: give it whole again")
         entry = entry if entry.completed_at is not None else await self._begun(entry)
-        found = await gathered(self._privacy, entry.subject)
+        found = await gathered(self._privacy, entry.subject, derived=entry.kind == "access")
         if found.waiting:
             raise RequestIncomplete(
                 f"the request {entry.id} waits for {', '.join(found.waiting)}; it is open: ask again",

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from datavern.contracts.capabilities import Provider
     from datavern.crypto.signing import Signer
     from datavern.privacy.consent import Consent
+    from datavern.privacy.derived import Derived
     from datavern.privacy.reads import Reads
     from datavern.privacy.sealing import InPlace
     from datavern.privacy.shape import DDL
@@ -75,6 +76,7 @@ class Privacy:
         key_copies: where copies of the key store go: a folder; None: beside a ring of files.
         publishers: where the audit log's checkpoints are published.
         require_identity: whether subject requests need it recorded how it was made sure who asks.
+        derived: name → what the application made of personal data elsewhere; what is added to it later counts too.
 
     Attributes:
         keys: the key store.
@@ -82,6 +84,7 @@ class Privacy:
         ledger_name: its name in the manager.
         organisation: as given.
         require_identity: as given.
+        derived: as given.
         beside: the database with the key store of a provider that is used alone and cannot hold it: closed with this.
     """
 
@@ -96,8 +99,10 @@ class Privacy:
         key_copies: Any = None,
         publishers: Sequence[Publisher] = (),
         require_identity: bool = False,
+        derived: Mapping[str, Derived] | None = None,
     ) -> None:
         self.require_identity = require_identity
+        self.derived: Mapping[str, Derived] = {} if derived is None else derived
         self._publishers = publishers
         self._databases = databases
         self._data_map = data_map if data_map is not None else DataMap()
