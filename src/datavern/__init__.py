@@ -36,6 +36,7 @@ from datavern.contracts.errors import (
     OutcomeUnknown,
     PoolTimeout,
     PrivacyError,
+    ProcessingRestricted,
     ProviderError,
     QueryRejected,
     RequestIncomplete,
@@ -51,6 +52,7 @@ from datavern.contracts.values import Classification, Health, Location, PoolStat
 if TYPE_CHECKING:
     from datavern.background import Background
     from datavern.connectors.failover import FailoverGroup
+    from datavern.contracts.uses import purpose, restricted_use
     from datavern.crypto.keyring import Keyring
     from datavern.engines.azuresql.provider import AzureSQLProvider
     from datavern.engines.mongodb.provider import MongoDBProvider
@@ -109,6 +111,7 @@ __all__ = [
     "PoolTimeout",
     "PostgreSQLProvider",
     "PrivacyError",
+    "ProcessingRestricted",
     "ProviderError",
     "QueryRejected",
     "RedisProvider",
@@ -127,6 +130,8 @@ __all__ = [
     "__version__",
     "actor",
     "env",
+    "purpose",
+    "restricted_use",
 ]
 
 __version__ = "0.1.0.dev0"
@@ -144,6 +149,8 @@ _LAZY = {
     "LegalBasis": "datavern.privacy.bases",
     "SubjectRequest": "datavern.privacy.request_values",
     "SubjectResponse": "datavern.privacy.request_values",
+    "purpose": "datavern.contracts.uses",
+    "restricted_use": "datavern.contracts.uses",
 }
 _ENGINES = {
     "AzureSQLProvider": "azuresql",

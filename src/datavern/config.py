@@ -235,6 +235,8 @@ class General:
         places: name → where else data gets: log sinks, backup stores, replicas, the key vault (docs/residency.md).
         essential_service: whether digitalsikkerhetsloven asks for notice of serious incidents within 24 hours.
         require_identity: whether subject requests are refused until it is recorded how it was made sure who asks.
+        consent_age: from which age people consent themselves, in years: 13 by personopplysningsloven § 5, and 15 has
+            been proposed. Younger ones need their guardian's consent.
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
@@ -249,6 +251,11 @@ class General:
     places: Mapping[str, Any] = field(default_factory=dict)
     essential_service: bool = False
     require_identity: bool = False
+    consent_age: int = 13
+
+    def __post_init__(self) -> None:
+        if not 13 <= self.consent_age <= 18:  # noqa: PLR2004  (Art. 8(1) allows no lower one)
+            raise ConfigurationError("consent_age: expected years, from 13 (GDPR Art. 8(1)) to 18")
 
 
 @dataclass(frozen=True, slots=True)

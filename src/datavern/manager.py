@@ -109,6 +109,7 @@ class DatabaseManager(ShortForm):
         places: where else data gets, as `datavern.privacy.places.Place`: log sinks, backup stores, replicas.
         essential_service: whether digitalsikkerhetsloven asks for notice of serious incidents within 24 hours.
         require_identity: refuse subject requests until it is recorded how it was made sure who asks (`Identity`).
+        consent_age: from which age people consent themselves, in years (personopplysningsloven § 5).
 
     Raises:
         ConfigurationError: a setting contradicts another.
@@ -133,9 +134,11 @@ class DatabaseManager(ShortForm):
         places: Sequence[Place] = (),
         essential_service: bool = False,
         require_identity: bool = False,
+        consent_age: int = 13,
     ) -> None:
         self._require_identity = require_identity
         self._derived: dict[str, Derived] = {}
+        self._consent_age = consent_age
         self._checkpoints = tuple(checkpoints)
         self._here = (location, region)
         self._more_places = tuple(places)
@@ -217,6 +220,7 @@ class DatabaseManager(ShortForm):
             ledger=general.ledger,
             organisation=general.organisation,
             key_copies=general.key_copies,
+            consent_age=general.consent_age,
             checkpoints=general.checkpoints,
             location=general.location,
             region=general.region,
@@ -315,6 +319,7 @@ class DatabaseManager(ShortForm):
             ledger=self._ledger,
             organisation=self._organisation,
             key_copies=self._key_copies,
+            consent_age=self._consent_age,
             publishers=[_publisher(one, self._databases) for one in self._checkpoints],
             require_identity=self._require_identity,
             derived=self._derived,

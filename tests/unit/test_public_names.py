@@ -13,10 +13,11 @@ Classification ConfigurationError ConnectionFailed Consent ConsentRequired Const
 DatabaseManager Dataset DatavernError DecryptionFailed ErasureIncomplete FailoverGroup Field Health HistoryDiverged
 Identity KeyErased
 KeyUnavailable Keyring LegalBasis Location LockTimeout LogTampered MigrationError MigrationFailed MongoDBProvider
-NoHealthyConnection OutcomeUnknown Pool PoolStats PoolTimeout PostgreSQLProvider PrivacyError ProviderError
+NoHealthyConnection OutcomeUnknown Pool PoolStats PoolTimeout PostgreSQLProvider PrivacyError
+ProcessingRestricted ProviderError
 QueryRejected RedisProvider RequestIncomplete ResidencyViolation RestoreForbidden RotationIncomplete Row SQLiteProvider
 Secret SerializationConflict SubjectRequest SubjectRequestRejected SubjectResponse TLS TransferError __version__ actor
-env
+env purpose restricted_use
 """.split()  # noqa: SIM905  (a page of words reads better than a page of quotes)
 
 

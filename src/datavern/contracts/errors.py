@@ -42,6 +42,7 @@ __all__ = [
     "OutcomeUnknown",
     "PoolTimeout",
     "PrivacyError",
+    "ProcessingRestricted",
     "ProviderError",
     "QueryRejected",
     "RequestIncomplete",
@@ -231,6 +232,20 @@ class PrivacyError(DatavernError):
 
 class ConsentRequired(PrivacyError):
     """No consent that holds now for this subject and purpose."""
+
+
+class ProcessingRestricted(PrivacyError):
+    """Something stands against the use of a person's data: a restriction (GDPR Art. 18) or an objection (Art. 21).
+
+    Attributes:
+        request: the request that it follows from.
+        reason: "restriction" or "objection".
+    """
+
+    def __init__(self, message: str, *, request: str = "", reason: str = "restriction") -> None:
+        super().__init__(message)
+        self.request = request
+        self.reason = reason
 
 
 class ResidencyViolation(PrivacyError):

@@ -51,7 +51,7 @@ async def gathered(privacy: Privacy, subject: str, *, derived: bool) -> Found:
         rows: list[dict[str, Any]] = []
         try:
             if await store.exists():
-                rows = [masking.masked(readable(row)) async for row in store.of(subject)]
+                rows = [masking.masked(readable(row)) async for row in store.all_of(subject)]
         except ProviderError as error:
             found.waiting[store.dataset.label] = f"{type(error).__name__}: {error}"
             continue

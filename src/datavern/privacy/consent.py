@@ -1,4 +1,4 @@
-"""Consent: who agreed to what, since when, and since when not any more (GDPR Arts. 6(1)(a) and 7).
+"""Consent: who agreed to what, since when, and since when not any more (GDPR Arts. 6(1)(a), 7 and 8).
 
 A consent is a row in the ledger. It names the person by a keyed tag, never by the id. What was granted stays on record
 after a withdrawal (Art. 7(1)), until the person is erased.
@@ -9,25 +9,31 @@ from __future__ import annotations
 import datetime as dt
 import secrets
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
 from datavern.contracts.capabilities import Transaction, needs
 from datavern.contracts.errors import ConfigurationError, ConsentRequired, PrivacyError
 from datavern.contracts.subjects import canonical_subject
 from datavern.contracts.values import current_actor, now, timestamp
-from datavern.privacy import tables
+from datavern.crypto.sealed import RowSealer, new_row_tag
+from datavern.privacy import consent_tables as tables
+from datavern.privacy.consent_checks import ConsentChecks, id_of
+from datavern.privacy.consent_texts import ConsentText, agreed_text, register, texts_of
 from datavern.privacy.units import within
 
 if TYPE_CHECKING:
     from datavern.audit.log import AuditLog
     from datavern.contracts.capabilities import Provider, Session
-    from datavern.contracts.fused import Guard
-    from datavern.contracts.values import Row
     from datavern.crypto.keystore import KeyStore
 
-__all__ = ["Consent", "Consents"]
+__all__ = ["Consent", "Consents", "Evidence"]
+
+_DATASET = "datavern.consents"
+_LONGEST = 200
+
+BirthDate = Callable[[str, "Transaction | None"], Awaitable["dt.date | None"]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +49,13 @@ class Consent:
         withdrawn_at: when it was withdrawn, or None.
         version: which text was agreed to, or None.
         actor: who recorded it, or None.
+        language: in which language it was read: of a registered text.
+        text_hash: the SHA-256 of the registered text, in hexadecimal.
+        source: how it was given: "web form", "paper", "phone"; or None.
+        explicit: whether it was given explicitly, as special categories of data ask for (Art. 9(2)(a)).
+        by_guardian: whether a holder of parental responsibility gave it (Art. 8(1)).
+        of_age_on: of such a consent: the day from which the child consents itself. It holds on, and is the child's to
+            withdraw (`Consents.coming_of_age`).
     """
 
     id: str
@@ -53,6 +66,12 @@ class Consent:
     withdrawn_at: dt.datetime | None = None
     version: str | None = None
     actor: str | None = None
+    language: str | None = None
+    text_hash: str | None = None
+    source: str | None = None
+    explicit: bool = False
+    by_guardian: bool = False
+    of_age_on: dt.date | None = None
 
     def holds(self, at: dt.datetime | None = None) -> bool:
         """Whether it is neither withdrawn nor expired at that moment; now when None."""
@@ -62,23 +81,46 @@ class Consent:
         )
 
 
-class Consents:
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What shows that a person consented (GDPR Art. 7(1)).
+
+    Attributes:
+        consent: the consent as it stands now.
+        text: the text that was agreed to, where it is registered.
+        proof: what was kept as proof, opened: what the form said, where the signed paper lies.
+        entry: the audit entry of the grant: ``await db.audit.prove(entry)`` gives the proof that it stands in the log.
+    """
+
+    consent: Consent
+    text: ConsentText | None = None
+    proof: Any = field(default=None, repr=False)
+    entry: str | None = None
+
+
+class Consents(ConsentChecks):
     """The consents in the ledger.
 
     Args:
         provider: the ledger database.
         keys: names subjects by tag.
         log: the ledger's audit log.
+        age: from which age people consent themselves, in years (personopplysningsloven § 5).
+        born: finds a person's birth date in the databases, where the data map has a fødselsnummer that tells it.
     """
 
-    def __init__(self, provider: Provider, keys: KeyStore, log: AuditLog) -> None:
-        self._provider = provider
-        self._keys = keys
+    def __init__(
+        self, provider: Provider, keys: KeyStore, log: AuditLog, *, age: int = 13, born: BirthDate | None = None
+    ) -> None:
+        super().__init__(provider, keys)
         self._log = log
+        self._age = age
+        self._born = born
+        self._sealer = RowSealer(_DATASET, ("proof",))
 
     async def open(self) -> None:
-        """Make the table. Idempotent."""
-        await needs(self._provider, "ledger").create_tables(tables.ledger_tables())
+        """Make the tables. Idempotent."""
+        await needs(self._provider, "ledger").create_tables(tables.consent_tables())
 
     async def grant(
         self,
@@ -87,6 +129,12 @@ class Consents:
         purpose: str,
         expires: dt.datetime | None = None,
         version: str | None = None,
+        language: str | None = None,
+        source: str | None = None,
+        proof: Any = None,
+        explicit: bool = False,
+        birth_date: dt.date | None = None,
+        guardian: object = None,
         transaction: Transaction | None = None,
     ) -> Consent:
         """Record a consent, with its audit entry in the same transaction. Not idempotent: each call is a consent.
@@ -95,11 +143,22 @@ class Consents:
             subject: whose.
             purpose: one of the data map's purposes.
             expires: when it ends by itself (with its time zone).
-            version: which text was agreed to.
+            version: which text was agreed to: one of those registered with `text`, where there are any.
+            language: in which language it was read, where the version has several.
+            source: how it was given: "web form", "paper", "phone".
+            proof: what shows it later (Art. 7(1)), any value that can be sealed: what the form said, where the signed
+                paper lies. It is sealed under the person's key; `evidence` opens it.
+            explicit: it was given explicitly, in words of its own (Art. 9(2)(a)).
+            birth_date: the person's. Not kept. When None it is read from a fødselsnummer that the data map names, where
+                the number tells it: numbers assigned from 2032 do not.
+            guardian: the id of the holder of parental responsibility who gives it for a child (Art. 8(1)). Kept as a
+                keyed tag.
             transaction: an open transaction of the ledger database.
 
         Raises:
-            ConfigurationError: no subject id, an empty purpose, a moment without time zone.
+            ConsentRequired: the person is younger than the age of consent, and no guardian gives it.
+            ConfigurationError: no subject id, an empty purpose, a moment without time zone, a text that is not
+                registered though others of the purpose are, a guardian who is the person.
             KeyErased: an erasure of the subject runs.
         """
         person = canonical_subject(subject)
@@ -107,27 +166,75 @@ class Consents:
             raise ConfigurationError("purpose: expected text, such as customer-account")
         if expires is not None and expires.tzinfo is None:
             raise ConfigurationError("expires: expected a moment with its time zone, such as datetime.now(UTC)")
+        if source is not None and (not isinstance(source, str) or not source.strip() or len(source) > _LONGEST):
+            raise ConfigurationError(f'source: expected a short text, such as "web form", up to {_LONGEST} characters')
+        if birth_date is None and self._born is not None:
+            birth_date = await self._born(person, transaction)
+        by, of_age = self._of_age(person, birth_date, guardian)
         actor = current_actor()
         granted = now()
-        consent = Consent(secrets.token_hex(16), person, purpose, granted, expires, None, version, actor)
-        row = {
-            "id": consent.id,
+        row: dict[str, Any] = {
+            "id": secrets.token_hex(16),
             "subject_tag": self._keys.subject_tag(person),
             "purpose": purpose,
             "text_version": version,
+            "text_number": None,
+            "text_language": None,
+            "text_hash": None,
             "granted_at": timestamp(granted),
             "expires_at": None if expires is None else timestamp(expires),
             "withdrawn_at": None,
+            "explicit": int(bool(explicit)),
+            "source": source,
+            "guardian_tag": by,
+            "of_age_on": None if of_age is None else of_age.isoformat(),
+            "row_tag": None,
+            "proof": None,
             "actor": actor,
         }
         dialect = needs(self._provider, "ledger").dialect
-        details = {"consent": consent.id, "purpose": purpose}
+        if version is not None or language is not None:
+            text = await agreed_text(self._session(transaction), dialect, purpose, version, language)
+            if text is not None:
+                row |= {"text_number": text.number, "text_language": text.language, "text_hash": text.hash}
+        if proof is not None:
+            key = await self._keys.subject_key(_DATASET, person, session=transaction)
+            row["row_tag"] = new_row_tag()
+            row |= self._sealer.seal_row(key, row["row_tag"], {"proof": proof})
+        details = {"consent": row["id"], "purpose": purpose}
+        details |= {name: row[name] for name in ("text_version", "text_hash", "source") if row[name] is not None}
+        details |= {name: True for name, so in (("explicit", explicit), ("guardian", by is not None)) if so}
         async with within(self._provider, transaction) as tx:
             # Held, so that no erasure of the subject comes between and leaves this behind; a new one commits with it.
             handle = await self._keys.hold_handle(person, session=tx)
-            await tx.execute(*tables.CONSENT_INSERT.bind(dialect, handle=handle, **row))
-            await self._log.append(tx, action="consent_granted", handle=handle, details=details)
-        return consent
+            entry = await self._log.append(tx, action="consent_granted", handle=handle, details=details)
+            await tx.execute(*tables.CONSENT_INSERT.bind(dialect, handle=handle, entry=entry, **row))
+        self._seen.pop(row["subject_tag"], None)
+        return _consent(row, person)
+
+    def _of_age(self, person: str, birth_date: dt.date | None, guardian: object) -> tuple[bytes | None, dt.date | None]:
+        """The tag of whoever gives the consent for a child, and the day from which the child does it itself.
+
+        Raises:
+            ConsentRequired: a child, and nobody gives it.
+        """
+        if isinstance(birth_date, dt.datetime) or not isinstance(birth_date, dt.date | None):
+            raise ConfigurationError("birth_date: expected a date, such as date(2014, 5, 17)")
+        today = now().astimezone().date()
+        if birth_date is not None and birth_date > today:
+            raise ConfigurationError("birth_date: the day lies in the future")
+        of_age = None if birth_date is None else _birthday(birth_date, self._age)
+        if guardian is None:
+            if of_age is not None and of_age > today:
+                raise ConsentRequired(
+                    f"the person is under {self._age}: the holder of parental responsibility gives the consent, "
+                    "guardian=… (GDPR Art. 8(1), personopplysningsloven § 5)"
+                )
+            return None, None
+        holder = canonical_subject(guardian)
+        if holder == person:
+            raise ConfigurationError("guardian: is the person; a child's consent is given by somebody else")
+        return self._keys.subject_tag(holder), of_age if of_age is not None and of_age > today else None
 
     async def withdraw(self, consent: Consent | str, *, transaction: Transaction | None = None) -> Consent:
         """Withdraw a consent, with its audit entry in the same transaction. Idempotent: the first withdrawal stands.
@@ -138,7 +245,7 @@ class Consents:
             PrivacyError: there is no consent of that id.
         """
         ledger = needs(self._provider, "ledger")
-        id_ = _id(consent)
+        id_ = id_of(consent)
         async with within(self._provider, transaction) as tx:
             changed = await tx.execute(*tables.CONSENT_WITHDRAW.bind(ledger.dialect, consent=id_, at=timestamp()))
             row = await tx.query_one(*tables.CONSENT_BY_ID.bind(ledger.dialect, id=id_))
@@ -147,6 +254,7 @@ class Consents:
                 await self._log.append(tx, action="consent_withdrawn", handle=row["handle"], details=details)
         if row is None:
             raise PrivacyError("there is no consent of that id")
+        self._seen.pop(bytes(row["subject_tag"]), None)
         return _consent(row, consent.subject if isinstance(consent, Consent) else None)
 
     async def get(self, consent: str) -> Consent | None:
@@ -163,140 +271,111 @@ class Consents:
         rows = await cast("Session", self._provider).query(*tables.CONSENTS_OF.bind(ledger.dialect, subject_tag=tag))
         return [_consent(row, person) for row in rows]
 
+    async def given_for_others(self, guardian: object) -> Sequence[Consent]:
+        """The consents that somebody gave as a guardian, the oldest first: they are part of that person's data too."""
+        tag = self._keys.subject_tag(canonical_subject(guardian))
+        dialect = needs(self._provider, "ledger").dialect
+        rows = await cast("Session", self._provider).query(*tables.CONSENTS_BY_GUARDIAN.bind(dialect, tag=tag))
+        return [_consent(row, None) for row in rows]
+
+    async def coming_of_age(self, by: dt.date | None = None) -> Sequence[Consent]:
+        """The standing consents of guardians whose child consents itself by that day; by today when None.
+
+        They hold on until they are withdrawn, and the child must be told that it may (EDPB Guidelines 05/2020, 7.1.4).
+        """
+        day = (now().astimezone().date() if by is None else by).isoformat()
+        dialect = needs(self._provider, "ledger").dialect
+        rows = await cast("Session", self._provider).query(*tables.CONSENTS_OF_AGE.bind(dialect, day=day))
+        return [_consent(row, None) for row in rows]
+
+    async def evidence(self, consent: Consent | str) -> Evidence:
+        """What shows that the person consented: the text that was agreed to, the proof, the audit entry (Art. 7(1)).
+
+        Raises:
+            PrivacyError: there is no consent of that id.
+            DecryptionFailed: the proof is not what was sealed.
+        """
+        session = cast("Session", self._provider)
+        dialect = needs(self._provider, "ledger").dialect
+        row = await session.query_one(*tables.CONSENT_BY_ID.bind(dialect, id=id_of(consent)))
+        if row is None:
+            raise PrivacyError("there is no consent of that id")
+        proof = None
+        if row["proof"] is not None:
+            values = {"proof": bytes(row["proof"])}
+            keys = await self._keys.keys(self._sealer.key_ids(values))
+            tag = bytes(row["subject_tag"])
+            proof = self._sealer.open_row(bytes(row["row_tag"]), values, keys, tag)["proof"]
+        text = None
+        if row["text_number"] is not None:
+            text = await agreed_text(session, dialect, row["purpose"], row["text_version"], row["text_language"])
+        known = consent.subject if isinstance(consent, Consent) else None
+        return Evidence(_consent(row, known), text, proof, row["entry"])
+
+    # ---- the texts --------------------------------------------------------------------------------------------------
+
+    async def text(self, purpose: str, version: str, text: str, *, language: str = "nb") -> ConsentText:
+        """Register the text that people agree to. Idempotent; what is registered does not change.
+
+        Versions of a purpose follow one another in the order in which they are registered. The data map may ask for
+        one, or a later one (`LegalBasis.text_version`): consents to older texts then hold no more.
+
+        Args:
+            purpose: what for.
+            version: its name: "2026-02".
+            text: what people read.
+            language: of that text, as BCP 47 has it: "nb", "nn", "se", "en". A version may have several.
+
+        Raises:
+            ConfigurationError: an empty name or text, or another text is registered under that name.
+        """
+        return await register(self._provider, self._log, purpose, version, text, language=language)
+
+    async def texts(self, purpose: str | None = None) -> Sequence[ConsentText]:
+        """The registered texts, of one purpose or of all, the oldest version first."""
+        return await texts_of(cast("Session", self._provider), needs(self._provider, "ledger").dialect, purpose)
+
     async def delete(self, tags: Sequence[bytes], transaction: Transaction) -> Counter[bytes]:
-        """Delete all consents of erased people, in the erasure's own transaction; how many of each."""
+        """Delete all consents of erased people, in the erasure's own transaction; how many of each.
+
+        What they gave as guardians stays, and says no more by whom.
+        """
         dialect = needs(self._provider, "ledger").dialect
         found: Counter[bytes] = Counter()
         for query in tables.CONSENTS_TAGS.bind(dialect, tags):
             found.update(bytes(row[0]) for row in await transaction.query(*query))
         for statement in tables.CONSENTS_DELETE.bind(dialect, list(found)):
             await transaction.execute(*statement)
+        for statement in tables.GUARDIANS_FORGET.bind(dialect, tags, nobody=b""):
+            await transaction.execute(*statement)
         return found
 
-    # ---- what a write asks ------------------------------------------------------------------------------------------
 
-    async def check(
-        self, subject: str, purposes: Collection[str], given: Any, *, transaction: Transaction | None = None
-    ) -> tuple[str, ...]:
-        """The ids of consents that hold now for this subject, and cover every purpose.
-
-        Args:
-            subject: the canonical id.
-            purposes: which must be covered; empty: whatever is given must hold, for whatever purpose.
-            given: a `Consent`, its id, or several.
-            transaction: the write's own; used when the ledger is the same database.
-
-        Raises:
-            ConsentRequired: one is missing, unknown, withdrawn, expired, another person's, or for another purpose.
-                The message says which purpose, and never who.
-        """
-        ids = _ids(given)
-        if not ids:
-            raise ConsentRequired(_missing(purposes))
-        tag = self._keys.subject_tag(subject)
-        known = await self._fetch(ids, transaction)
-        at = timestamp()
-        covered = {_holding(known.get(id_), tag, at, purposes) for id_ in ids}
-        if not covered.issuperset(purposes):
-            raise ConsentRequired(_missing([p for p in purposes if p not in covered], covered))
-        return ids
-
-    def guard(
-        self, subject: str, purposes: Collection[str], given: Any, *, provider: Provider
-    ) -> tuple[Guard, tuple[str, ...]] | None:
-        """`check` as a condition of the write's own statement, and the consents' ids.
-
-        Returns:
-            None: it takes more than one condition (several consents, several purposes), or the ledger is another
-            database than `provider`: `check` it is.
-        """
-        ids = _ids(given)
-        if len(ids) != 1 or len(purposes) > 1 or provider is not self._provider:
-            return None
-        values = {"consent": ids[0], "tag": self._keys.subject_tag(subject), "moment": timestamp()}
-        dialect = needs(self._provider, "ledger").dialect
-        for purpose in purposes:
-            return tables.CONSENT_HOLDS_FOR.bind(dialect, **values, for_purpose=purpose), ids
-        return tables.CONSENT_HOLDS.bind(dialect, **values), ids
-
-    async def check_many(
-        self, given: Sequence[tuple[str, Any]], purposes: Collection[str], *, transaction: Transaction | None = None
-    ) -> Sequence[tuple[str, ...]]:
-        """The same for many subjects, in few queries: for each (subject, consent) the ids of those that hold."""
-        wanted = [_ids(consent) for _, consent in given]
-        if not all(wanted):
-            raise ConsentRequired(_missing(purposes))
-        known = await self._fetch({id_ for ids in wanted for id_ in ids}, transaction)
-        at = timestamp()
-        for (subject, _), ids in zip(given, wanted, strict=True):
-            tag = self._keys.subject_tag(subject)
-            covered = {_holding(known.get(id_), tag, at, purposes) for id_ in ids}
-            if not covered.issuperset(purposes):
-                raise ConsentRequired(_missing([p for p in purposes if p not in covered], covered))
-        return wanted
-
-    async def _fetch(self, ids: Iterable[str], transaction: Transaction | None) -> dict[str, Row]:
-        """The consents of those ids; in a transaction of the ledger held as they stand until it ends."""
-        session = self._session(transaction)
-        statement = tables.CONSENTS_HELD if session is transaction else tables.CONSENTS_BY_ID
-        dialect = needs(self._provider, "ledger").dialect
-        return {
-            row["id"]: row for query in statement.bind(dialect, sorted(set(ids))) for row in await session.query(*query)
-        }
-
-    def _session(self, transaction: Transaction | None) -> Session:
-        if transaction is not None and transaction.provider is self._provider:
-            return transaction
-        return cast("Session", self._provider)
-
-
-def _id(consent: Any) -> str:
-    if isinstance(consent, Consent):
-        return consent.id
-    if isinstance(consent, str):
-        return consent
-    raise ConfigurationError(f"consent: expected a Consent or its id, not {type(consent).__name__}")
-
-
-def _ids(given: Any) -> tuple[str, ...]:
-    if given is None:
-        return ()
-    if isinstance(given, str | Consent):
-        return (_id(given),)
-    return tuple(dict.fromkeys(_id(one) for one in given))
-
-
-def _holding(row: Any, tag: bytes, at: str, purposes: Collection[str]) -> str:
-    """The purpose of a consent that holds at that moment; raises where it does not."""
-    needed = f"; needed: {', '.join(purposes)}" if purposes else ""
-    if row is None:
-        raise ConsentRequired(f"there is no consent of that id{needed}")
-    purpose: str = row["purpose"]
-    if bytes(row["subject_tag"]) != tag:
-        raise ConsentRequired(f"the consent to {purpose} is another person's{needed}")
-    if row["withdrawn_at"] is not None:
-        raise ConsentRequired(f"the consent to {purpose} was withdrawn{needed}")
-    if row["expires_at"] is not None and row["expires_at"] <= at:
-        raise ConsentRequired(f"the consent to {purpose} has expired{needed}")
-    return purpose
-
-
-def _missing(purposes: Collection[str], given: Collection[str] = ()) -> str:
-    if given:
-        return f"no consent to {', '.join(purposes)}: the one given is to {', '.join(sorted(given))}"
-    if purposes:
-        return f"no consent was given; needed: {', '.join(purposes)}"
-    return "no consent was given, and the write needs one"
+def _birthday(born: dt.date, years: int) -> dt.date:
+    """The birthday that makes somebody so old; whoever was born on a 29 February is a year older on 1 March."""
+    try:
+        return born.replace(year=born.year + years)
+    except ValueError:
+        return dt.date(born.year + years, 3, 1)
 
 
 def _consent(row: Any, subject: str | None) -> Consent:
+    def moment(name: str) -> dt.datetime | None:
+        return None if row[name] is None else dt.datetime.fromisoformat(row[name])
+
     return Consent(
         row["id"],
         subject,
         row["purpose"],
         dt.datetime.fromisoformat(row["granted_at"]),
-        None if row["expires_at"] is None else dt.datetime.fromisoformat(row["expires_at"]),
-        None if row["withdrawn_at"] is None else dt.datetime.fromisoformat(row["withdrawn_at"]),
+        moment("expires_at"),
+        moment("withdrawn_at"),
         row["text_version"],
         row["actor"],
+        row["text_language"],
+        row["text_hash"],
+        row["source"],
+        bool(row["explicit"]),
+        row["guardian_tag"] is not None,
+        None if row["of_age_on"] is None else dt.date.fromisoformat(row["of_age_on"]),
     )

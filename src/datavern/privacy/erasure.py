@@ -268,6 +268,7 @@ class Erasures:
         ending = [progress for progress in group if not progress.waiting]
         tags = {p.entry.id: privacy.keys.subject_tag(p.entry.subject) for p in ending}
         found = await privacy.consents.delete(list(tags.values()), tx)
+        await privacy.standing.delete(list(tags.values()), tx)
         for progress in ending:
             outcome = nothing("delete")
             outcome["found"] = number = found[tags[progress.entry.id]]

@@ -23,8 +23,8 @@ class GuardedRows(ReadRows):
     __slots__ = ()
 
     def _require(self, consent: Any) -> None:
-        if consent is None and self._purposes:
-            needed = ", ".join(self._purposes)
+        if consent is None and self._purposes and (purposes := self._needed()):
+            needed = ", ".join(purposes)
             raise ConsentRequired(f"{self.dataset.label}: no consent was given; needed: {needed}")
 
     async def held(self, tx: Session, rows: Rows, keys: Sequence[DataKey]) -> Rows:
@@ -106,5 +106,5 @@ class GuardedRows(ReadRows):
         pairs = [(subjects[i], consents[i]) for i in asked]
         if not pairs:
             return {}
-        checked = await self._consents.check_many(pairs, self._purposes, transaction=tx)
+        checked = await self._consents.check_many(pairs, self._needed(), rules=self._rules, transaction=tx)
         return dict(zip(asked, checked, strict=True))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Iterable, Mapping, Sequence
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from datavern.contracts.capabilities import Transaction
@@ -61,6 +62,7 @@ class PersonalStore(GuardedRows):
 
         Raises:
             ConsentRequired: no consent that holds now covers a purpose.
+            ProcessingRestricted: the person's data is restricted (Art. 18), or the person objected (Art. 21).
             KeyErased: an erasure of the subject runs.
             ConstraintViolated: a unique value is there already, sealed or not; the value is not in the message.
             ConfigurationError: no subject, a column of Datavern's own, a value that cannot be sealed.
@@ -76,6 +78,11 @@ class PersonalStore(GuardedRows):
             subject, key = None, self._of_nobody
         else:
             subject = rows.subject_named(fitted)
+            standing = self._standing
+            if standing.until <= monotonic():
+                await standing.ask(transaction)
+            if standing.marks:
+                await self._admit((self._keys.subject_tag(subject),), transaction)
             key = self._keys.warm(dataset.name, subject) or await self._keys.subject_key(
                 dataset.name, subject, session=transaction
             )
@@ -104,7 +111,9 @@ class PersonalStore(GuardedRows):
                 stored |= held.indexes(fitted)
             await self._check_unique(held, fitted, tx)
             if subject is not None and consent is not None:
-                details["consents"] = await self._consents.check(subject, self._purposes, consent, transaction=tx)
+                details["consents"] = await self._consents.check(
+                    subject, self._needed(), consent, rules=self._rules, transaction=tx
+                )
             await self.subjects.insert(self._table, (stored,), transaction=tx)
             await self._log.append(tx, action="inserted", handle=handle, dataset=dataset.label, details=details)
 
@@ -135,7 +144,7 @@ class PersonalStore(GuardedRows):
                 return False
             guards.append(living)
         if subject is not None and consent is not None:
-            holding = self._consents.guard(subject, self._purposes, consent, provider=self._provider)
+            holding = self._consents.guard(subject, self._needed(), consent, provider=self._provider, rules=self._rules)
             if holding is None:
                 return False
             guards.append(holding[0])
@@ -180,6 +189,8 @@ class PersonalStore(GuardedRows):
         batch = Batch(plan, given, consent)
         for one in batch.consents:
             self._require(one)
+        if self.dataset.subject is not None:
+            await self._admit_rows(plan, batch.fitted, transaction)
         await batch.seal(self._keys, None if self.dataset.subject else self._of_nobody, transaction)
         return batch
 
@@ -237,6 +248,7 @@ class PersonalStore(GuardedRows):
             found = await subjects.select(self._table, where, lock=True, transaction=tx)
             if not found:
                 return False
+            await self._admit_rows(rows, found, tx)
             await self.change_row(found[0], changes, action="updated", transaction=tx, consent=consent)
         return True
 
@@ -289,7 +301,9 @@ class PersonalStore(GuardedRows):
                     f"{dataset.label}: the subject was erased; the law keeps the row, and nobody changes it"
                 )
             if consent is not None:
-                ids = await self._consents.check(subject, self._purposes, consent, transaction=transaction)
+                ids = await self._consents.check(
+                    subject, self._needed(), consent, rules=self._rules, transaction=transaction
+                )
         else:
             key = self._of_nobody
             rows = await self._held(transaction, rows, [], key)
@@ -308,6 +322,7 @@ class PersonalStore(GuardedRows):
 
         Raises:
             PrivacyError: the person was erased, and the law keeps the row for some time yet.
+            ProcessingRestricted: the person's data is restricted.
         """
         rows = self._ready() or await self.rows(transaction)
         where = rows.where_key(key)
@@ -353,6 +368,7 @@ class PersonalStore(GuardedRows):
             subject = (await self.rows(transaction)).subject_of(row)
             consent = {canonical_subject(s): one for s, one in consent.items()}.get(subject or "")
             self._require(consent)
+        await self._admit_rows(await self.rows(transaction), (row,), transaction)
         return await self._changed_row(row, changes, transaction, action="updated", consent=consent)
 
     async def note_delete(self, found: Sequence[Mapping[str, Any]], *, transaction: Transaction) -> None:
@@ -360,8 +376,10 @@ class PersonalStore(GuardedRows):
 
         Raises:
             PrivacyError: the law keeps one of them for some time yet.
+            ProcessingRestricted: one is restricted.
         """
         rows = await self.rows(transaction)
+        await self._admit_rows(rows, found, transaction)
         dataset = self.dataset
         today = dt.datetime.now().astimezone().date().isoformat()
         for row in found:

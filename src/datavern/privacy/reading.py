@@ -3,17 +3,42 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from typing import Any, cast
+from time import monotonic
+from typing import TYPE_CHECKING, Any, cast
 
 from datavern.contracts.capabilities import Transaction
-from datavern.contracts.errors import ConfigurationError, KeyErased, QueryRejected
+from datavern.contracts.errors import (
+    ConfigurationError,
+    ConsentRequired,
+    KeyErased,
+    ProcessingRestricted,
+    QueryRejected,
+)
 from datavern.contracts.subjects import canonical_subject
 from datavern.privacy.dataset import ERASED_AT, ROW_TAG
 from datavern.privacy.stored import StoredRows
 
-__all__ = ["ReadRows"]
+if TYPE_CHECKING:
+    from datavern.privacy.rows import Rows
+
+__all__ = ["Found", "ReadRows"]
 
 _OPENED_AT_ONCE = 200
+
+
+class Found(list[dict[str, Any]]):
+    """What a search found, where some of it is not handed out.
+
+    Attributes:
+        withheld: rows of people whose data is restricted, or whose consent to reads does not stand. With a `limit` they
+            count as found: there may be more.
+    """
+
+    __slots__ = ("withheld",)
+
+    def __init__(self, rows: Iterable[dict[str, Any]], withheld: int) -> None:
+        super().__init__(rows)
+        self.withheld = withheld
 
 
 class ReadRows(StoredRows):
@@ -25,6 +50,8 @@ class ReadRows(StoredRows):
         """The row of that primary key, opened, or None.
 
         Raises:
+            ProcessingRestricted: the person's data is restricted (Art. 18), or the person objected (Art. 21).
+            ConsentRequired: reads need a consent here (``require_consent = "read"``), and none stands.
             DecryptionFailed: a sealed value is not the one that was sealed there.
             KeyErased: the row's key was destroyed with its subject (erasure policy ``shred``).
         """
@@ -37,6 +64,11 @@ class ReadRows(StoredRows):
         found = await self.subjects.select(self._table, where, transaction=transaction)
         if not found:
             return None
+        standing = self._standing
+        if standing.until <= monotonic():
+            await standing.ask(transaction)
+        if standing.marks or self._asks:
+            await self._let_through(rows, found, transaction)
         opened = rows.open_warm(found[0])
         if opened is not None:
             return opened
@@ -47,7 +79,20 @@ class ReadRows(StoredRows):
         """All rows of a subject, opened, in constant memory: ``async for row in users.of("test-user")``.
 
         The connection is given back when the loop ends; when it is left early, as soon as the iterator is let go.
+
+        Raises:
+            ProcessingRestricted, ConsentRequired: as `get`.
         """
+        standing = self._standing
+        if standing.until <= monotonic():
+            await standing.ask(transaction)
+        if standing.marks or self._asks:
+            await self._let_see([self._keys.subject_tag(canonical_subject(subject))], transaction)
+        async for row in self.all_of(subject, transaction=transaction):
+            yield row
+
+    async def all_of(self, subject: object, *, transaction: Transaction | None = None) -> AsyncIterator[dict[str, Any]]:
+        """`of` for the answers to a person's requests, which no restriction and no missing consent stands against."""
         rows = self._ready() or await self.rows(transaction)
         person = canonical_subject(subject)
         where = rows.where_subject(person)
@@ -73,6 +118,9 @@ class ReadRows(StoredRows):
     ) -> list[dict[str, Any]]:
         """Rows by the values of their fields, opened; sealed ones through their lookup index, and nothing else opened.
 
+        Rows of people whose data is restricted, or whose consent to reads does not stand, are left out: the answer is
+        then a `Found`, which says how many.
+
         Args:
             where: field → value, for names that are no Python names; all of them must hold, `fields` too. A tuple
                 means any of its values.
@@ -96,7 +144,9 @@ class ReadRows(StoredRows):
         found = await subjects.select(self._table, condition, limit=limit, transaction=transaction)
         if rows.aside and (also := rows.where_aside(asked)) is not None:
             found += await self._not_sealed_yet(found, also | self.living(), transaction)
-        return [row for row in await self.opened(found, transaction) if rows.answers(row, asked)][:limit]
+        shown = await self._shown(rows, found, transaction)
+        answers = [row for row in await self.opened(shown, transaction) if rows.answers(row, asked)][:limit]
+        return answers if shown is found else Found(answers, len(found) - len(shown))
 
     async def _not_sealed_yet(
         self, found: Sequence[Mapping[str, Any]], where: Mapping[str, Any], transaction: Transaction | None
@@ -163,12 +213,14 @@ class ReadRows(StoredRows):
             more = await subjects.select(self._table, where | self.living(), transaction=transaction)
             seen = {tuple(row[key] for key in self.dataset.keys) for row in found} if found else set()
             found += [row for row in more if tuple(row[key] for key in self.dataset.keys) not in seen]
-        answers: list[dict[str, Any]] = []
-        for at in range(0, len(found), _OPENED_AT_ONCE):  # most of a search with a limit is not opened at all
-            opened = await self.opened(found[at : at + _OPENED_AT_ONCE], transaction)
+        shown = await self._shown(rows, found, transaction)
+        answers: list[dict[str, Any]] = [] if shown is found else Found((), len(found) - len(shown))
+        for at in range(0, len(shown), _OPENED_AT_ONCE):  # most of a search with a limit is not opened at all
+            opened = await self.opened(shown[at : at + _OPENED_AT_ONCE], transaction)
             answers += [row for row in opened if rows.has_part(row, name, text, start=start)]
             if limit is not None and len(answers) >= limit:
-                return answers[:limit]
+                del answers[limit:]
+                break
         return answers
 
     async def open(self, rows: Iterable[Any], *, transaction: Transaction | None = None) -> list[dict[str, Any]]:
@@ -177,6 +229,7 @@ class ReadRows(StoredRows):
         Raises:
             ConfigurationError: one of the two is missing; the message names it.
             DecryptionFailed: a sealed value is not the one that was sealed there.
+            ProcessingRestricted, ConsentRequired: as `get`, where the rows name their subject.
         """
         plan = self._ready() or await self.rows(transaction)
         found = [dict(row) for row in rows]
@@ -186,6 +239,7 @@ class ReadRows(StoredRows):
                 for name in needed:
                     if name not in row:
                         raise ConfigurationError(f"{self.dataset.name}: select {name} too: sealed fields open with it")
+        await self.let_out(found, transaction)
         return await self.opened(found, transaction)
 
     async def opened(
@@ -225,3 +279,54 @@ class ReadRows(StoredRows):
             for at, row in zip(cold, await self.opened([found[at] for at in cold], transaction), strict=True):
                 made[at] = row
         return cast("list[dict[str, Any]]", made)
+
+    # ---- who may be seen --------------------------------------------------------------------------------------------
+
+    async def let_out(self, found: Sequence[Mapping[str, Any]], transaction: Transaction | None = None) -> None:
+        """Refuse to hand out rows that somebody else has read, where one of them may not be seen.
+
+        Raises:
+            ProcessingRestricted, ConsentRequired: as `get`.
+        """
+        standing = self._standing
+        if standing.until <= monotonic():
+            await standing.ask(transaction)
+        if (standing.marks or self._asks) and self.dataset.subject is not None:
+            await self._let_through(self._ready() or await self.rows(transaction), found, transaction)
+
+    async def _let_through(
+        self, rows: Rows, found: Sequence[Mapping[str, Any]], transaction: Transaction | None
+    ) -> None:
+        await self._let_see([tag for row in found for tag in self.tags_of(rows, row)], transaction)
+
+    async def _let_see(self, tags: Sequence[bytes], transaction: Transaction | None) -> None:
+        """Let a read of these people's data through, or refuse it."""
+        if self._standing.marks:
+            await self._admit(tags, transaction, writing=False)
+        if self._asks and (needed := self._needed()):
+            lacking = await self._consents.standing(tags, needed, rules=self._rules, transaction=transaction)
+            for purpose in lacking.values():
+                raise ConsentRequired(f"{self.dataset.label}: no consent to {purpose} stands, and reads need it here")
+
+    async def _shown(
+        self, rows: Rows, found: list[dict[str, Any]], transaction: Transaction | None
+    ) -> list[dict[str, Any]]:
+        """The rows that may be seen: the same list where all may."""
+        standing = self._standing
+        if standing.until <= monotonic():
+            await standing.ask(transaction)
+        if not (standing.marks or self._asks) or self.dataset.subject is None:
+            return found
+        people = [self.tags_of(rows, row) for row in found]
+        every = dict.fromkeys(tag for tags in people for tag in tags)
+        hidden: set[bytes] = set()
+        for tag in every if standing.marks else ():
+            try:
+                await self._admit((tag,), transaction, writing=False)
+            except ProcessingRestricted:
+                hidden.add(tag)
+        if self._asks and (needed := self._needed()):
+            hidden |= (await self._consents.standing(every, needed, rules=self._rules, transaction=transaction)).keys()
+        if not hidden:
+            return found
+        return [row for row, tags in zip(found, people, strict=True) if hidden.isdisjoint(tags)]

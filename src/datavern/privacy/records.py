@@ -105,6 +105,19 @@ def value_at(row: Mapping[str, Any], path: str) -> Any:
     return value
 
 
+def values_at(row: Mapping[str, Any], path: str) -> list[Any]:
+    """Every value at a path that may name somebody, in whatever arrays it leads through."""
+    found: list[Any] = [row[path]] if path in row else [row]
+    for part in () if path in row else path.split("."):
+        found = [inner[part] for one in found for inner in _each(one) if isinstance(inner, Mapping) and part in inner]
+    every = [inner for one in found for inner in _each(one)]
+    return [bytes(v) if isinstance(v, bytes) else v for v in every if v is not None and not isinstance(v, Mapping)]
+
+
+def _each(value: Any) -> Sequence[Any]:
+    return value if isinstance(value, list) else (value,)
+
+
 class RecordStore(PersonalStore):
     """The records of one dataset.
 
@@ -172,6 +185,13 @@ class RecordStore(PersonalStore):
         self._loaded = rows
         return rows
 
+    def tags_of(self, rows: Rows, row: Mapping[str, Any]) -> tuple[bytes, ...]:
+        """The keyed tags of the people whom a record is about: of everybody whom its path reaches."""
+        if rows.subject is None:
+            return ()
+        found = values_at(row, rows.subject)
+        return tuple(v if isinstance(v, bytes) else self._keys.subject_tag(canonical_subject(v)) for v in found)
+
     # ---- reading ----------------------------------------------------------------------------------------------------
 
     async def get(self, key: Any, *, transaction: Transaction | None = None) -> dict[str, Any] | None:
@@ -181,9 +201,12 @@ class RecordStore(PersonalStore):
         if where is None:
             return None
         found = await self.subjects.select(self._table, where | self.living())
-        return (await self.opened(found))[0] if found else None
+        if not found:
+            return None
+        await self.let_out(found)
+        return (await self.opened(found))[0]
 
-    async def of(self, subject: object, *, transaction: Transaction | None = None) -> AsyncIterator[dict[str, Any]]:
+    async def all_of(self, subject: object, *, transaction: Transaction | None = None) -> AsyncIterator[dict[str, Any]]:
         """All records of a subject, opened, in constant memory; those that are about others too among them."""
         rows = await self.rows(transaction)
         person = canonical_subject(subject)
@@ -212,6 +235,7 @@ class RecordStore(PersonalStore):
         for row in found if self.dataset.needs_keys else ():
             if any(name in row for name in plan.sealer.fields) and ROW_TAG not in row:
                 raise ConfigurationError(f"{self.dataset.name}: keep {ROW_TAG} too: sealed fields open with it")
+        await self.let_out(found)
         return await self.opened(found)
 
     # ---- writing ----------------------------------------------------------------------------------------------------
@@ -240,6 +264,8 @@ class RecordStore(PersonalStore):
         batch = Batch(plan, given, consent)
         for one in batch.consents:
             self._require(one)
+        if dataset.subject is not None:
+            await self._admit_rows(plan, batch.fitted, None)
         keys = self._keys.unguarded
         if dataset.subject is not None:
             await keys.keys(dataset.name, batch.subjects)
@@ -278,6 +304,7 @@ class RecordStore(PersonalStore):
         found = [] if where is None else await self._select(where | self.living())
         if not found:
             return False
+        await self._admit_rows(rows, found, None)
         return await self.change_record(found[0], changes, action="updated", consent=consent)
 
     async def change_record(
@@ -308,7 +335,9 @@ class RecordStore(PersonalStore):
         said: dict[str, Any] = {"fields": list(changes), **(details or {})}
         async with needs(self._log.provider, "transactions").transaction() as tx:
             if consent is not None and subject is not None:
-                said["consents"] = await self._consents.check(subject, self._purposes, consent, transaction=tx)
+                said["consents"] = await self._consents.check(
+                    subject, self._needed(), consent, rules=self._rules, transaction=tx
+                )
             await self._log.append(tx, action=action, handle=handle, dataset=dataset.label, details=said)
         # Only as long as it names the same person and no erasure has marked it: nothing is written into what one left.
         where = {name: row[name] for name in dataset.keys} | self.living()
@@ -336,6 +365,7 @@ class RecordStore(PersonalStore):
         until = found[0].get(RETAINED_UNTIL)
         if until is not None and until >= dt.datetime.now().astimezone().date().isoformat():
             raise PrivacyError(f"{dataset.label}: the subject was erased, and the law keeps the row until {until}")
+        await self._admit_rows(rows, found, None)
         subject = rows.subject_of(found[0])
         handle = None if subject is None else await self._keys.handle(subject, create=False)
         async with needs(self._log.provider, "transactions").transaction() as tx:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import uuid
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from datavern.audit.log import AuditLog
 from datavern.audit.service import Audit
+from datavern.contracts.capabilities import needs
 from datavern.contracts.errors import (
     CapabilityMissing,
     ConfigurationError,
@@ -16,11 +18,13 @@ from datavern.contracts.errors import (
     DatavernError,
     ProviderError,
 )
+from datavern.contracts.identity import fodselsnummer
 from datavern.contracts.subjects import canonical_subject
-from datavern.contracts.values import timestamp
+from datavern.contracts.values import now, timestamp
 from datavern.crypto.keyring import Keyring
 from datavern.crypto.keystore import KeyStore
 from datavern.crypto.life import KeyLife
+from datavern.privacy import tables
 from datavern.privacy.consent import Consents
 from datavern.privacy.datamap import DataMap
 from datavern.privacy.dataset import OWN_DATASETS, Dataset, Field
@@ -30,10 +34,11 @@ from datavern.privacy.records import RecordStore
 from datavern.privacy.requests import SubjectRequests
 from datavern.privacy.residency import Residency
 from datavern.privacy.rotation import Rotator
+from datavern.privacy.standing import Standing
 
 if TYPE_CHECKING:
     from datavern.audit.publishing import Publisher
-    from datavern.contracts.capabilities import Provider
+    from datavern.contracts.capabilities import Provider, Transaction
     from datavern.crypto.signing import Signer
     from datavern.privacy.consent import Consent
     from datavern.privacy.derived import Derived
@@ -43,6 +48,11 @@ if TYPE_CHECKING:
 
 __all__ = ["PERSONAL_DATA", "Privacy", "Site"]
 
+CONSENT_AGE: Final = 13
+"""From which age people consent to information society services themselves (personopplysningsloven § 5)."""
+_TELLS_NOTHING: Final = 2032
+_BORN: Final = ("fodselsnummer", "d-number", "tenor")
+"""The numbers that tell a birth date: not those whose offset of 40 on the month may mean two things."""
 PERSONAL_DATA = "personal_data"
 """The built-in table, for personal data without a table of its own."""
 
@@ -77,6 +87,7 @@ class Privacy:
         publishers: where the audit log's checkpoints are published.
         require_identity: whether subject requests need it recorded how it was made sure who asks.
         derived: name → what the application made of personal data elsewhere; what is added to it later counts too.
+        consent_age: from which age people consent themselves, in years.
 
     Attributes:
         keys: the key store.
@@ -100,9 +111,11 @@ class Privacy:
         publishers: Sequence[Publisher] = (),
         require_identity: bool = False,
         derived: Mapping[str, Derived] | None = None,
+        consent_age: int = CONSENT_AGE,
     ) -> None:
         self.require_identity = require_identity
         self.derived: Mapping[str, Derived] = {} if derived is None else derived
+        self._consent_age = consent_age
         self._publishers = publishers
         self._databases = databases
         self._data_map = data_map if data_map is not None else DataMap()
@@ -120,6 +133,7 @@ class Privacy:
         self._open = False
         self.beside: Provider | None = None
         self._consents: Consents
+        self.standing: Standing
         self._audit: Audit
         self._requests: SubjectRequests
 
@@ -157,8 +171,11 @@ class Privacy:
             await site.log.open()
             await site.steps.open()
             self._sites[name] = site
-        self._consents = Consents(self.ledger, self.keys, self.ledger_log)
+        self._consents = Consents(self.ledger, self.keys, self.ledger_log, age=self._consent_age, born=self._born)
         await self._consents.open()
+        await needs(self.ledger, "ledger").create_tables(tables.ledger_tables())
+        self.standing = Standing(self.ledger, self.keys)
+        await self.standing.open()
         logs = {name: site.log for name, site in self._sites.items()}
         self._audit = Audit(logs, self.ledger_name, self.keys, self._publishers)
         for dataset in self._data_map:
@@ -185,6 +202,8 @@ class Privacy:
 
     async def close(self) -> None:
         """Drop the keys. Idempotent. The databases stay open: they are the manager's."""
+        if self._open:
+            await self.standing.close()
         self._open = False
         reads, self._reads, self._read = self._reads, {}, {}
         for one in reads.values():
@@ -348,10 +367,40 @@ class Privacy:
                 stores.append(store)
         return stores
 
+    async def _born(self, subject: str, transaction: Transaction | None) -> dt.date | None:
+        """A person's birth date, where a fødselsnummer that the data map names tells it.
+
+        A number that fits the rule in force was assigned before 2032 only as long as it is not 2032: from then on one
+        may be new, and tells no century.
+        """
+        if now().year >= _TELLS_NOTHING:
+            return None
+        for store in self._stores.values():
+            dataset = store.dataset
+            fields = [name for name, field in dataset.fields.items() if field.kind == "fodselsnummer"]
+            if not fields or dataset.subject is None or isinstance(store, RecordStore):
+                continue
+            own = transaction if transaction is not None and transaction.provider is store.provider else None
+            try:
+                async for row in store.all_of(subject, transaction=own):
+                    for value in (row[name] for name in fields):
+                        number = fodselsnummer(str(value)) if value is not None else None
+                        if number is not None and number.kind in _BORN and number.birth_date is not None:
+                            return number.birth_date
+            except (ProviderError, ConfigurationError):
+                continue  # it cannot be asked now, or has no table yet: what is not known is not guessed
+        return None
+
     def _store(self, dataset: Dataset) -> PersonalStore:
         provider = self._databases[dataset.database]
         site = self.site(dataset.database)
-        parts: dict[str, Any] = {"keys": self.keys, "life": site.life, "log": site.log, "consents": self._consents}
+        parts: dict[str, Any] = {
+            "keys": self.keys,
+            "life": site.life,
+            "log": site.log,
+            "consents": self._consents,
+            "standing": self.standing,
+        }
         if dataset.database not in self._sites and provider.capabilities.records is not None:
             return RecordStore(dataset, provider, **parts)
         if dataset.database not in self._sites:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from time import monotonic
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from datavern.contracts.capabilities import Transaction, needs
-from datavern.contracts.errors import ConfigurationError
+from datavern.contracts.errors import ConfigurationError, PrivacyError
+from datavern.contracts.uses import current_purpose
+from datavern.privacy.consent_checks import rules_of
 from datavern.privacy.dataset import ERASED_AT, LOOKUP, RETAINED_UNTIL, ROW_TAG, Dataset
 from datavern.privacy.rows import Rows
 from datavern.privacy.shape import DDL, shape_of
@@ -18,6 +21,7 @@ if TYPE_CHECKING:
     from datavern.crypto.life import KeyLife
     from datavern.crypto.sealed import DataKey
     from datavern.privacy.consent import Consents
+    from datavern.privacy.standing import Standing
 
 __all__ = ["StoredRows"]
 
@@ -26,6 +30,7 @@ class StoredRows:
     """A dataset's table, and its keys: see `datavern.privacy.personal.PersonalStore`, which is made of this."""
 
     __slots__ = (
+        "_asks",
         "_consents",
         "_keys",
         "_life",
@@ -34,6 +39,8 @@ class StoredRows:
         "_of_nobody",
         "_provider",
         "_purposes",
+        "_rules",
+        "_standing",
         "_table",
         "dataset",
     )
@@ -47,6 +54,7 @@ class StoredRows:
         life: KeyLife,
         log: AuditLog,
         consents: Consents,
+        standing: Standing,
     ) -> None:
         self.dataset = dataset
         self._provider = provider
@@ -56,6 +64,9 @@ class StoredRows:
         self._consents = consents
         self._table = dataset.table
         self._purposes = dataset.consent_purposes
+        self._rules = rules_of(dataset)
+        self._asks = dataset.require_consent == "read"
+        self._standing = standing
         self._loaded: Rows | None = None
         self._of_nobody: DataKey
 
@@ -182,6 +193,48 @@ class StoredRows:
         dataset = self.dataset
         subject = () if dataset.subject is None else (dataset.subject,)
         return tuple(dict.fromkeys((*dataset.keys, *subject, *dataset.sealed, ROW_TAG, RETAINED_UNTIL)))
+
+    # ---- what may be used -------------------------------------------------------------------------------------------
+
+    def tags_of(self, rows: Rows, row: Mapping[str, Any]) -> tuple[bytes, ...]:
+        """The keyed tags of the people whom a row is about."""
+        subject = rows.subject_of(row)
+        return () if subject is None else (self._keys.subject_tag(subject),)
+
+    def _needed(self) -> tuple[str, ...]:
+        """The purposes that need a consent now: all of the dataset's that rest on one, or what somebody named.
+
+        Raises:
+            PrivacyError: what was named is no purpose of the dataset (GDPR Art. 5(1)(b)).
+        """
+        named = current_purpose()
+        dataset = self.dataset
+        if named is None or not dataset.purposes:
+            return self._purposes
+        if named not in dataset.purposes:
+            raise PrivacyError(
+                f"{dataset.label}: is not for {named}; its purposes are {', '.join(dataset.purposes)} (GDPR Art. "
+                "5(1)(b))"
+            )
+        return (named,) if named in self._purposes else ()
+
+    async def _admit(
+        self, tags: Iterable[bytes], transaction: Transaction | None = None, *, writing: bool = True
+    ) -> None:
+        """Let a use of these people's data through, or refuse it: see `datavern.privacy.standing`."""
+        await self._standing.admit(
+            self.dataset, tags, writing=writing, consents=self._consents, log=self._log, transaction=transaction
+        )
+
+    async def _admit_rows(
+        self, rows: Rows, found: Iterable[Mapping[str, Any]], transaction: Transaction | None, *, writing: bool = True
+    ) -> None:
+        """The same for the people of rows."""
+        standing = self._standing
+        if standing.until <= monotonic():
+            await standing.ask(transaction)
+        if standing.marks:
+            await self._admit([tag for row in found for tag in self.tags_of(rows, row)], transaction, writing=writing)
 
     def living(self) -> dict[str, Any]:
         """The condition for rows that are not marked as erased."""

@@ -1,4 +1,4 @@
-"""Datavern's own tables for privacy: consents and requests in the ledger, request steps in every database with data.
+"""Datavern's own tables for subject requests: the journal in the ledger, request steps in every database with data.
 
 Text, bytes and 64-bit integers only, and time as RFC 3339 text (docs/decisions/0002-own-tables.md). A person is named
 by a keyed tag; what must be read again is sealed.
@@ -14,7 +14,6 @@ from datavern.contracts.statements import Among, Statement
 if TYPE_CHECKING:
     import sqlalchemy as sa
 
-CONSENTS = "datavern_consents"
 REQUESTS = "datavern_requests"
 STEPS = "datavern_request_steps"
 
@@ -25,20 +24,6 @@ def ledger_tables() -> sa.MetaData:
     import sqlalchemy as sa  # noqa: PLC0415  (loaded when the first own table is needed)
 
     metadata = sa.MetaData()
-    sa.Table(
-        CONSENTS,
-        metadata,
-        sa.Column("id", sa.Text, primary_key=True),
-        sa.Column("subject_tag", sa.LargeBinary, nullable=False),
-        sa.Column("handle", sa.Text),  # the subject's in the audit log: a withdrawal by id is recorded under it
-        sa.Column("purpose", sa.Text, nullable=False),
-        sa.Column("text_version", sa.Text),
-        sa.Column("granted_at", sa.Text, nullable=False),
-        sa.Column("expires_at", sa.Text),
-        sa.Column("withdrawn_at", sa.Text),
-        sa.Column("actor", sa.Text),
-        sa.Index("datavern_consents_subject", "subject_tag", "purpose"),
-    )
     sa.Table(
         REQUESTS,
         metadata,
@@ -92,49 +77,6 @@ def _bind(name: str) -> Any:
     import sqlalchemy as sa  # noqa: PLC0415  (as above)
 
     return sa.bindparam(name)
-
-
-def _consents_of() -> Any:
-    table = _table(CONSENTS)
-    return table.select().where(table.c.subject_tag == _bind("subject_tag")).order_by(table.c.granted_at, table.c.id)
-
-
-def _consent_by_id() -> Any:
-    table = _table(CONSENTS)
-    return table.select().where(table.c.id == _bind("id"))
-
-
-def _consents_held(values: list[Any]) -> Any:
-    # A withdrawal that is under way is waited for, and one that came after the snapshot of a transaction is not missed:
-    # there the lock fails, and the transaction is one to run again.
-    table = _table(CONSENTS)
-    return table.select().where(table.c.id.in_(values)).order_by(table.c.id).with_for_update(read=True)
-
-
-def _consent_holds(*, purpose: bool) -> Any:
-    table = _table(CONSENTS)
-    own = (table.c.id == _bind("consent")) & (table.c.subject_tag == _bind("tag")) & table.c.withdrawn_at.is_(None)
-    holds = own & (table.c.expires_at.is_(None) | (table.c.expires_at > _bind("moment")))
-    if purpose:
-        holds &= table.c.purpose == _bind("for_purpose")
-    # A withdrawal that is under way is waited for, and then seen.
-    return table.select().with_only_columns(table.c.id).where(holds).with_for_update(read=True)
-
-
-def _consent_withdraw() -> Any:
-    table = _table(CONSENTS)
-    living = (table.c.id == _bind("consent")) & table.c.withdrawn_at.is_(None)
-    return table.update().where(living).values(withdrawn_at=_bind("at"))
-
-
-def _consents_tags(values: list[Any]) -> Any:
-    table = _table(CONSENTS)
-    return table.select().with_only_columns(table.c.subject_tag).where(table.c.subject_tag.in_(values))
-
-
-def _consents_delete(values: list[Any]) -> Any:
-    table = _table(CONSENTS)
-    return table.delete().where(table.c.subject_tag.in_(values))
 
 
 def _requests_open() -> Any:
@@ -214,16 +156,6 @@ def _steps_of(values: list[Any]) -> Any:
     return table.select().where(table.c.request.in_(values))
 
 
-CONSENT_BY_ID = Statement(_consent_by_id)
-CONSENTS_HELD = Among(_consents_held)
-CONSENTS_BY_ID = Among(lambda values: _table(CONSENTS).select().where(_table(CONSENTS).c.id.in_(values)))
-CONSENTS_OF = Statement(_consents_of)
-CONSENT_HOLDS = Statement(lambda: _consent_holds(purpose=False))
-CONSENT_HOLDS_FOR = Statement(lambda: _consent_holds(purpose=True))
-CONSENT_INSERT = Statement(lambda: _table(CONSENTS).insert())
-CONSENT_WITHDRAW = Statement(_consent_withdraw)
-CONSENTS_TAGS = Among(_consents_tags)
-CONSENTS_DELETE = Among(_consents_delete)
 REQUEST_INSERT = Statement(lambda: _table(REQUESTS).insert())
 REQUEST_CLOSE = Statement(_request_close)
 REQUEST_BY_ID = Statement(_request_by_id)

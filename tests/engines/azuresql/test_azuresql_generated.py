@@ -27,6 +27,7 @@ from datavern.engines.azuresql.provider import AzureSQLProvider
 from datavern.engines.azuresql.statements import Effect, effect, places
 from datavern.engines.azuresql.subjects import AzureSQLSubjects, _column
 from datavern.engines.idempotency import keys
+from datavern.privacy import consent_tables
 from datavern.privacy import tables as privacy
 from datavern.testing import create_test_database
 
@@ -53,18 +54,27 @@ def parsed(sql: str) -> list[Any]:
 
 def own_tables(provider: AzureSQLProvider) -> list[sa.MetaData]:
     log = log_of(provider._ledger)
-    return [log.metadata, key_store, key_life, privacy.ledger_tables(), privacy.step_tables(), keys().metadata]
+    return [
+        log.metadata,
+        key_store,
+        key_life,
+        privacy.ledger_tables(),
+        consent_tables.consent_tables(),
+        privacy.step_tables(),
+        keys().metadata,
+    ]
 
 
 def own_statements(provider: AzureSQLProvider) -> Iterator[tuple[str, str]]:
     log = log_of(provider._ledger)
-    holders = [log, StoreStatements(), LifeStatements(), keys(), privacy]
+    holders = [log, StoreStatements(), LifeStatements(), keys(), privacy, consent_tables]
     for holder in holders:
         for name, value in vars(holder).items():
             if isinstance(value, Statement):
                 yield name, value.compiled(dialect()).sql
             elif isinstance(value, Among):
-                for sql, _ in value.bind(dialect(), ["x"] * 17, **dict.fromkeys(["seen"], 1)):
+                others = dict.fromkeys(["seen", "moment", "state", "change", "nobody"], 1)
+                for sql, _ in value.bind(dialect(), ["x"] * 17, **others):
                     yield name, sql
     yield "insert_for_each", log.insert_for_each("source").compiled(dialect()).sql
 

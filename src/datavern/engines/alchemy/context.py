@@ -79,6 +79,7 @@ async def open_rows(store: Any, group: _Group, rows: list[list[Any]], session: A
     """Open one table's sealed values in rows, in place."""
     taken, names = [*group.names.items(), *group.needed.items()], list(group.names.items())
     stored = [{name: row[at] for at, name in taken} for row in rows]
+    await store.let_out(stored, session)
     for row, opened in zip(rows, await store.opened_fields(stored, session), strict=True):
         for at, name in names:
             row[at] = opened[name]

@@ -1,0 +1,260 @@
+"""What stands against the use of people's data: restrictions (GDPR Art. 18) and objections (Art. 21).
+
+They are rows of the ledger. Every process remembers those that stand, and asks one number of the ledger, how often they
+changed, when what it remembers is older than half a second: so a new one is in effect everywhere by then, whatever a
+process is doing, and reads and writes pay for nothing more than a look at the clock.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Literal
+
+from datavern.contracts.capabilities import Transaction, needs
+from datavern.contracts.errors import ConstraintViolated, DatavernError, ProcessingRestricted
+from datavern.contracts.uses import current_purpose, current_restricted_use
+from datavern.contracts.values import current_actor
+from datavern.privacy import consent_tables as tables
+from datavern.privacy.consent_checks import REMEMBERED
+
+if TYPE_CHECKING:
+    from datavern.audit.log import AuditLog
+    from datavern.contracts.capabilities import Provider, Session
+    from datavern.crypto.keystore import KeyStore
+    from datavern.privacy.consent import Consents
+    from datavern.privacy.dataset import Dataset
+
+__all__ = ["Mark", "Standing"]
+
+_ROW = 1
+WHOLE = ""
+"""Stands for the only purpose of a dataset that names none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """One of them.
+
+    Attributes:
+        request: the request that it follows from.
+        kind: "restriction" or "objection".
+        reach: label of a dataset → the purposes that are objected to there; of a restriction: none. Empty: every
+            dataset.
+        since: since when, RFC 3339.
+        lifted_at: since when not any more, or None.
+        ground: of a restriction: "accuracy", "unlawful", "legal_claims" or "objection" (Art. 18(1)(a)-(d)), or None.
+        handle: the person's, in the audit log.
+    """
+
+    request: str
+    kind: Literal["restriction", "objection"]
+    reach: Mapping[str, tuple[str, ...]]
+    since: str
+    lifted_at: str | None = None
+    ground: str | None = None
+    handle: str | None = None
+
+    @classmethod
+    def of(cls, row: Any) -> Mark:
+        """As a row of the table tells it."""
+        reach = {label: tuple(purposes) for label, purposes in json.loads(row["reach"]).items()}
+        return cls(row["id"], row["kind"], reach, row["since"], row["lifted_at"], row["ground"], row["handle"])
+
+    def stops(self, dataset: Dataset, purpose: str | None, *, writing: bool) -> bool:
+        """Whether it stands against a use of a dataset.
+
+        Args:
+            dataset: the dataset.
+            purpose: what for, where somebody said it.
+            writing: whether it is a write.
+        """
+        if self.kind == "restriction":
+            return not self.reach or dataset.label in self.reach
+        against = self.reach.get(dataset.label)
+        if against is None:
+            return False
+        if purpose is not None and dataset.purposes:
+            return purpose in against
+        left = [one for one in dataset.purposes or (WHOLE,) if one not in against]
+        return not left and (writing or purpose is not None or dataset.require_consent == "read")
+
+
+class Standing:
+    """Those that stand now.
+
+    Args:
+        provider: the ledger database.
+        keys: names subjects by tag.
+
+    Attributes:
+        marks: tag → what stands against the use of that person's data.
+        until: until when (`time.monotonic`) that counts; `ask` then.
+    """
+
+    __slots__ = ("_asking", "_changes", "_inside", "_keys", "_provider", "marks", "until")
+
+    def __init__(self, provider: Provider, keys: KeyStore) -> None:
+        self._provider = provider
+        self._keys = keys
+        self._changes = -1
+        self._inside: tuple[Any, float] = (
+            None,
+            0.0,
+        )  # the last transaction it was asked in, and until when that counts
+        self._asking: asyncio.Task[None] | None = None
+        self.marks: Mapping[bytes, tuple[Mark, ...]] = {}
+        self.until = 0.0
+
+    async def open(self) -> None:
+        """Make the row that counts the changes; the tables are there. Idempotent."""
+        session, dialect = needs(self._provider, "session"), needs(self._provider, "ledger").dialect
+        if await session.query_value(*tables.STANDING_CHANGES.bind(dialect, row=_ROW)) is None:
+            with suppress(ConstraintViolated):  # another process made it just now
+                await session.execute(*tables.STANDING_INSERT.bind(dialect, id=_ROW, changes=0))
+        await self.ask()
+
+    async def ask(self, transaction: Transaction | None = None) -> None:
+        """Ask the ledger what stands.
+
+        In an open transaction of the ledger it is asked there, since there may be no other connection, and remembered
+        for that transaction alone; beside it the next answer for everybody is fetched when a connection is free.
+        """
+        asked = monotonic()
+        within = transaction is not None and transaction.provider is self._provider
+        if within:
+            inside, until = self._inside
+            if inside is transaction and asked < until:
+                return
+            if self._asking is None or self._asking.done():
+                self._asking = asyncio.get_running_loop().create_task(self._ask_beside())
+        session: Session = transaction if within else needs(self._provider, "session")  # type: ignore[assignment]
+        dialect = needs(self._provider, "ledger").dialect
+        changes: int = await session.query_value(*tables.STANDING_CHANGES.bind(dialect, row=_ROW)) or 0
+        if changes != self._changes and not (within and changes < self._changes):
+            # Which rows stand is read after the number: what came between is read twice, and nothing is missed.
+            found: dict[bytes, tuple[Mark, ...]] = {}
+            for row in await session.query(*tables.RESTRICTIONS_STANDING.bind(dialect)):
+                tag = bytes(row["subject_tag"])
+                found[tag] = (*found.get(tag, ()), Mark.of(row))
+            self.marks = found
+            self._changes = -1 if within else changes  # what a transaction sees may yet be undone
+        if within:
+            self._inside = (transaction, asked + REMEMBERED)
+        else:
+            self.until = asked + REMEMBERED
+
+    async def _ask_beside(self) -> None:
+        with suppress(DatavernError):  # whoever needs it asks again, and is told
+            await self.ask()
+
+    async def close(self) -> None:
+        """End what is fetched beside. Idempotent."""
+        asking, self._asking = self._asking, None
+        if asking is not None:
+            asking.cancel()
+            with suppress(asyncio.CancelledError):
+                await asking
+
+    def forget(self) -> None:
+        """Ask the ledger anew: something changed in this process."""
+        self.until = 0.0
+        self._inside = (None, 0.0)
+
+    async def changed(self, transaction: Transaction) -> None:
+        """Count a change, in the transaction that makes it: every process then hears of it."""
+        dialect = needs(self._provider, "ledger").dialect
+        await transaction.execute(*tables.STANDING_CHANGED.bind(dialect, row=_ROW))
+
+    async def of(self, subject: str) -> list[Mark]:
+        """All that stood or stands against the use of a person's data, the oldest first, as the ledger has it."""
+        dialect = needs(self._provider, "ledger").dialect
+        tag = self._keys.subject_tag(subject)
+        rows = await needs(self._provider, "session").query(*tables.RESTRICTIONS_OF.bind(dialect, tag=tag))
+        return [Mark.of(row) for row in rows]
+
+    async def delete(self, tags: Sequence[bytes], transaction: Transaction) -> int:
+        """Delete what stood against the use of erased people's data, in the erasure's own transaction; how many."""
+        dialect = needs(self._provider, "ledger").dialect
+        number = 0
+        for statement in tables.RESTRICTIONS_DELETE.bind(dialect, tags):
+            number += await transaction.execute(*statement)
+        if number:
+            await self.changed(transaction)
+        return number
+
+    def against(self, dataset: Dataset, tag: bytes, *, writing: bool) -> Mark | None:
+        """What stands against this use now, as far as is remembered, whatever the ground of a restricted use."""
+        found = self.marks.get(tag)
+        if not found:
+            return None
+        purpose = current_purpose()
+        return next((mark for mark in found if mark.stops(dataset, purpose, writing=writing)), None)
+
+    async def admit(
+        self,
+        dataset: Dataset,
+        tags: Iterable[bytes],
+        *,
+        writing: bool,
+        consents: Consents,
+        log: AuditLog,
+        transaction: Transaction | None = None,
+    ) -> None:
+        """Let a use of people's data through, or refuse it. What restricted data is used for all the same is audited.
+
+        Raises:
+            ProcessingRestricted: something stands against it.
+            ConsentRequired: the use rests on a consent that does not hold.
+        """
+        for tag in dict.fromkeys(tags):
+            mark = self.against(dataset, tag, writing=writing)
+            if mark is None:
+                continue
+            use = current_restricted_use()
+            if mark.kind != "restriction" or use is None:
+                raise refused(dataset, mark)
+            objection = [one for one in self.marks.get(tag, ()) if one.kind == "objection"]
+            stopping = next((m for m in objection if m.stops(dataset, current_purpose(), writing=writing)), None)
+            if stopping is not None:
+                raise refused(dataset, stopping)
+            details: dict[str, Any] = {
+                "request": mark.request,
+                "ground": use.ground,
+                "reason": use.reason,
+                "writes": writing,
+            }
+            if use.consent is not None:
+                details["consents"] = await consents.check_tag(tag, use.consent, transaction=transaction)
+            entry = {
+                "action": "restricted_use",
+                "handle": mark.handle,
+                "actor": current_actor(),
+                "dataset": dataset.label,
+                "details": details,
+            }
+            session: Any = needs(log.provider, "session")
+            if transaction is not None and transaction.provider is log.provider:
+                session = transaction
+            await log.append_many(session, [entry])
+
+
+def refused(dataset: Dataset, mark: Mark) -> ProcessingRestricted:
+    """The error that says what stands against a use."""
+    if mark.kind == "restriction":
+        message = (
+            f"{dataset.label}: the person's data is restricted (GDPR Art. 18, request {mark.request}): it is stored, "
+            "and not used. db.subject_requests.lift ends that; datavern.restricted_use(…) is the way through on a "
+            "ground of Art. 18(2)"
+        )
+    else:
+        purposes = ", ".join(p for p in mark.reach.get(dataset.label, ()) if p) or "it"
+        message = (
+            f"{dataset.label}: the person objected to {purposes} (GDPR Art. 21, request {mark.request}): the data is "
+            "not used for that. db.subject_requests.lift records compelling grounds"
+        )
+    return ProcessingRestricted(message, request=mark.request, reason=mark.kind)
