@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from datavern.privacy.datamap import DataMap
     from datavern.privacy.dataset import Dataset
     from datavern.privacy.derived import Derived
+    from datavern.privacy.holds import Holds
     from datavern.privacy.personal import PersonalStore
     from datavern.privacy.places import Place
     from datavern.privacy.requests import SubjectRequests
@@ -486,6 +487,11 @@ class DatabaseManager(ShortForm):
     def consents(self) -> Consents:
         """Consent: grant, withdraw, list."""
         return self.services.consents
+
+    @property
+    def holds(self) -> Holds:
+        """Legal holds: place, release, list."""
+        return self.services.holds
 
     @property
     def audit(self) -> Audit:

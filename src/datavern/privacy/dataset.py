@@ -14,6 +14,7 @@ from datavern.contracts.errors import ConfigurationError
 from datavern.contracts.values import Classification
 
 if TYPE_CHECKING:
+    from datavern.privacy.anonymize import Strategy
     from datavern.privacy.approvals import Approval, Safeguard
     from datavern.privacy.bases import LegalBasis
 else:  # what the settings' annotations are read as: few data maps have them, and the checks below read them
@@ -29,7 +30,7 @@ FieldType = Literal["text", "integer", "real", "boolean", "bytes", "date", "time
 ROW_TAG = "datavern_row"
 """The column with a row's own random tag: sealed values are bound to it."""
 ERASED_AT = "datavern_erased_at"
-"""The column that marks a row as erased, where the erasure policy is ``soft``."""
+"""The column that marks a row as erased, where the erasure policy is ``soft``, or a row may be anonymised twice."""
 RETAINED_UNTIL = "datavern_retained_until"
 """The column that says until when the law keeps an erased person's row, where the erasure policy is ``retain``."""
 LOOKUP = "_lookup"
@@ -90,6 +91,9 @@ class Field:
             common, and how many: enough to guess common names by (docs/lookup.md).
         of: the column or path that says whose this is, where it is not the row's subject's: ``receiver_id``; in
             documents ``members.*.id`` says it of ``members.*.name``. A person's answer leaves out what is another's.
+        anonymize: what stands in it once its row was anonymised (``erasure = "anonymize"``); emptied when left out:
+            ``"null"``, ``"pseudonym"``, ``{"constant": …}``, ``{"generalise": "decade"}``, ``{"noise": 5}``,
+            ``{"fake": "name"}`` (docs/retention.md). What could be turned back is refused.
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
@@ -103,6 +107,7 @@ class Field:
     prefixes: Sequence[int] = ()
     ngrams: int | None = None
     of: str | None = None
+    anonymize: str | Mapping[str, Any] | None = field(default=None, hash=False)
 
     def __post_init__(self) -> None:
         if self.lookup and not self.sealed:
@@ -122,6 +127,10 @@ class Field:
 
             if self.kind not in KINDS:
                 raise ConfigurationError(f"no kind is called {self.kind}; there are: {', '.join(sorted(KINDS))}")
+        if self.anonymize is not None:
+            from datavern.privacy.anonymize import parse  # noqa: PLC0415  (few fields say it)
+
+            parse(self.anonymize, self)
 
     @property
     def indexed(self) -> bool:
@@ -261,6 +270,23 @@ class Dataset:
     def needs_keys(self) -> bool:
         """Whether it holds anything that a key must be made for."""
         return any(f.sealed for f in self.fields.values())
+
+    @property
+    def strategies(self) -> dict[str, Strategy]:
+        """Field → what stands in it once its row was anonymised; those that are emptied are left out."""
+        said = {name: f for name, f in self.fields.items() if f.anonymize is not None}
+        if not said:
+            return {}
+        from datavern.privacy.anonymize import parse  # noqa: PLC0415  (few fields say it)
+
+        return {name: parse(f.anonymize, f) for name, f in said.items()}
+
+    @property
+    def marks_erased(self) -> bool:
+        """Whether an erased row is marked: it stays, and a later look must know it."""
+        if self.erasure == "anonymize":
+            return self.retention_from is not None or any(f.anonymize is not None for f in self.fields.values())
+        return self.erasure == "soft"
 
     @property
     def _whole(self) -> bool:
@@ -410,10 +436,20 @@ class Dataset:
                 raise ConfigurationError(
                     f"{where}.{name}: retention_from cannot be sealed: the period is counted from it"
                 )
+            if f.anonymize is not None:
+                self._check_strategy(f"{where}.{name}.anonymize", name)
         taken.update(self.indexes)
         clash = sorted(taken & ({*self.fields, *self.keys, self.subject} - {None}))
         if clash:
             raise ConfigurationError(f"{where}.{clash[0]}: Datavern keeps a column of its own by that name")
+
+    def _check_strategy(self, where: str, name: str) -> None:
+        if self.erasure != "anonymize":
+            raise ConfigurationError(f"{where}: is for rows that are anonymised, and erasure is {self.erasure}")
+        if name == self.subject or name in self.keys:
+            raise ConfigurationError(
+                f"{where}: the subject gets a pseudonym by itself, and a primary key stays: leave it out"
+            )
 
     def _check_end(self) -> None:
         where = f"datasets.{self.name}"

@@ -199,7 +199,7 @@ class Erasures:
         privacy = self._privacy
         if not any(records.values()) and all(progress.waiting for progress in group):
             return [_receipt(progress) for progress in group]
-        key = await self._journal.key()
+        key, waiting = await self._journal.key(), await privacy.completions.key()
         answers: dict[str, Done] = {}
         destroyed: dict[str, list[Destroyed]] = {}
 
@@ -236,6 +236,7 @@ class Erasures:
                 closing.append((entry, certificate.to_json()))
                 answers[entry.id] = Done(_message(progress.done), completed, certificate)
             await self._journal.close(closing, completed, tx, key=key, held=held)
+            await privacy.completions.wait([(p.entry, p.done) for p in ending], tx, key=waiting)
 
         await self._in_ledger(work)
         privacy.keys.heard_of_erasures({s: [one.key_id for one in found] for s, found in destroyed.items()})

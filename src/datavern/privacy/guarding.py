@@ -12,7 +12,7 @@ from datavern.crypto.life import LookupKeyEnded
 from datavern.crypto.sealed import DataKey, new_row_tag
 from datavern.privacy.dataset import ROW_TAG
 from datavern.privacy.reading import ReadRows
-from datavern.privacy.rows import RETENTION, Rows
+from datavern.privacy.rows import Rows
 
 __all__ = ["GuardedRows"]
 
@@ -90,9 +90,9 @@ class GuardedRows(ReadRows):
         tag = new_row_tag()  # a row that plain SQL inserted gets its tag with its first sealed value
         return rows.sealed(key, tag, changes) | plain | {ROW_TAG: tag}
 
-    async def _retained(self, key_ids: Iterable[bytes], transaction: Transaction) -> bool:
+    async def _under(self, kind: str, key_ids: Iterable[bytes], transaction: Transaction | None) -> bool:
         keys = await self._keys.keys(key_ids, session=transaction)
-        return any(key.dataset.endswith(RETENTION) for key in keys.values())
+        return any(key.dataset.endswith(kind) for key in keys.values())
 
     async def _key_ready(self, subject: str | None) -> None:
         if subject is not None:

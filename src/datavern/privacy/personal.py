@@ -18,7 +18,7 @@ from datavern.crypto.sealed import DataKey, new_row_tag
 from datavern.privacy.bulk import Batch
 from datavern.privacy.dataset import RETAINED_UNTIL, ROW_TAG
 from datavern.privacy.guarding import GuardedRows
-from datavern.privacy.rows import Rows
+from datavern.privacy.rows import ANONYMOUS, RETENTION, Rows
 from datavern.privacy.units import within
 
 if TYPE_CHECKING:
@@ -296,10 +296,12 @@ class PersonalStore(GuardedRows):
             handle = await self._keys.handle(subject, session=transaction)
             held = rows.key_ids(row)
             rows = await self._held(transaction, rows, [key], key, also=held)
-            if row.get(RETAINED_UNTIL) is not None or await self._retained(held, transaction):
+            if row.get(RETAINED_UNTIL) is not None or await self._under(RETENTION, held, transaction):
                 raise KeyErased(
                     f"{dataset.label}: the subject was erased; the law keeps the row, and nobody changes it"
                 )
+            if await self._under(ANONYMOUS, held, transaction):
+                raise KeyErased(f"{dataset.label}: the row was anonymised: it is about nobody, and nobody changes it")
             if consent is not None:
                 ids = await self._consents.check(
                     subject, self._needed(), consent, rules=self._rules, transaction=transaction
@@ -321,7 +323,7 @@ class PersonalStore(GuardedRows):
         It is deleted whatever the dataset's erasure policy: erasing a person is `db.subject_requests`.
 
         Raises:
-            PrivacyError: the person was erased, and the law keeps the row for some time yet.
+            PrivacyError: the person was erased, and the law keeps the row for some time yet; or a legal hold keeps it.
             ProcessingRestricted: the person's data is restricted.
         """
         rows = self._ready() or await self.rows(transaction)
@@ -375,7 +377,7 @@ class PersonalStore(GuardedRows):
         """Rows that are held will be deleted: their audit entries.
 
         Raises:
-            PrivacyError: the law keeps one of them for some time yet.
+            PrivacyError: the law keeps one of them for some time yet, or a legal hold does.
             ProcessingRestricted: one is restricted.
         """
         rows = await self.rows(transaction)
@@ -386,6 +388,8 @@ class PersonalStore(GuardedRows):
             until = row.get(RETAINED_UNTIL)
             if until is not None and until >= today:
                 raise PrivacyError(f"{dataset.label}: the subject was erased, and the law keeps the row until {until}")
+            if self.holds is not None:
+                await self.holds.refuse(dataset, rows, row, transaction)
             subject = rows.subject_of(row)
             handle = None if subject is None else await self._keys.handle(subject, create=False, session=transaction)
             await self._log.append(transaction, action="deleted", handle=handle, dataset=dataset.label)

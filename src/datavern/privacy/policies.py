@@ -7,8 +7,6 @@ ever written under them. It returns what it did in counts and column names: neve
 from __future__ import annotations
 
 import datetime as dt
-import secrets
-import uuid
 from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
@@ -19,12 +17,15 @@ from datavern.contracts.errors import QueryRejected
 from datavern.contracts.values import timestamp
 from datavern.crypto.sealed import new_row_tag
 from datavern.privacy.dataset import ERASED_AT, RETAINED_UNTIL, ROW_TAG
+from datavern.privacy.emptying import Remains, emptied, is_unique, key_of_nobody, left, plain, pseudonym
 from datavern.privacy.retention import Period
-from datavern.privacy.rows import RETENTION, is_whole
+from datavern.privacy.rows import RETENTION
 
 if TYPE_CHECKING:
-    from datavern.contracts.capabilities import Column, Transaction
+    from datavern.contracts.capabilities import Transaction
     from datavern.crypto.keystore import KeyStore
+    from datavern.crypto.sealed import DataKey
+    from datavern.privacy.holds import Grips, Holds
     from datavern.privacy.personal import PersonalStore
     from datavern.privacy.rows import Rows
 
@@ -43,12 +44,15 @@ class Step:
     Attributes:
         store: the dataset.
         rows: how its rows stand in their table.
-        subject: the canonical id.
+        subject: the canonical id; empty where the rows are several people's, past their time.
         ended: the ids of the keys that the erasure ends.
-        request: the request's id.
+        request: the request's id; empty where none is answered, and what a hold keeps stays as it is.
         today: the day of the erasure.
         keys: the key store.
         tx: the open transaction in the dataset's database; None where there is none that could hold a row.
+        nobody: what `key_of_nobody` gave.
+        holds: the legal holds, which keep rows whatever the policy says; None: nobody asks.
+        own: the rows, where they were found already, and are held.
     """
 
     store: PersonalStore
@@ -59,6 +63,9 @@ class Step:
     today: dt.date
     keys: KeyStore
     tx: Transaction | None
+    nobody: DataKey | None = None
+    holds: Holds | None = None
+    own: Sequence[dict[str, Any]] | None = None
 
     @property
     def where(self) -> dict[str, Any] | None:
@@ -77,6 +84,8 @@ class Step:
 
     async def select(self, **more: Any) -> list[dict[str, Any]]:
         """The subject's rows, locked: those of that very id, whatever else the column takes for the same."""
+        if self.own is not None:
+            return [row for row in self.own if all(row.get(name) == value for name, value in more.items())]
         where = self.where
         if where is None:
             return []
@@ -85,6 +94,55 @@ class Step:
             self.table, where | more, columns=columns, lock=lock, transaction=self.tx
         )
         return [row for row in found if self.rows.is_of(row, self.subject)]
+
+    async def free(self, outcome: Outcome, **more: Any) -> list[dict[str, Any]]:
+        """The rows that no legal hold keeps. Those that one keeps are told of, and closed until it ends."""
+        found = await self.select(**more)
+        outcome["found"] = len(found)
+        grips = await self.grips() if found else None
+        if not grips:
+            return found
+        free: list[dict[str, Any]] = []
+        held: Counter[tuple[str, str]] = Counter()
+        for row in found:
+            grip = grips.on(self.rows, row)
+            if grip is None:
+                free.append(row)
+                continue
+            held[grip.why, grip.until] += 1
+            if self.request:
+                await self.close(row)
+        outcome["kept"] += [{"rows": n, "why": why, "until": until} for (why, until), n in sorted(held.items())]
+        if held and self.request:
+            outcome["notes"].append("rows under a legal hold stay until it ends, and then end by themselves")
+        return free
+
+    async def grips(self) -> Grips | None:
+        """What holds rows here now; None where nothing does."""
+        if self.holds is None:
+            return None
+        subjects = [self.subject] if self.subject else None
+        return await self.holds.grips(self.store.dataset, subjects, self.tx)
+
+    async def close(self, row: Mapping[str, Any]) -> None:
+        """Keep a row that a hold keeps: under a key that is not its person's, and no lookup leads to it."""
+        if self.holds is not None:
+            await self.holds.keep(self.store.dataset, row, self.request, self.tx)
+        if columns_needed(self.rows) is not None:  # no more of it was read than says which it is
+            (row,) = await self.subjects.select(self.table, self.where_row(row), transaction=self.tx)
+        changes = await self.under_retention_key(row)
+        if changes:
+            await self.change(row, changes)
+
+    async def under_retention_key(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        """What is to change in a row that stays, so that its person's key may end; nothing where it was changed."""
+        rows = self.rows
+        if rows.key_ids(row).isdisjoint(self.ended):
+            return {}
+        name = self.store.dataset.name + RETENTION
+        key = await self.keys.subject_key(name, retention_subject(self.request), session=self.tx)
+        opened = rows.opened(row, await self.keys.keys(rows.key_ids(row), session=self.tx))
+        return rows.resealed(key, row, rows.with_aside(row, opened))
 
     def savepoint(self) -> AbstractAsyncContextManager[Any]:
         """A block that can fail on its own; a single change does so anyway."""
@@ -115,6 +173,11 @@ def columns_needed(rows: Rows) -> list[str] | None:
     return list(dict.fromkeys(name for name in (*dataset.keys, dataset.subject) if name is not None))
 
 
+def retention_subject(request: str) -> str:
+    """Under which name the keys stand of the rows that stayed when a request was done."""
+    return f"retention:{request}"
+
+
 async def apply(step: Step) -> Outcome:
     """Do what the dataset's policy says: ``{"policy", "found", "done", "kept", "left", "notes"}``. Idempotent."""
     policy = step.store.dataset.erasure
@@ -124,64 +187,91 @@ async def apply(step: Step) -> Outcome:
 
 
 async def _delete(step: Step, outcome: Outcome) -> None:
-    outcome["found"] = await step.delete(await step.select())
-    _done(outcome, "deleted", outcome["found"])
+    found = await step.free(outcome)
+    gone = await step.delete(found)
+    outcome["found"] += gone - len(found)
+    _done(outcome, "deleted", gone)
 
 
 async def _anonymize(step: Step, outcome: Outcome) -> None:
-    found = await step.select()
-    outcome["found"] = len(found)
+    rows = step.rows
+    found = [row for row in await step.free(outcome) if row.get(ERASED_AT) is None]
     if not found:
         return
-    column = step.rows.subject_column
-    referenced = bool(step.rows.store.referenced_by) and _unique(step.rows, column)
-    kept = ""
+    if step.nobody is None and step.tx is None:
+        step.nobody = await key_of_nobody(step.keys, step.store.dataset)
+    remains = Remains(rows, step.keys, step.nobody, step.today)
+    column = rows.subject_column
+    referenced = bool(rows.store.referenced_by) and is_unique(rows, column)
+    kept, refused = "", 0
     for row in found:
-        emptied = _emptied(step.rows)
-        if ROW_TAG in step.rows.columns:
-            emptied[ROW_TAG] = new_row_tag()  # older copies of the row hold the old tag beside the subject
-        pseudonym = None if referenced else _pseudonym(column)
-        if pseudonym is not None and column is not None:
-            try:
-                async with step.savepoint():
-                    await step.change(row, {**emptied, column.name: pseudonym})
-                continue
-            except QueryRejected:  # too short a column, a constraint: the reason is the table's, and it stays
-                kept = "the table does not take a pseudonym there"
-        await step.change(row, emptied)
-        kept = kept or ("rows of other tables refer to it" if referenced else "its type takes no pseudonym")
-    outcome["left"] = _left(step.rows, subject=bool(kept))
+        if not step.subject:
+            remains.another()
+        empty = emptied(rows)
+        if ROW_TAG in rows.columns:
+            empty[ROW_TAG] = new_row_tag()  # older copies of the row hold the old tag beside the subject
+        if ERASED_AT in rows.columns:
+            empty[ERASED_AT] = timestamp()
+        made: Mapping[str, Any] = await remains.of(row, empty.get(ROW_TAG), step.tx)
+        random = None if referenced else pseudonym(column)
+        subject: Mapping[str, Any] = {} if random is None or column is None else {column.name: random}
+        ways = ({**made, **subject}, subject if made else {}, made if subject else {})
+        way: Mapping[str, Any] = await _changed(step, row, empty, ways)
+        refused += bool(made) and way.keys().isdisjoint(made)
+        if column is not None and column.name not in way:
+            takes_none = "the table does not take a pseudonym there" if subject else "its type takes no pseudonym"
+            kept = kept or ("rows of other tables refer to it" if referenced else takes_none)
+    outcome["left"] = left(rows, subject=bool(kept))
     if kept and column is not None:
         outcome["notes"].append(f"the subject column {column.name} stays as it was: {kept}")
+    outcome["notes"] += remains.notes()
+    if refused:
+        outcome["notes"].append(f"{refused} of the rows take nothing of that: the table refuses it, and it was emptied")
     _done(outcome, "anonymized", len(found))
 
 
+async def _changed(
+    step: Step, row: Mapping[str, Any], empty: Mapping[str, Any], ways: Sequence[Mapping[str, Any]]
+) -> Mapping[str, Any]:
+    """Empty a row, with the first of what else is wanted that its table takes; which that was.
+
+    What the table does not take (a column too short, a constraint) gives way.
+    """
+    for way in filter(None, ways):
+        try:
+            async with step.savepoint():
+                await step.change(row, {**empty, **way})
+        except QueryRejected:
+            continue
+        return way
+    await step.change(row, empty)
+    return {}
+
+
 async def _soft(step: Step, outcome: Outcome) -> None:
-    found = await step.select(**{ERASED_AT: None})
-    outcome["found"] = len(found)
+    found = await step.free(outcome, **{ERASED_AT: None})
     moment = timestamp()
     for row in found:
-        await step.change(row, {**_emptied(step.rows), ERASED_AT: moment})
+        await step.change(row, {**emptied(step.rows), ERASED_AT: moment})
     if found:
-        outcome["left"] = _left(step.rows, subject=True)
+        outcome["left"] = left(step.rows, subject=True)
     _done(outcome, "emptied and marked as erased", len(found))
 
 
 async def _shred(step: Step, outcome: Outcome) -> None:
     rows = step.rows
-    found = await step.select()
-    outcome["found"] = len(found)
+    found = await step.free(outcome)
     shredded = 0
     for row in found:
-        plain = {column: None for column in rows.aside.values() if row[column] is not None}
-        if rows.key_ids(row).isdisjoint(step.ended) and not plain:
+        aside = {column: None for column in rows.aside.values() if row[column] is not None}
+        if rows.key_ids(row).isdisjoint(step.ended) and not aside:
             continue
         shredded += 1
-        unindexed: dict[str, Any] = plain | {column: rows.no_index(column) for column in step.store.dataset.indexes}
+        unindexed: dict[str, Any] = aside | {column: rows.no_index(column) for column in step.store.dataset.indexes}
         if unindexed:
             await step.change(row, unindexed)
     if found:
-        outcome["left"] = sorted({*_left(rows, subject=True), *_plain(rows)})
+        outcome["left"] = sorted({*left(rows, subject=True), *plain(rows)})
     _done(outcome, "shredded with their keys", shredded)
     _done(outcome, "shredded before, or never sealed", len(found) - shredded)
 
@@ -190,32 +280,30 @@ async def _retain(step: Step, outcome: Outcome) -> None:
     rows, dataset = step.rows, step.store.dataset
     found = await step.select()
     outcome["found"] = len(found)
-    kept: Counter[str] = Counter()
+    grips = await step.grips() if found else None
+    kept: Counter[tuple[str, str]] = Counter()
     resealed = ended = 0
+    law = dataset.lawful_by
     for row in found:
         until = _until(step, row)
-        if until < step.today:
+        grip = grips.on(rows, row) if grips else None
+        if until < step.today and grip is None:
             await step.delete([row])
             ended += 1
             continue
-        kept[until.isoformat()] += 1
-        changes: dict[str, Any] = {}
+        beyond = grip is not None and (until < step.today or grip.until > until.isoformat())
+        kept[(grip.why, grip.until) if grip is not None and beyond else (law, until.isoformat())] += 1
+        changes: dict[str, Any] = await step.under_retention_key(row)
+        resealed += bool(changes)
         if row.get(RETAINED_UNTIL) is None:
             changes[RETAINED_UNTIL] = until.isoformat()
-        if not rows.key_ids(row).isdisjoint(step.ended):
-            key = await step.keys.subject_key(dataset.name + RETENTION, f"retention:{step.request}", session=step.tx)
-            opened = rows.opened(row, await step.keys.keys(rows.key_ids(row), session=step.tx))
-            opened = rows.with_aside(row, opened)
-            changes |= rows.resealed(key, row, opened)
-            resealed += 1
-        if changes:
+        if changes and step.request:
             await step.change(row, changes)
     _done(outcome, "deleted, their retention had ended", ended)
     _done(outcome, "sealed anew under a retention key", resealed)
-    why = dataset.lawful_by
-    outcome["kept"] = [{"rows": number, "why": why, "until": until} for until, number in sorted(kept.items())]
+    outcome["kept"] = [{"rows": n, "why": why, "until": until} for (why, until), n in sorted(kept.items())]
     if kept:
-        outcome["left"] = _left(rows, subject=True) + _plain(rows)
+        outcome["left"] = left(rows, subject=True) + plain(rows)
         outcome["notes"].append("an access request of the subject still finds the rows that are kept")
 
 
@@ -256,77 +344,3 @@ def _day(value: Any) -> dt.date | None:
         return dt.date.fromisoformat(str(value)[:10])
     except ValueError:
         return None  # nothing, or no date: the period is counted from the day of the erasure, which is the longer one
-
-
-def _emptied(rows: Rows) -> dict[str, Any]:
-    """Every mapped field of a row, emptied, and no index to it left."""
-    dataset = rows.dataset
-    emptied: dict[str, Any] = {}
-    for name, field in dataset.fields.items():
-        if name == dataset.subject or name in dataset.keys:
-            continue
-        column = rows.columns[name]
-        unique = _unique(rows, column)
-        if column.nullable:
-            emptied[name] = None
-        elif field.sealed:
-            emptied[name] = b"\x00" + secrets.token_bytes(16) if unique else b""
-        else:
-            emptied[name] = _blank(field.type, unique=unique)
-    emptied |= dict.fromkeys(rows.aside.values())
-    for column_name in dataset.indexes:
-        emptied[column_name] = rows.no_index(column_name)
-    return emptied
-
-
-def _blank(kind: str, *, unique: bool) -> Any:
-    """What stands in a column that takes no NULL when its value is gone."""
-    if unique and kind in ("text", "bytes", "integer"):
-        random = {"text": _text(), "bytes": secrets.token_bytes(16), "integer": -1 - secrets.randbelow(2**31 - 1)}
-        return random[kind]
-    blank: dict[str, Any] = {
-        "text": "",
-        "integer": 0,
-        "real": 0.0,
-        "boolean": False,
-        "bytes": b"",
-        "date": dt.date(1970, 1, 1),
-        "timestamp": dt.datetime(1970, 1, 1, tzinfo=dt.UTC),
-        "json": {},
-    }
-    return blank[kind]
-
-
-def _text() -> str:
-    return f"erased-{secrets.token_hex(8)}"
-
-
-def _pseudonym(column: Column | None) -> Any:
-    """A random value for a subject column, from which nothing leads back; None where its type takes none."""
-    kind = "" if column is None else column.type
-    if kind == "uuid":
-        return str(uuid.uuid4())
-    if column is not None and is_whole(kind):
-        return -1 - secrets.randbelow((1 << (column.bits or 64) - 1) - 1)
-    return _text() if kind == "text" or "char" in kind else None
-
-
-def _unique(rows: Rows, column: Column | None) -> bool:
-    return column is not None and any(column.name in names for names in rows.store.unique)
-
-
-def _left(rows: Rows, *, subject: bool) -> list[str]:
-    """The columns that stay as they are: those not mapped, the primary key, and the subject if it does."""
-    dataset = rows.dataset
-    gone = {ROW_TAG, ERASED_AT, RETAINED_UNTIL, *dataset.indexes, *dataset.fields, *rows.aside.values()} - set(
-        dataset.keys
-    )
-    if dataset.subject is not None:
-        gone = gone - {dataset.subject} if subject else gone | {dataset.subject}
-    return [name for name in rows.columns if name not in gone]
-
-
-def _plain(rows: Rows) -> list[str]:
-    """The mapped fields that are not sealed: where rows stay as they are, these can be read."""
-    dataset = rows.dataset
-    return [name for name, field in dataset.fields.items() if not field.sealed and name != dataset.subject]

@@ -16,7 +16,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from datavern.contracts.capabilities import needs
-from datavern.contracts.errors import ConfigurationError, ConstraintViolated, DatavernError
+from datavern.contracts.errors import ConfigurationError, ConstraintViolated, DatavernError, PrivacyError
 from datavern.crypto.unguarded import BOUND
 from datavern.privacy.policies import Outcome, Step, apply
 from datavern.privacy.progress import nothing, why
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from datavern.privacy.records import RecordStore
     from datavern.privacy.service import Privacy
 
-__all__ = ["PLAN", "RecordErasure", "RecordErasures"]
+__all__ = ["PLAN", "RecordErasure", "RecordErasures", "RecordStep", "end_records"]
 
 PLAN = "#plan"
 """What follows a dataset's name where its plan is written down: no dataset's name holds a #."""
@@ -195,6 +195,23 @@ class RecordErasure:
                 (shared if whose.shared else own).append(row)
         return own, shared
 
+    async def _wait_for_holds(self, own: Sequence[dict[str, Any]], shared: Sequence[dict[str, Any]]) -> None:
+        """Records that a hold keeps, and that cannot be sealed anew: they open with the person's key alone.
+
+        Raises:
+            PrivacyError: there are some. The erasure waits for the hold: their key is not destroyed until then.
+        """
+        store, rows, subject = self._store, await self._store.rows(), self._entry.subject
+        whole = store.records.writes(store.holding) is not None
+        looked = [*(own if whole else ()), *shared]
+        grips = await self._privacy.holds.grips(store.dataset, [subject], None) if looked else None
+        held = [grip for row in looked if grips and (grip := grips.on(rows, row, subject))]
+        if held:
+            raise PrivacyError(
+                f"a legal hold keeps {len(held)} of the records, until {max(grip.until for grip in held)}: "
+                f"{held[0].why}. They open with the person's own key, so the erasure goes on when it ends"
+            )
+
     async def _once(self) -> Outcome:
         store, entry = self._store, self._entry
         dataset = store.dataset
@@ -202,6 +219,7 @@ class RecordErasure:
             return nothing(dataset.erasure, f"there is no {dataset.table}")
         rows = await store.rows()
         own, shared = await self._found()
+        await self._wait_for_holds(own, shared)
         for row in shared:
             if not await store.records.take_out(store.holding, row, entry.subject):
                 raise ConfigurationError(
@@ -209,38 +227,32 @@ class RecordErasure:
                     "take the person out of it with the driver, and the erasure goes on"
                 )
         today = dt.datetime.now().astimezone().date()
-        step = _Step(store, rows, entry.subject, self._ended, entry.id, today, self._privacy.keys, None)
-        step.own = own
-        outcome = await _end(step, store.holding)
+        step = RecordStep(store, rows, entry.subject, self._ended, entry.id, today, self._privacy.keys, None)
+        step.own, step.holds = own, self._privacy.holds
+        outcome = await end_records(step, store.holding)
         outcome["found"] += len(shared)
         if shared:
             outcome["done"]["taken out of records that are about others too"] = len(shared)
         return outcome
 
 
-class _Step(Step):
+class RecordStep(Step):
     """An erasure in a store of records: the records were found already."""
-
-    own: Sequence[dict[str, Any]] = ()
-
-    async def select(self, **_: Any) -> list[dict[str, Any]]:
-        """Those of that very person."""
-        return list(self.own)
 
     def where_row(self, row: Mapping[str, Any]) -> dict[str, Any]:
         """One of them, as long as it is that person's."""
         where = {name: row[name] for name in self.store.dataset.keys}
-        return where if self.rows.subject is None else where | {self.rows.subject: self.subject}
+        return where if self.rows.subject is None or not self.subject else where | {self.rows.subject: self.subject}
 
 
-async def _end(step: _Step, holding: Holding) -> Outcome:
+async def end_records(step: RecordStep, holding: Holding) -> Outcome:
     """What the policy says, of the records that were found."""
     policy = holding.erasure
     if policy == "shred" and not holding.sealed:
         outcome = nothing(policy)
-        outcome["found"] = len(step.own)
-        if step.own:
-            outcome["done"]["left as they are, and shredded where they are sealed"] = len(step.own)
+        own = await step.free(outcome)
+        if own:
+            outcome["done"]["left as they are, and shredded where they are sealed"] = len(own)
             outcome["notes"].append("what stands beside a sealed value stays: its name, times, and classification")
         return outcome
     outcome = await apply(step)
@@ -255,6 +267,7 @@ def _merged(planned: int, passes: Sequence[Outcome]) -> Outcome:
     policy = last["policy"]
     outcome = nothing(policy, *dict.fromkeys(note for one in passes for note in one["notes"]))
     outcome["kept"] = last["kept"]
+    standing = sum(kept["rows"] for kept in last["kept"]) if policy not in _STANDS else 0
     outcome["left"] = sorted({name for one in passes for name in one["left"]})
     if policy in _STANDS:
         outcome["done"] = {**first["done"], **last["done"]}
@@ -263,9 +276,9 @@ def _merged(planned: int, passes: Sequence[Outcome]) -> Outcome:
     for one in passes:
         for what, number in one["done"].items():
             outcome["done"][what] = outcome["done"].get(what, 0) + number
-    late = sum(one["found"] for one in passes[1:])
+    late = sum(one["found"] for one in passes[1:]) - standing * (len(passes) - 1)
     outcome["found"] = max(planned, first["found"]) + late
-    unknown = outcome["found"] - sum(one["found"] for one in passes)
+    unknown = outcome["found"] - sum(one["found"] for one in passes) + standing * (len(passes) - 1)
     if unknown > 0:  # done by a process that was cut off before it could say so
         outcome["done"]["done before the erasure was cut off"] = unknown
     return outcome

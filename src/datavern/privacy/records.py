@@ -20,7 +20,7 @@ from datavern.contracts.subjects import canonical_subject
 from datavern.privacy.bulk import Batch
 from datavern.privacy.dataset import ERASED_AT, RETAINED_UNTIL, ROW_TAG, Dataset
 from datavern.privacy.personal import PersonalStore
-from datavern.privacy.rows import Rows
+from datavern.privacy.rows import ANONYMOUS, RETENTION, Rows
 from datavern.privacy.shape import DDL, shape_of
 
 if TYPE_CHECKING:
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 __all__ = ["RecordRows", "RecordStore", "holding_of"]
 
 _DEFAULT_KEY = ("id",)
-_MARKS = {"soft": ERASED_AT, "retain": RETAINED_UNTIL}
 
 
 def holding_of(dataset: Dataset) -> Holding:
@@ -65,7 +64,8 @@ class RecordRows(Rows):
         self, dataset: Dataset, store: Store, keys: KeyStore, lookup_keys: Mapping[str, LookupKey], *, seen: int
     ) -> None:
         needed = [*dataset.keys, *dataset.fields, *dataset.indexes]
-        needed += [name for name in (dataset.subject, dataset.retention_from, _MARKS.get(dataset.erasure)) if name]
+        needed += [name for name in (dataset.subject, dataset.retention_from) if name]
+        needed += [ERASED_AT] if dataset.marks_erased else [RETAINED_UNTIL] if dataset.erasure == "retain" else []
         needed += [ROW_TAG] if dataset.needs_keys else []
         known = {column.name: column for column in store.columns}
         for name in needed:
@@ -328,6 +328,11 @@ class RecordStore(PersonalStore):
         fitted = self._same_record(rows, subject, changes)
         if row.get(RETAINED_UNTIL) is not None:
             raise KeyErased(f"{dataset.label}: the subject was erased; the law keeps the row, and nobody changes it")
+        ids = rows.key_ids(row)
+        if ids and await self._under(RETENTION, ids, None):
+            raise KeyErased(f"{dataset.label}: the subject was erased; a legal hold keeps the row as it is")
+        if ids and await self._under(ANONYMOUS, ids, None):
+            raise KeyErased(f"{dataset.label}: the row was anonymised: it is about nobody, and nobody changes it")
         keys = self._keys.unguarded
         key = self._of_nobody if subject is None else await keys.key(dataset.name, subject)
         stored = self._changed(rows, row, fitted, key)
@@ -366,6 +371,8 @@ class RecordStore(PersonalStore):
         if until is not None and until >= dt.datetime.now().astimezone().date().isoformat():
             raise PrivacyError(f"{dataset.label}: the subject was erased, and the law keeps the row until {until}")
         await self._admit_rows(rows, found, None)
+        if self.holds is not None:
+            await self.holds.refuse(dataset, rows, found[0], None)
         subject = rows.subject_of(found[0])
         handle = None if subject is None else await self._keys.handle(subject, create=False)
         async with needs(self._log.provider, "transactions").transaction() as tx:

@@ -16,6 +16,7 @@ from datavern.contracts.errors import ErasureIncomplete, ProviderError, RequestI
 from datavern.contracts.subjects import canonical_subject
 from datavern.contracts.values import timestamp
 from datavern.privacy.answers import counted, gathered
+from datavern.privacy.completing import Completions
 from datavern.privacy.erasure import TOGETHER, Done, Erasures, recipients
 from datavern.privacy.journal import Entry, Journal
 from datavern.privacy.rectification import plan, rectify
@@ -54,6 +55,7 @@ class SubjectRequests:
         self._journal = Journal(privacy.ledger, privacy.keys)
         self._erasures = Erasures(privacy, self._journal)
         self._register = Register(privacy, self._journal)
+        self.completions = Completions(privacy)
 
     async def receive(self, request: SubjectRequest) -> OpenRequest:
         """Write a request down on the day it comes; `process` takes its id when the time has come. Idempotent.
@@ -149,6 +151,7 @@ class SubjectRequests:
                 finished.append(error.receipt)
             except SubjectRequestRejected as error:
                 finished.append(Receipt(entry.id, waiting={entry.kind: str(error)}))
+        finished += await self.completions.due()
         return finished
 
     async def open(self) -> list[OpenRequest]:
@@ -203,8 +206,11 @@ class SubjectRequests:
         return await self._register.reject(request, reason, ground)
 
     async def certificate(self, request_id: str) -> Certificate | None:
-        """The certificate of an erasure that is done, or None."""
-        return await self._erasures.certificate(request_id)
+        """The certificate of an erasure that is done, or None.
+
+        One that had to leave rows has two: the second, once these ended too, is that of ``<request id>-completed``.
+        """
+        return await self._erasures.certificate(request_id) or await self.completions.certificate(request_id)
 
     async def shredded(self, subject: object) -> Certificate:
         """The second signed statement: from when on not even old backups can bring a person's sealed data back.

@@ -23,11 +23,14 @@ from datavern.contracts.errors import (
     PoolTimeout,
 )
 from datavern.contracts.subjects import canonical_subject
+from datavern.privacy.emptying import key_of_nobody
 from datavern.privacy.policies import Outcome, Step, apply, columns_needed
 from datavern.privacy.progress import Place, Progress, nothing, step_details, why
 
 if TYPE_CHECKING:
     from datavern.contracts.capabilities import Transaction
+    from datavern.crypto.sealed import DataKey
+    from datavern.privacy.holds import Grips
     from datavern.privacy.service import Privacy
 
 __all__ = ["RowErasure"]
@@ -55,6 +58,7 @@ class RowErasure:
         self._places = places
         self._group = group
         self._today = dt.datetime.now().astimezone().date()
+        self._nobody: dict[str, DataKey | None] = {}
 
     async def run(self) -> None:
         """Do what is not done yet; what came of it stands in each `Progress`. Idempotent."""
@@ -65,6 +69,8 @@ class RowErasure:
             if place.label in progress.entry.datasets
         ]
         try:
+            for place in self._places:
+                self._nobody[place.label] = await key_of_nobody(self._privacy.keys, place.store.dataset)
             await self._together(await self._not_done(tasks))
         except DatavernError as error:
             _wait(tasks, error)
@@ -149,15 +155,18 @@ class RowErasure:
                         place.store.dataset.erasure, f"there is no table {place.store.dataset.table}"
                     )
                 continue
-            found = await self._found(place, [task[1].entry.subject for _, task in numbered], tx)
+            subjects = [task[1].entry.subject for _, task in numbered]
+            found = await self._found(place, subjects, tx)
+            # Asked once the rows are locked: no hold comes any more that is not seen here.
+            gripped = await self._privacy.holds.grips(place.store.dataset, subjects, tx) if found else None
             later: list[tuple[dict[str, Any], Mapping[str, Any] | None]] = []
             for number, (_, progress) in numbered:
                 step = _GroupStep(*self._parts(place, progress, tx))
-                step.own, step.later = found.get(progress.entry.subject, []), later
+                step.own, step.later, step.gripped = found.get(progress.entry.subject, []), later, gripped
                 outcomes[number] = await apply(step)
             if later:
-                subjects: Any = needs(self._site.provider, "subjects")
-                await subjects.change_many(place.store.dataset.table, later, transaction=tx)
+                hands: Any = needs(self._site.provider, "subjects")
+                await hands.change_many(place.store.dataset.table, later, transaction=tx)
         return await self._written(tasks, [outcomes[number] for number in range(len(tasks))], tx)
 
     async def _written(self, tasks: Sequence[Task], outcomes: Sequence[Outcome], tx: Transaction) -> list[Outcome]:
@@ -200,8 +209,9 @@ class RowErasure:
 
     def _parts(self, place: Place, progress: Progress, tx: Transaction) -> tuple[Any, ...]:
         entry = progress.entry
-        keys = self._privacy.keys
-        return place.store, place.rows, entry.subject, progress.ended, entry.id, self._today, keys, tx
+        keys, holds = self._privacy.keys, self._privacy.holds
+        ended, nobody = progress.ended, self._nobody.get(place.label)
+        return place.store, place.rows, entry.subject, ended, entry.id, self._today, keys, tx, nobody, holds
 
     def _step(self, place: Place, progress: Progress, tx: Transaction) -> Step:
         return Step(*self._parts(place, progress, tx))
@@ -210,12 +220,12 @@ class RowErasure:
 class _GroupStep(Step):
     """A step among others: its rows were read with those of the others, and what is to be done is kept for all."""
 
-    own: Sequence[dict[str, Any]] = ()
     later: list[tuple[dict[str, Any], Mapping[str, Any] | None]]
+    gripped: Grips | None
 
-    async def select(self, **more: Any) -> list[dict[str, Any]]:
-        """Those of that very person."""
-        return [row for row in self.own if all(row[name] == value for name, value in more.items())]
+    async def grips(self) -> Grips | None:
+        """What holds rows of all of them."""
+        return self.gripped
 
     @asynccontextmanager
     async def savepoint(self) -> AsyncIterator[None]:

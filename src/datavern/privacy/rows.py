@@ -20,10 +20,12 @@ if TYPE_CHECKING:
     from datavern.crypto.lookup_keys import LookupKey
     from datavern.crypto.sealed import DataKey
 
-__all__ = ["RETENTION", "Rows", "fit"]
+__all__ = ["ANONYMOUS", "RETENTION", "Rows", "fit"]
 
 RETENTION = "#retention"
 """What follows a dataset's name in the name of the keys that its retained rows are sealed under."""
+ANONYMOUS = "#anonymous"
+"""What follows a dataset's name in the name of the key that what is left of anonymised rows is sealed under."""
 _WHOLE = re.compile(r"-?[0-9]{1,19}")
 _NO_NUMBER = 1 << 63  # past what any column holds
 _MOST_WORDS = 16  # of a condition; the row is looked at again once it is open
@@ -81,6 +83,7 @@ class Rows:
     """
 
     __slots__ = (
+        "_anonymous",
         "_ids",
         "_indexes",
         "_keys",
@@ -115,7 +118,7 @@ class Rows:
         needed = [*dataset.keys, *dataset.fields, *dataset.indexes]
         needed += [name for name in (dataset.subject, dataset.retention_from) if name is not None]
         needed += [ROW_TAG] if dataset.needs_keys else []
-        needed += [ERASED_AT] if dataset.erasure == "soft" else []
+        needed += [ERASED_AT] if dataset.erasure == "soft" or any(f.anonymize for f in dataset.fields.values()) else []
         needed += [RETAINED_UNTIL] if dataset.erasure == "retain" else []
         missing = [name for name in needed if name not in self.columns]
         if missing:
@@ -135,6 +138,7 @@ class Rows:
         self._ids = tuple({c.name: (c.name, c, c.type == "text" or "char" in c.type) for c in ids}.values())
         self.sealer = RowSealer(dataset.name, dataset.sealed)
         self._retained = RowSealer(dataset.name + RETENTION, dataset.sealed)
+        self._anonymous = RowSealer(dataset.name + ANONYMOUS, dataset.sealed)
         self._keys = keys
         self._warm_key = keys.warm_key
         self._warm_keys = keys.warm_keys
@@ -217,6 +221,10 @@ class Rows:
                 changes[column] = self.no_index(column)
         changes |= self.sealed_by_now(row, opened)
         return changes
+
+    def sealed_anew(self, key: DataKey, tag: bytes, values: Mapping[str, Any]) -> dict[str, bytes | None]:
+        """What is left of an anonymised row's sealed fields, under a key that is nobody's; no index leads to it."""
+        return self._anonymous.seal_row(key, tag, values)
 
     def sealed_by_now(self, row: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
         """The columns with a row's plain values of fields that are written sealed: they are emptied."""
@@ -533,6 +541,8 @@ class Rows:
         for key in keys.values():
             if key.dataset == self._retained.dataset:
                 return self._retained.open_row(self._retained_tag(row), self._left(row), keys, key.subject_tag)
+            if key.dataset == self._anonymous.dataset:
+                return self._anonymous.open_row(tag, self._left(row), keys, None)
         subject = self.subject_of(row)
         subject_tag = None if subject is None else self._subject_tag(subject)
         try:

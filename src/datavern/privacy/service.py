@@ -28,6 +28,7 @@ from datavern.privacy import tables
 from datavern.privacy.consent import Consents
 from datavern.privacy.datamap import DataMap
 from datavern.privacy.dataset import OWN_DATASETS, Dataset, Field
+from datavern.privacy.holds import Holds
 from datavern.privacy.journal import Steps
 from datavern.privacy.personal import PersonalStore
 from datavern.privacy.records import RecordStore
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from datavern.audit.publishing import Publisher
     from datavern.contracts.capabilities import Provider, Transaction
     from datavern.crypto.signing import Signer
+    from datavern.privacy.completing import Completions
     from datavern.privacy.consent import Consent
     from datavern.privacy.derived import Derived
     from datavern.privacy.reads import Reads
@@ -136,6 +138,7 @@ class Privacy:
         self.standing: Standing
         self._audit: Audit
         self._requests: SubjectRequests
+        self._holds = Holds(self)
 
     async def open(self) -> None:
         """Open the keys, and make Datavern's own tables. Idempotent.
@@ -176,6 +179,7 @@ class Privacy:
         await needs(self.ledger, "ledger").create_tables(tables.ledger_tables())
         self.standing = Standing(self.ledger, self.keys)
         await self.standing.open()
+        await self._holds.open()
         logs = {name: site.log for name, site in self._sites.items()}
         self._audit = Audit(logs, self.ledger_name, self.keys, self._publishers)
         for dataset in self._data_map:
@@ -187,6 +191,7 @@ class Privacy:
         for store in self._stores.values():
             await _warm(store)
         self._requests = SubjectRequests(self)
+        await self._requests.completions.open()
         self._watch()
 
     def _watch(self) -> None:
@@ -232,6 +237,21 @@ class Privacy:
     def requests(self) -> SubjectRequests:
         """Requests of the people that the data is about."""
         return self._requests
+
+    @property
+    def holds(self) -> Holds:
+        """Legal holds: place, release, list."""
+        return self._holds
+
+    @property
+    def completions(self) -> Completions:
+        """Erasures that had to leave rows, until these may go."""
+        return self._requests.completions
+
+    @property
+    def sites(self) -> list[Site]:
+        """What Datavern keeps in each database that can hold it."""
+        return list(self._sites.values())
 
     def personal(self, dataset: str) -> PersonalStore:
         """The rows of a dataset, sealed and opened.
@@ -401,13 +421,14 @@ class Privacy:
             "consents": self._consents,
             "standing": self.standing,
         }
-        if dataset.database not in self._sites and provider.capabilities.records is not None:
-            return RecordStore(dataset, provider, **parts)
-        if dataset.database not in self._sites:
+        records = dataset.database not in self._sites and provider.capabilities.records is not None
+        if dataset.database not in self._sites and not records:
             raise CapabilityMissing(
                 "datasets", dataset.database, f"datasets.{dataset.name}: the engine {provider.engine} offers none"
             )
-        return PersonalStore(dataset, provider, **parts)
+        store = (RecordStore if records else PersonalStore)(dataset, provider, **parts)
+        store.holds = self._holds
+        return store
 
 
 def _personal_data(database: str) -> Dataset:

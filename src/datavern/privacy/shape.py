@@ -57,7 +57,7 @@ def _columns(dataset: Dataset) -> dict[str, ShapeColumn]:
             unique = fields[name].unique and column == name + LOOKUP
             columns[column] = ShapeColumn(column, "bytes", indexed=True, unique=unique)
     if dataset.retention_from is not None and dataset.retention_from not in columns:
-        columns[dataset.retention_from] = ShapeColumn(dataset.retention_from, "date")
+        columns[dataset.retention_from] = ShapeColumn(dataset.retention_from, "date", indexed=True)
     return columns | _own(dataset)
 
 
@@ -65,7 +65,7 @@ def _own(dataset: Dataset) -> dict[str, ShapeColumn]:
     own = []
     if dataset.needs_keys:
         own.append(ShapeColumn(ROW_TAG, "bytes", unique=True))
-    if dataset.erasure == "soft":
+    if dataset.marks_erased:
         own.append(ShapeColumn(ERASED_AT, "text"))
     if dataset.erasure == "retain":
         own.append(ShapeColumn(RETAINED_UNTIL, "text", indexed=True))

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from datavern.crypto.life import KeyLife
     from datavern.crypto.sealed import DataKey
     from datavern.privacy.consent import Consents
+    from datavern.privacy.holds import Holds
     from datavern.privacy.standing import Standing
 
 __all__ = ["StoredRows"]
@@ -43,6 +44,7 @@ class StoredRows:
         "_standing",
         "_table",
         "dataset",
+        "holds",
     )
 
     def __init__(
@@ -69,6 +71,7 @@ class StoredRows:
         self._standing = standing
         self._loaded: Rows | None = None
         self._of_nobody: DataKey
+        self.holds: Holds | None = None  # the legal holds, where a manager keeps some
 
     _kind: ClassVar[type[Rows]] = Rows
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Final
 
 from datavern.contracts.errors import ConfigurationError
-from datavern.contracts.identity import control_digits
+from datavern.privacy.fakes import PLACES, STREETS, synthetic_number
 from datavern.privacy.scanning.names import FAMILY, GIVEN
 
 __all__ = ["LARGEST", "Person", "people", "read_csv", "write_csv"]
@@ -72,27 +72,6 @@ FOLD: Final = str.maketrans(
      "ž": "z", "é": "e", " ": ".", "-": "."}
 )  # fmt: skip
 
-STREETS: Final = (
-    "Storgata", "Kirkeveien", "Skolegata", "Strandgata", "Bjørkeveien", "Granveien", "Furuveien", "Solbakken",
-    "Åsveien", "Elveveien", "Fjordveien", "Havnegata", "Jernbanegata", "Industrivegen", "Sentrumsvegen",
-    "Møllergata", "Nygata", "Øvregata", "Nedre gate", "Parkveien", "Ringvegen", "Rognelia", "Sjøgata", "Tverrveien",
-    "Ærfuglveien", "Fjellvegen", "Kongens gate", "Dronningens gate", "Markvegen", "Lyngveien", "Heggelia",
-    "Myrvegen", "Bekkeveien", "Åkerveien", "Ørneveien", "Badjenjárga", "Deanugeaidnu", "Ávjovárgeaidnu",
-)  # fmt: skip
-PLACES: Final = (
-    ("0150", "Oslo"), ("0352", "Oslo"), ("0560", "Oslo"), ("5003", "Bergen"), ("5034", "Bergen"),
-    ("7010", "Trondheim"), ("7030", "Trondheim"), ("4006", "Stavanger"), ("3015", "Drammen"),
-    ("1606", "Fredrikstad"), ("4608", "Kristiansand"), ("9008", "Tromsø"), ("6002", "Ålesund"), ("8006", "Bodø"),
-    ("3116", "Tønsberg"), ("3210", "Sandefjord"), ("3256", "Larvik"), ("3717", "Skien"), ("2317", "Hamar"),
-    ("2609", "Lillehammer"), ("2815", "Gjøvik"), ("4307", "Sandnes"), ("5527", "Haugesund"), ("6413", "Molde"),
-    ("6509", "Kristiansund"), ("6800", "Sunnfjord"), ("7600", "Levanger"), ("7713", "Steinkjer"),
-    ("7800", "Namsos"), ("8514", "Narvik"), ("8622", "Rana"), ("9405", "Harstad"), ("9510", "Alta"),
-    ("9600", "Hammerfest"), ("9730", "Karasjok"), ("9520", "Kautokeino"), ("9845", "Tana"),
-    ("9900", "Sør-Varanger"), ("9800", "Vadsø"), ("7374", "Røros"), ("3660", "Rjukan"), ("6160", "Sula"),
-    ("1430", "Ås"), ("1870", "Ørje"), ("5700", "Voss"), ("5750", "Ullensvang"), ("4480", "Kvinesdal"),
-    ("9050", "Balsfjord"),
-)  # fmt: skip
-
 
 def people(count: int, seed: int = 1) -> Iterator[Person]:
     """`count` people, one after the other, in constant memory.
@@ -126,12 +105,11 @@ def _people(count: int, seed: int) -> Iterator[Person]:
         born = dt.date.fromordinal(day)
         if day >= YEAR_2000:
             individual += 500
-        nine = f"{born.day:02}{born.month + 80}{born.year % 100:02}{individual:03}"
-        control = control_digits(nine)
-        if control is None:
+        number = synthetic_number(born, individual)
+        if number is None:
             continue
         index += 1
-        yield _person(index, nine + control, born, bits(128))
+        yield _person(index, number, born, bits(128))
 
 
 def _person(index: int, number: str, born: dt.date, draw: int) -> Person:
