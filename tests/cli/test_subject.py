@@ -111,7 +111,8 @@ def test_erase_writes_a_certificate_that_verifies_offline(
     assert changed.code == 1
     assert "NOT VALID" in changed.said
     assert run(*arguments, "--json", cwd=auditor).json == {
-        "valid": False, "key": json.loads(text)["signature"]["key"], "certificate": None,
+        "valid": False, "key": json.loads(text)["signature"]["key"], "certificate": None, "checked": [],
+        "unchecked": [], "reason": "no key of the verifier signed this, or it was changed since",
     }  # fmt: skip
 
 

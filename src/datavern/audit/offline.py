@@ -1,7 +1,8 @@
-"""Verify a proof, or an exported log, with nothing but the files and the public key: no database, no configuration.
+"""Verify a proof, an exported log, or a certificate, with nothing but the files and the public key.
 
     datavern-verify proof.json --verifier verifier.txt --checkpoint kept.txt
     datavern-verify log.jsonl --verifier verifier.txt --checkpoint kept.txt
+    datavern-verify certificate.json --verifier verifier.txt --checkpoint kept.txt
 
 It shares no code with what made the proof, so that a mistake there is not repeated here, and this file alone is enough:
 an auditor may copy it, read it, and run ``python offline.py …``. It needs Python 3.11 and the package `cryptography`,
@@ -15,7 +16,10 @@ from __future__ import annotations
 
 import argparse
 import base64
+import datetime as dt
+import html
 import json
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -26,11 +30,14 @@ from typing import Any
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-__all__ = ["NotValid", "main", "verify_export", "verify_proof"]
+__all__ = ["NotValid", "main", "verify_certificate", "verify_export", "verify_proof"]
 
 COLUMNS = ("seq", "entry_id", "era", "stamp", "at", "action", "actor", "handle", "dataset", "details")
 ED25519 = 1
 KEY_ID = 4
+PLAIN = b"datavern-signature\0\1datavern-certificate\0\1"  # what stands before a certificate when it is signed
+ENTRIES = ("erased", "erasure_completed")
+PAGE = re.compile(r'<pre id="certificate" lang="en">(.*?)</pre>', re.DOTALL)
 
 
 class NotValid(Exception):
@@ -316,12 +323,139 @@ class _Log:
         return f"VALID: {self.origin}: {head.size} entries{removed}, sealed by {head.at}{against}"
 
 
+# ---- certificates: what was done with a person's data ----------------------------------------------------------------
+
+
+def verify_certificate(text: str, verifiers: str, kept: str | None = None) -> tuple[list[str], list[str]]:
+    """Verify a certificate: what was checked of it, and what was not.
+
+    Args:
+        text: the file: JSON, or the page with the JSON in it.
+        verifiers: the public key, or several, a line each.
+        kept: a checkpoint that was kept, or several.
+
+    Raises:
+        NotValid: it is not what was signed, contradicts itself, or a proof in it does not hold.
+    """
+    page = PAGE.search(text)
+    try:
+        found = json.loads(text if page is None else html.unescape(page[1]))
+        body, signature, proofs = found["certificate"], found["signature"]["value"], found.get("proofs", [])
+        statement, version = body["statement"], (body["format"], body["version"])
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise NotValid("the file is no certificate") from None
+    if version != ("datavern-certificate", 1) or not isinstance(proofs, list):
+        raise NotValid("the file is no certificate, or one of a later version")
+    name = _signed(body, signature, verifiers)
+    organisation = body.get("organisation") or "no organisation named"
+    checked = [f"the signature: {name} ({organisation}) signed exactly this, as {statement}"]
+    unchecked = ["whether the databases hold what it says: that takes the databases"]
+    if page is not None:
+        unchecked.append("whether the page says what the signed file in it says: read the file, not the page")
+    if statement == "erased":
+        _erased(body)
+        more = _proven(body, proofs, verifiers, kept)
+        checked += more[0]
+        unchecked += more[1]
+        unchecked.append("whether old backups still open: the statement shredded says that, once it holds")
+    elif statement == "shredded":
+        _shredded(body)
+        checked.append("its order: the keys were destroyed, then the rotation began, and the old epoch key is gone")
+        unchecked.append("whether every copy of the epoch key was where the organisation says")
+    else:
+        unchecked.append(f"what it states: this version knows no statement {statement}")
+    return checked, unchecked
+
+
+def _signed(body: Any, signature: Any, verifiers: str) -> str:
+    """The name of the key that signed it."""
+    form = json.dumps(body, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+    keys = [_key(line.strip()) for line in verifiers.splitlines() if line.strip()]
+    try:
+        data = PLAIN + form.encode()
+    except UnicodeEncodeError:
+        raise NotValid("it is not valid Unicode") from None
+    for name, _, key in keys:
+        try:
+            key.verify(_decoded(signature if isinstance(signature, str) else ""), data)
+        except InvalidSignature:
+            continue
+        return name
+    raise NotValid("no key of the verifier signed this, or it was changed since")
+
+
+def _erased(body: dict[str, Any]) -> None:
+    late = [key for key in body.get("keys", []) if _at(key.get("at")) > _at(body.get("completed"))]
+    if late:
+        raise NotValid("it contradicts itself: a key was destroyed after it was completed")
+
+
+def _shredded(body: dict[str, Any]) -> None:
+    rotation = body.get("rotation")
+    if not isinstance(rotation, dict):
+        raise NotValid("it names no rotation of the keys, and rests on one")
+    times = [_at(rotation.get(name)) for name in ("started", "destroyed", "gone")]
+    ends = [*(_at(key.get("at")) for key in body.get("keys", [])), *times[:1]]
+    if times != sorted(times) or max(ends) > times[0] or _at(body.get("since")) < times[2]:
+        raise NotValid("it contradicts itself: the order of the keys' end, the rotation and its end is not kept")
+
+
+def _at(text: Any) -> dt.datetime:
+    try:
+        moment = dt.datetime.fromisoformat(str(text))
+    except ValueError:
+        raise NotValid("a time in it is none") from None
+    if moment.tzinfo is None:
+        raise NotValid("a time in it has no time zone")
+    return moment
+
+
+def _proven(body: dict[str, Any], proofs: list[Any], verifiers: str, kept: str | None) -> tuple[list[str], list[str]]:
+    """Its entries in the sealed log: what was checked, and what was not."""
+    stores = {s["audit"]: s for s in body.get("stores", []) if isinstance(s, dict) and s.get("audit")}
+    expected = {*stores, body.get("audit")} - {None}
+    answers: dict[str, str] = {}
+    for proof in proofs:
+        text = json.dumps(proof, ensure_ascii=False)
+        answer = verify_proof(text, verifiers, kept)
+        entry = proof["entry"]
+        store = stores.get(entry["entry_id"], {})
+        try:
+            details = json.loads(entry["details"] or "{}")
+        except (ValueError, RecursionError):
+            details = {}
+        if entry["entry_id"] not in expected or entry["action"] not in ENTRIES:
+            raise NotValid("a proof in it is of another entry")
+        same = all(details.get(name) == store.get(name) for name in ("policy", "found", "done", "left"))
+        if details.get("request") != body.get("request") or (store and not same):
+            raise NotValid("an entry of the log says something else than the certificate does")
+        if entry["dataset"] != store.get("dataset"):
+            raise NotValid("a proof in it is of another dataset's entry")
+        answers[entry["entry_id"]] = answer.removeprefix("VALID: ")
+    checked = [f"the audit log: {answer}" for answer in answers.values()]
+    missing = len(expected) - len(answers)
+    unchecked = []
+    if missing:
+        unchecked.append(
+            f"{missing} of its {len(expected)} audit entries: no proof is in the file (the log was not sealed then; "
+            "the organisation can give it again, with them)"
+        )
+    if answers and kept is None:
+        unchecked.append("whether others saw the same log: that takes a checkpoint that was kept (--checkpoint)")
+    return checked, unchecked
+
+
+def _is_certificate(start: str) -> bool:
+    """Whether a file that begins so is a certificate, or the page of one."""
+    return start.lstrip()[:9].lower() == "<!doctype" or '"certificate"' in start[:64]
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command: 0 valid, 1 not valid, 2 a file cannot be read."""
     parser = argparse.ArgumentParser(
-        prog="datavern-verify", description="Verify a proof, or an exported audit log, offline."
+        prog="datavern-verify", description="Verify a proof, an exported audit log, or a certificate, offline."
     )
-    parser.add_argument("file", help="a proof (JSON), or an exported log (JSON lines)")
+    parser.add_argument("file", help="a proof or a certificate (JSON, or its page), or an exported log (JSON lines)")
     parser.add_argument("--verifier", required=True, help="the public key: verifier.txt")
     parser.add_argument("--checkpoint", help="a checkpoint that you have kept")
     given = parser.parse_args(arguments)
@@ -333,6 +467,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             file.seek(0)
             if '"datavern-audit-proof"' in first.partition("\n")[0] + first[:200]:
                 answers = [verify_proof(file.read(), verifiers, kept)]
+            elif _is_certificate(first):
+                checked, unchecked = verify_certificate(file.read(), verifiers, kept)
+                answers = [f"VALID: {line}" for line in checked] + [f"NOT CHECKED: {line}" for line in unchecked]
             else:
                 answers = verify_export(iter(file), verifiers, kept)
     except NotValid as error:

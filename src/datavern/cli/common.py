@@ -72,6 +72,7 @@ HINTS: tuple[tuple[type[errors.DatavernError], str], ...] = (
         "Nothing is lost: run `datavern keys rotate` again; `datavern keys status` shows where it is.",
     ),
     (errors.ErasureIncomplete, "Run the same command again: it goes on where it stopped."),
+    (errors.RequestIncomplete, "`datavern subject process REQUEST` goes on with it; `datavern subject list` shows it."),
 )
 
 
@@ -253,18 +254,18 @@ def require_new(path: Path | None) -> None:
         raise errors.ConfigurationError(f"{path}: there is no folder {path.absolute().parent}")
 
 
-def write_new(path: Path, text: str) -> None:
+def write_new(path: Path, content: str | bytes) -> None:
     """Write a file that only its owner may read, and never over another one.
 
     Raises:
         ConfigurationError: there is one already.
     """
-    with new_file(path) as file:
-        file.write(text)
+    with new_file(path, binary=isinstance(content, bytes)) as file:
+        file.write(content)
 
 
 @contextmanager
-def new_file(path: Path) -> Iterator[IO[str]]:
+def new_file(path: Path, *, binary: bool = False) -> Iterator[IO[Any]]:
     """A file that only its owner may read, and never over another one. A block that fails leaves none.
 
     Raises:
@@ -273,7 +274,7 @@ def new_file(path: Path) -> Iterator[IO[str]]:
     require_new(path)
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        with os.fdopen(descriptor, "wb" if binary else "w", encoding=None if binary else "utf-8") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())

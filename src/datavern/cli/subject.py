@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from datavern.cli import subject_register
 from datavern.cli.common import (
     CONFIG,
     Actor,
@@ -21,14 +21,25 @@ from datavern.cli.common import (
     jsonable,
     require_file,
     require_new,
-    shown,
     told,
     write_new,
 )
+from datavern.cli.subject_answers import (
+    IdentityOption,
+    Language,
+    Received,
+    Subject,
+    answer,
+    body_of,
+    request_of,
+    tables,
+)
+from datavern.cli.subject_answers import told as told_of
 from datavern.contracts.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from datavern.privacy.certificate import Certificate
+    from datavern.privacy.request_values import SubjectRequest, SubjectResponse
 
 app = typer.Typer(
     add_completion=False,
@@ -38,11 +49,11 @@ app = typer.Typer(
     help="Answer the people whom the data is about.",
 )
 
-Subject = Annotated[str, typer.Argument(help="Who: the id that the data map calls the subject.")]
-Received = Annotated[
-    dt.datetime | None,
-    typer.Option("--received", formats=["%Y-%m-%d"], help="The day the request came; the deadline follows from it."),
-]
+app.add_typer(subject_register.app)
+
+Page = Annotated[Path | None, typer.Option("--html", help="Write it as a page to this new file.")]
+Pdf = Annotated[Path | None, typer.Option("--pdf", help="Write it as PDF to this new file (datavern[pdf]).")]
+SignedFile = Annotated[Path | None, typer.Option("--output", "-o", help="Write the signed JSON to this new file.")]
 
 
 @app.command()
@@ -51,6 +62,7 @@ def access(
     *,
     received: Received = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Write the copy to this new file.")] = None,
+    identity: IdentityOption = None,
     config: Config = CONFIG,
     actor: Actor = None,
     json_output: Json = False,
@@ -61,21 +73,22 @@ def access(
 
     async def work() -> bool:
         require_new(output)
-        response, deadline = await _process("access", subject, received, config)
+        response = await _process(request_of("access", subject, received, identity), config)
         data = response.data or {}
-        answer = _answer(response, deadline)
+        said = answer(response, deadline=received is not None)
         if output is not None:
-            copy = {"subject": subject, **answer, "data": data}
+            copy = {"subject": subject, **said, "data": data}
             write_new(output, json.dumps(jsonable(copy), ensure_ascii=False, indent=2) + "\n")
-            out.document({**answer, "output": str(output), "rows": {k: len(v) for k, v in data.items()}})
+            out.document({**said, "output": str(output), "rows": {k: len(v) for k, v in data.items()}})
         else:
-            out.document({**answer, "data": data})
+            out.document({**said, "data": data})
         if output is None and not json_output:
-            _tables(out, data)
+            tables(out, data)
         rows = sum(len(v) for v in data.values())
         out.say(f"{response.message}" if response.message else f"{rows} rows in {len(data)} stores")
-        if deadline:
-            out.say(f"The answer is due by {deadline}.")
+        told_of(out, response)
+        if received is not None and response.deadline is not None:
+            out.say(f"The answer is due by {response.deadline.isoformat()}.")
         if output is not None:
             out.say(f"The copy is in {output}: {rows} {'row' if rows == 1 else 'rows'}, for the person alone.")
         return bool(response.success)
@@ -91,6 +104,7 @@ def export(
     output: Annotated[Path, typer.Option("--output", "-o", help="A new folder for the files.")],
     form: Annotated[Literal["json", "csv"], typer.Option("--format", help="In which form.")] = "json",
     received: Received = None,
+    identity: IdentityOption = None,
     config: Config = CONFIG,
     actor: Actor = None,
     json_output: Json = False,
@@ -101,13 +115,14 @@ def export(
 
     async def work() -> bool:
         require_new(output)
-        response, deadline = await _process("portability", subject, received, config, format=form)
+        response = await _process(request_of("portability", subject, received, identity, format=form), config)
         files = response.files or {}
         output.mkdir(mode=0o700)
         for name, content in files.items():
             write_new(output / name.replace("/", "_"), content.decode())
-        out.document({**_answer(response, deadline), "output": str(output), "files": sorted(files)})
+        out.document({**answer(response, deadline=received is not None), "output": str(output), "files": sorted(files)})
         out.say(response.message)
+        told_of(out, response)
         out.say(f"{len(files)} files are in {output}, for the person alone.")
         return bool(response.success)
 
@@ -127,6 +142,7 @@ def erase(
         ),
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    identity: IdentityOption = None,
     config: Config = CONFIG,
     actor: Actor = None,
     json_output: Json = False,
@@ -147,14 +163,21 @@ def erase(
         out.confirm(f"Erase everything about {subject}? It cannot be undone.", yes=yes)
 
     async def work() -> bool:
-        response, deadline = await _process("erasure", subject, received, config)
+        response = await _process(request_of("erasure", subject, received, identity), config)
         if response.certificate is not None:
             write_new(file, response.certificate.to_json())
             out.say(str(response.certificate))
             out.say()
         wrote = str(file) if response.certificate is not None else None
-        out.document({**_answer(response, deadline), "output": wrote, "certificate": _body(response.certificate)})
+        out.document(
+            {
+                **answer(response, deadline=received is not None),
+                "output": wrote,
+                "certificate": body_of(response.certificate),
+            }
+        )
         out.say(response.message)
+        told_of(out, response)
         if wrote:
             out.say(f"The certificate is in {wrote}; `datavern subject verify` checks it, offline.")
             out.say(f"It is kept with the request, {response.request_id}.")
@@ -168,26 +191,30 @@ def erase(
 def certificate(
     request: Annotated[str, typer.Argument(help="The request's id, as the erasure told it.")],
     *,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="Write it to this new file.")] = None,
+    html: Page = None,
+    pdf: Pdf = None,
+    output: SignedFile = None,
+    within: Annotated[
+        Path | None, typer.Option("--within", help="A checkpoint that was kept: prove its entries in that one.")
+    ] = None,
+    language: Language = "nb",
     config: Config = CONFIG,
     json_output: Json = False,
     verbose: Verbose = False,
-) -> None:
-    """Show a certificate again. It is kept with the request."""
+) -> None:  # fmt: skip
+    """Show a certificate again, with the proofs of its audit entries once the log is sealed; or write it."""
     out = Output(as_json=json_output, verbose=verbose)
 
     async def work() -> None:
         from datavern.manager import DatabaseManager
 
-        require_new(output)
+        _all_new(html, pdf, output)
+        kept = None if within is None else require_file(within, "checkpoint")
         async with DatabaseManager.from_config(config) as db:
-            found = await db.subject_requests.certificate(request)
+            found = await db.subject_requests.certificate(request, within=kept)
         if found is None:
             raise ConfigurationError("there is no certificate of that request: it is unknown, or not done yet")
-        if output is not None:
-            write_new(output, found.to_json())
-        out.document(_body(found))
-        out.say(str(found))
+        _write(out, found, html=html, pdf=pdf, output=output, language=language)
 
     command(out, work)
 
@@ -196,7 +223,12 @@ def certificate(
 def shredded(
     subject: Subject,
     *,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="Write it to this new file.")] = None,
+    html: Page = None,
+    pdf: Pdf = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Write the signed JSON to this new file.")
+    ] = None,
+    language: Language = "nb",
     config: Config = CONFIG,
     json_output: Json = False,
     verbose: Verbose = False,
@@ -207,83 +239,98 @@ def shredded(
     async def work() -> None:
         from datavern.manager import DatabaseManager
 
-        require_new(output)
+        _all_new(html, pdf, output)
         async with DatabaseManager.from_config(config) as db:
             statement = await db.subject_requests.shredded(subject)
-        if output is not None:
-            write_new(output, statement.to_json())
-        out.document(_body(statement))
-        out.say(str(statement))
+        _write(out, statement, html=html, pdf=pdf, output=output, language=language)
 
     command(out, work)
 
 
 @app.command()
 def verify(
-    file: Annotated[Path, typer.Argument(metavar="CERTIFICATE", help="The certificate's file.")],
+    file: Annotated[Path, typer.Argument(metavar="CERTIFICATE", help="The certificate's file: JSON, or its page.")],
     *,
     verifier: Annotated[Path, typer.Option(help="The organisation's public key.")] = Path("keys/verifier.txt"),
+    checkpoint: Annotated[
+        Path | None, typer.Option("--checkpoint", help="A checkpoint of the audit log that you have kept.")
+    ] = None,
     json_output: Json = False,
     verbose: Verbose = False,
 ) -> None:
-    """Check a certificate, offline. It takes the public key alone: no configuration, no database."""
+    """Check a certificate, offline, with its proofs. It takes the public key alone: no configuration, no database."""
     out = Output(as_json=json_output, verbose=verbose)
 
     async def work() -> bool:
+        from datavern.audit.offline import NotValid, verify_certificate
+        from datavern.crypto.signing import Verifier
         from datavern.privacy.certificate import Certificate
+        from datavern.privacy.certificate_html import embedded
 
-        found = Certificate.from_json(require_file(file, "certificate"))
-        valid = found.verify(require_file(verifier, "verifier"))
-        out.document({"valid": valid, "key": found.key, "certificate": found.body if valid else None})
-        if valid:
-            out.say(str(found))
-            out.say()
-            out.say(f"The signature is valid: {verifier} signed exactly this.", "green")
-        else:
-            out.say(f"NOT VALID: {verifier} did not sign this, or it was changed since.", "bold red")
-        return valid
+        text = require_file(file, "certificate")
+        found = Certificate.from_json(embedded(text))
+        keys = require_file(verifier, "verifier")
+        for line in filter(str.strip, keys.splitlines() or [""]):
+            Verifier.parse(line)
+        kept = None if checkpoint is None else require_file(checkpoint, "checkpoint")
+        reason, checked, unchecked = "", list[str](), list[str]()
+        try:
+            checked, unchecked = verify_certificate(text, keys, kept)
+        except NotValid as error:
+            reason = str(error)
+        out.document(
+            {
+                "valid": not reason,
+                "reason": reason or None,
+                "key": found.key,
+                "checked": checked,
+                "unchecked": unchecked,
+                "certificate": None if reason else found.body,
+            }
+        )
+        if reason:
+            out.say(f"NOT VALID: {reason}", "bold red")
+            return False
+        out.say(str(found))
+        out.say()
+        out.say(f"The signature is valid: {verifier} signed exactly this.", "green")
+        for line in checked[1:]:
+            out.say(f"Checked: {line}", "green")
+        for line in unchecked:
+            out.say(f"Not checked: {line}")
+        return True
 
     if not command(out, work):
         raise typer.Exit(1)
 
 
-async def _process(
-    kind: Any, subject: str, received: dt.datetime | None, config: Path, **more: Any
-) -> tuple[Any, str | None]:
-    from datavern.manager import DatabaseManager
-    from datavern.privacy.requests import SubjectRequest
+def _all_new(*files: Path | None) -> None:
+    for file in files:
+        require_new(file)
 
-    request = SubjectRequest(kind, subject=subject, **more)
-    if received is not None:
-        request = replace(request, received=received.date())
+
+def _write(
+    out: Output, found: Certificate, *, html: Path | None, pdf: Path | None, output: Path | None, language: Any
+) -> None:
+    """Write a statement in the forms that were asked for, and show it."""
+    if output is not None:
+        write_new(output, found.to_json())
+    if html is not None:
+        write_new(html, found.to_html(language))
+    if pdf is not None:
+        write_new(pdf, found.to_pdf(language))
+    out.document(body_of(found))
+    written = [str(file) for file in (output, html, pdf) if file is not None]
+    out.say(f"Written: {', '.join(written)}." if written else str(found))
+
+
+async def _process(request: SubjectRequest, config: Path) -> SubjectResponse:
+    from datavern.manager import DatabaseManager
+
     async with DatabaseManager.from_config(config) as db:
         if not db.data_map:
             raise ConfigurationError(f"{config}: the data map names no dataset, so nothing about anybody can be found")
-        response = await db.subject_requests.process(request)
-    deadline = request.deadline if received else None
-    return response, deadline.isoformat() if deadline else None
-
-
-def _answer(response: Any, deadline: str | None) -> dict[str, Any]:
-    return {
-        "success": response.success,
-        "message": response.message,
-        "request": response.request_id,
-        "completed_at": response.completed_at,
-        "deadline": deadline,
-    }
-
-
-def _body(certificate: Any) -> Any:
-    return None if certificate is None else json.loads(certificate.to_json())
-
-
-def _tables(out: Output, data: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
-    """One table for each row: a person's data reads downwards."""
-    for store, rows in data.items():
-        for number, row in enumerate(rows, 1):
-            title = store if len(rows) == 1 else f"{store}, {number} of {len(rows)}"
-            out.table(["field", "value"], [[k, shown(v)] for k, v in row.items()], title=title)
+        return await db.subject_requests.process(request)
 
 
 def _free(folder: Path) -> Path:

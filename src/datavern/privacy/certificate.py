@@ -3,6 +3,8 @@
 A certificate is JSON that verifies offline, with nothing but the organisation's public key. What is signed is the
 canonical form of the statement: UTF-8, keys sorted, no spaces, and no number but whole ones, so that every JSON library
 writes the same bytes (RFC 8785 says the same of such data).
+
+Beside what is signed stand the proofs that its audit entries are in the sealed log: each verifies by itself.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ import binascii
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol, Self
+from typing import Any, Literal, Protocol, Self
 
 from datavern.contracts.errors import PrivacyError
 from datavern.crypto.signing import Verifier, verify
@@ -54,11 +56,14 @@ class Certificate:
         body: what is stated, as plain JSON values.
         signature: 64 bytes, Ed25519 (RFC 8032) over the canonical body.
         key: name of the signing key: a hint which public key to take, not a proof.
+        proofs: of the erasure's audit entries, as `datavern.audit.proof.Proof.to_json` writes them; none while the log
+            is not sealed.
     """
 
     body: Mapping[str, Any]
     signature: bytes
     key: str
+    proofs: tuple[Mapping[str, Any], ...] = ()
 
     @classmethod
     def issue(cls, signer: _Signs, statement: str, contents: Mapping[str, Any]) -> Self:
@@ -84,29 +89,55 @@ class Certificate:
         found: Any = None
         body: Any = None
         signature = b""
+        proofs: tuple[Any, ...] = ()
         try:
             found = json.loads(text)
             body = found["certificate"]
             signature = base64.b64decode(found["signature"]["value"], validate=True)
             key = str(found["signature"]["key"])
+            proofs = tuple(found.get("proofs", ()))
         except (ValueError, KeyError, TypeError, binascii.Error, RecursionError):
             body = None
         if not isinstance(body, dict) or body.get("format") != _FORMAT:
             raise PrivacyError("not a certificate: expected the JSON that Datavern wrote")
         if body.get("version") != _VERSION:
             raise PrivacyError("a certificate of another version: a later Datavern reads it")
-        return cls(body, signature, key)
+        return cls(body, signature, key, proofs)
 
     def to_json(self) -> str:
         """The certificate as JSON, in UTF-8, for files and for `from_json`."""
-        whole = {
+        whole: dict[str, Any] = {
             "certificate": self.body,
             "signature": {"key": self.key, "value": base64.b64encode(self.signature).decode()},
         }
+        if self.proofs:
+            whole["proofs"] = list(self.proofs)
         return json.dumps(whole, ensure_ascii=False, indent=2) + "\n"
+
+    def to_html(self, language: Literal["nb", "en"] = "nb") -> str:
+        """A page for people, that stands by itself and has the signed file in it.
+
+        Raises:
+            ConfigurationError: no such language.
+        """
+        from datavern.privacy.certificate_html import page  # noqa: PLC0415  (only where one is wanted)
+
+        return page(self, language)
+
+    def to_pdf(self, language: Literal["nb", "en"] = "nb") -> bytes:
+        """The same as PDF, with the signed file attached.
+
+        Raises:
+            ConfigurationError: the extra ``datavern[pdf]`` is not installed, or no such language.
+        """
+        from datavern.privacy.certificate_pdf import document  # noqa: PLC0415  (as above)
+
+        return document(self, language)
 
     def verify(self, verifier: str) -> bool:
         """Whether that key signed exactly this. Needs nothing else: no database, no network, no private key.
+
+        The proofs are for `datavern subject verify`, or ``datavern-verify``, which looks at all of it.
 
         Args:
             verifier: the public key, as `Keyring` writes it beside the ring (a C2SP "vkey").

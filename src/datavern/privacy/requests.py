@@ -33,6 +33,7 @@ from datavern.privacy.request_values import (
 )
 
 if TYPE_CHECKING:
+    from datavern.audit.checkpoint import Checkpoint
     from datavern.privacy.certificate import Certificate
     from datavern.privacy.service import Privacy
 
@@ -205,12 +206,24 @@ class SubjectRequests:
         """
         return await self._register.reject(request, reason, ground)
 
-    async def certificate(self, request_id: str) -> Certificate | None:
-        """The certificate of an erasure that is done, or None.
+    async def certificate(self, request_id: str, *, within: Checkpoint | str | None = None) -> Certificate | None:
+        """The certificate of an erasure that is done, or None; with the proofs of its entries, once the log is sealed.
 
         One that had to leave rows has two: the second, once these ended too, is that of ``<request id>-completed``.
+
+        Args:
+            request_id: the erasure's.
+            within: a checkpoint that whoever is to be convinced has kept; the first that covered an entry when None.
+
+        Raises:
+            LogTampered: the log does not hold the entries of the erasure as they were sealed.
         """
-        return await self._erasures.certificate(request_id) or await self.completions.certificate(request_id)
+        found = await self._erasures.certificate(request_id) or await self.completions.certificate(request_id)
+        if found is None:
+            return None
+        from datavern.privacy.proofs import proven  # noqa: PLC0415  (only for certificates)
+
+        return await proven(self._privacy, found, within)
 
     async def shredded(self, subject: object) -> Certificate:
         """The second signed statement: from when on not even old backups can bring a person's sealed data back.
