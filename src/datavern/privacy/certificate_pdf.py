@@ -50,7 +50,11 @@ def document(certificate: Certificate, language: Language = "nb") -> bytes:
         raise ConfigurationError(
             "a PDF needs two more packages: pip install 'datavern[pdf]'; --html needs none, and prints"
         ) from None
-    return _Document(fpdf, fonts, certificate, language).drawn(blocks)
+    pages = _Document(fpdf, fonts, certificate, language)
+    try:
+        return pages.drawn(blocks)
+    finally:
+        pages.close()
 
 
 class _Document:
@@ -89,6 +93,11 @@ class _Document:
         """The text, in letters that the font has."""
         known = self._known
         return "".join(c if ord(c) in known else " " if c in "\r\n\t" else f"[U+{ord(c):04X}]" for c in text)
+
+    def close(self) -> None:
+        """Close the fonts' files."""
+        for font in self._pdf.fonts.values():
+            font.ttfont.close()
 
     def drawn(self, blocks: list[Block]) -> bytes:
         pdf = self._pdf

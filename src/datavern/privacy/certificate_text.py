@@ -149,6 +149,8 @@ def _facts(body: Mapping[str, Any], word: Any, language: Language) -> list[tuple
     ]
     if body.get("request"):
         facts.append((word("request"), str(body["request"])))
+    if body.get("completes"):
+        facts.append((word("completes"), str(body["completes"])))
     if body.get("received"):
         facts.append((word("received"), day(body["received"], language)))
     if body.get("deadline"):

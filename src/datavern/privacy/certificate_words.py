@@ -33,6 +33,7 @@ _WORDS: Final[dict[str, tuple[str, str]]] = {
     "organisation": ("Behandlingsansvarlig", "Controller"),
     "subject": ("Personen, som registrert", "The person, as on record"),
     "request": ("Henvendelse nr.", "Request"),
+    "completes": ("Fullfører henvendelse nr.", "Completes request"),
     "received": ("Mottatt", "Received"),
     "deadline": ("Svarfrist", "Answer due by"),
     "extended": ("{day} (forlenget, GDPR art. 12 nr. 3)", "{day} (extended, GDPR Art. 12(3))"),
@@ -190,6 +191,11 @@ _NORWEGIAN: Final[dict[str, str]] = {
     "Whoever copied a key, or what it opened, out of the application's memory while it lived has that copy.": (
         "Den som kopierte en nøkkel, eller det den åpnet, ut av programmets minne mens den levde, har den kopien."
     ),
+    "Derived stores were erased by the application's own functions, whose word it is.": (
+        "Avledede lagre er slettet av programmets egne funksjoner, og det er deres ord for det."
+    ),
+    "ended by the retention run, or before": "avsluttet av oppbevaringskjøringen, eller før",
+    "the hold is released": "sperren er opphevet",
     "deleted": "slettet",
     "anonymized": "anonymisert",
     "emptied and marked as erased": "tømt og merket som slettet",
@@ -215,7 +221,7 @@ def day(text: Any, language: Language) -> str:
     try:
         date = dt.date.fromisoformat(str(text)[:10])
     except ValueError:
-        return str(text)
+        return said(text, language)[0]
     months = _MONTHS[language]
     return f"{date.day}{'.' if language == 'nb' else ''} {months[date.month - 1]} {date.year}"
 

@@ -177,6 +177,7 @@ def test_letters_that_the_font_lacks_are_written_as_their_codes():
     from datavern.privacy import certificate_pdf
 
     drawn = certificate_pdf._Document(fpdf, files("fontpkg_fira_sans") / "files", issued(), "nb")
+    drawn.close()
     assert drawn._shown("Æøå čđŋšŧž – ж\n中💾") == "Æøå čđŋšŧž – ж [U+4E2D][U+1F4BE]"
 
 
