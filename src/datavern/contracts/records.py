@@ -20,6 +20,7 @@ class Holding:
         erasure: the data map's policy.
         fields: paths of its fields.
         sealed: those of them that are sealed one by one.
+        linked: whether what stands at `subject` is no person's id, but leads to one.
     """
 
     store: str
@@ -28,6 +29,7 @@ class Holding:
     erasure: str
     fields: tuple[str, ...] = ()
     sealed: tuple[str, ...] = ()
+    linked: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,6 +29,7 @@ class Batch:
         rows: how the dataset's rows stand in its table.
         given: the rows, as the application gave them.
         consent: as `PersonalStore.insert_many` takes it.
+        people: whose they are, where they do not say it themselves.
 
     Attributes:
         subjects: whose each row is; empty strings where the dataset is about nobody.
@@ -43,7 +44,9 @@ class Batch:
 
     __slots__ = ("_given", "_handles", "_rows", "_stored", "consents", "fitted", "keys", "of_subject", "subjects")
 
-    def __init__(self, rows: Rows, given: Sequence[Mapping[str, Any]], consent: Any) -> None:
+    def __init__(
+        self, rows: Rows, given: Sequence[Mapping[str, Any]], consent: Any, people: Sequence[str] | None = None
+    ) -> None:
         for row in given:
             rows.check_names(row)
         self._rows = rows
@@ -51,7 +54,7 @@ class Batch:
         self.fitted: list[dict[str, Any]] = [rows.fitted(row) for row in given]
         self._stored = list(self.fitted)
         self._handles: dict[str, str | None] = {"": None}
-        self.subjects = [rows.subject_named(row) if rows.subject else "" for row in self._stored]
+        self.subjects = people or [rows.subject_named(row) if rows.subject else "" for row in self._stored]
         self.consents = _consents_for(consent, self.subjects)
         self.keys: list[DataKey] = []
         self.of_subject: Mapping[str, DataKey] = {}

@@ -19,7 +19,8 @@ class DataMap:
     """All datasets of an application. It cannot be changed; it is read in the order in which it was written.
 
     Raises:
-        ConfigurationError: two datasets of one name or over one table, or a `subject_via` that leads nowhere.
+        ConfigurationError: two datasets of one name or over one table; a `subject_via` that leads nowhere, in a circle,
+            or to rows that are gone when those that the law keeps must still say whose they are.
     """
 
     __slots__ = ("_by_name",)
@@ -117,7 +118,7 @@ class DataMap:
 
         Raises:
             ConfigurationError: no database of that name, a dataset that its engine cannot find people in, or end as its
-                policy says; or a `subject_via`, which is not offered yet.
+                policy says.
             CapabilityMissing: a `key` pattern on an engine with tables.
         """
         for dataset in self:
@@ -125,10 +126,6 @@ class DataMap:
                 there_are = ", ".join(databases) or "none"
                 raise ConfigurationError(
                     f"datasets.{dataset.name}.database: no database is named {dataset.database}; there are: {there_are}"
-                )
-            if dataset.subject_via is not None:
-                raise ConfigurationError(
-                    f"datasets.{dataset.name}.subject_via: not offered yet: a request would not reach the dataset"
                 )
             _check_engine(dataset, databases[dataset.database])
 
@@ -144,19 +141,63 @@ class DataMap:
             if dataset.needs_keys and dataset.personal and not dataset.purposes and dataset.legal_basis is None
         ]
 
-    def _check_via(self, dataset: Dataset) -> None:
+    def via(self, dataset: Dataset) -> tuple[Dataset, str] | None:
+        """The dataset, and its column, in which the value of another's subject stands; None where it is a person's id.
+
+        Raises:
+            ConfigurationError: there is none.
+        """
         if dataset.subject_via is None:
-            return
+            return None
+        parts = dataset.subject_via.split(".")
+        for at in range(1, len(parts)):  # names of datasets may hold dots, and so do paths in documents
+            name, column = ".".join(parts[:at]), ".".join(parts[at:])
+            target = self._by_name.get(name)
+            if target is not None and column in {*target.fields, *target.keys, target.subject, "_id"}:
+                return target, column
         name, _, column = dataset.subject_via.rpartition(".")
         where = f"datasets.{dataset.name}.subject_via"
-        target = self._by_name.get(name)
-        if target is None or column not in target.fields:
-            raise ConfigurationError(f"{where}: no field {column} of a dataset {name} is in the data map")
-        reached = target.fields[column]
-        if reached.sealed and not reached.lookup:
+        if name in self._by_name:
+            raise ConfigurationError(f"{where}: {column} is no field, and not the primary key, of the dataset {name}")
+        raise ConfigurationError(f"{where}: no dataset {name} with a column {column} is in the data map")
+
+    def _check_via(self, dataset: Dataset) -> None:
+        seen = [dataset.name]
+        step = self.via(dataset)
+        where = f"datasets.{dataset.name}.subject_via"
+        while step is not None:
+            target, column = step
+            if target.name in seen:
+                circle = " → ".join([*seen[seen.index(target.name) :], target.name])
+                raise ConfigurationError(f"{where}: leads in a circle, {circle}: nobody's id stands at its end")
+            seen.append(target.name)
+            if not target.personal:
+                raise ConfigurationError(f"{where}: {target.name} is about nobody (personal = false)")
+            step = self.via(target)
+        found = self.via(dataset)
+        if found is None:
+            return
+        target, column = found
+        reached = target.fields.get(column)
+        if reached is not None and reached.sealed and not reached.lookup:
             raise ConfigurationError(
-                f"{where}: {dataset.subject_via} is sealed without lookup, so it cannot be searched"
+                f"{where}: {dataset.subject_via} is sealed without lookup, so it cannot be searched: set lookup = true "
+                "there"
             )
+        if dataset.erasure in ("retain", "shred") and not self._stays(target, column):
+            raise ConfigurationError(
+                f"datasets.{dataset.name}.erasure: {dataset.erasure} keeps rows, and an erasure takes {column} from "
+                f"{target.name} ({target.erasure}), so that nobody could say any more whose they are: "
+                f'set erasure = "retain" there too, or end these with theirs'
+            )
+
+    def _stays(self, dataset: Dataset, column: str) -> bool:
+        """Whether a row that an erasure has ended still says whose it was, and has that column."""
+        emptied = column in dataset.fields and column not in dataset.keys
+        sealed = emptied and dataset.fields[column].sealed
+        stays = {"retain": True, "shred": not sealed, "soft": not emptied}.get(dataset.erasure, False)
+        step = self.via(dataset)
+        return stays and (step is None or self._stays(*step))
 
 
 def _check_engine(dataset: Dataset, provider: Any) -> None:

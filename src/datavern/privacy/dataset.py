@@ -159,8 +159,9 @@ class Dataset:
         name: what the application calls it. It is bound into every sealed value, so it stays when the table is renamed.
         database: the database's name in the manager.
         subject: the column that says whose row it is.
-        subject_via: ``dataset.field`` in which the value of `subject` stands, for stores that know people by another
-            number than their id. Not offered yet: refused when the manager is made.
+        subject_via: the column of another dataset in which the value of `subject` (or of `key`) stands: another number
+            of the person (``users.personal_number``), or the row that this one belongs to (``orders.id``). The row is
+            whoever's that one is, over as many steps as there are.
         key: key pattern with ``{subject}`` in it, for stores of keys and values instead of tables.
         store: the table's name; the dataset's own when None.
         primary_key: the column (or columns) that `get`, `update` and `delete` address a row by.
@@ -411,11 +412,10 @@ class Dataset:
             raise ConfigurationError(f"{where}: subject is for tables and key for keys: give one of them")
         elif self.key is not None and "{subject}" not in self.key:
             raise ConfigurationError(f"{where}.key: expected {{subject}} in the pattern, where the subject's id stands")
-        if self.subject_via is not None:
-            if self.subject is None:
-                raise ConfigurationError(f"{where}.subject_via needs subject: the column that holds the other number")
-            if self.subject_via.count(".") < 1 or not all(self.subject_via.rpartition(".")):
-                raise ConfigurationError(f"{where}.subject_via: expected dataset.field, such as users.personal_number")
+        if self.subject_via is not None and not all(self.subject_via.partition(".")):
+            raise ConfigurationError(
+                f"{where}.subject_via: expected dataset.column, such as users.personal_number, or orders.id"
+            )
 
     def _check_fields(self) -> None:
         where = f"datasets.{self.name}.fields"
@@ -426,10 +426,7 @@ class Dataset:
             if not name or "\0" in name:
                 raise ConfigurationError(f"{where}: a field's name is empty, or holds a NUL character")
             if f.sealed and name == self.subject:
-                raise ConfigurationError(
-                    f"{where}.{name}: the subject column cannot be sealed: it says whose key opens the row; use an id "
-                    "that tells nothing"
-                )
+                self._check_sealed_subject(f"{where}.{name}", f)
             if f.sealed and name in self.keys:
                 raise ConfigurationError(f"{where}.{name}: the primary key cannot be sealed: it is how a row is found")
             if f.sealed and name == self.retention_from:
@@ -449,6 +446,21 @@ class Dataset:
         if name == self.subject or name in self.keys:
             raise ConfigurationError(
                 f"{where}: the subject gets a pseudonym by itself, and a primary key stays: leave it out"
+            )
+
+    def _check_sealed_subject(self, where: str, f: Field) -> None:
+        """The number that people are known by may be sealed: its lookup finds them."""
+        if self.subject_via is None:
+            raise ConfigurationError(
+                f"{where}: the subject column cannot be sealed: it says whose key opens the row; use an id that tells "
+                "nothing"
+            )
+        if not f.lookup:
+            raise ConfigurationError(f"{where}: the rows are found by it: set lookup = true")
+        if self.erasure in ("retain", "shred"):
+            raise ConfigurationError(
+                f"{where}: erasure = {self.erasure} leaves rows behind to which no lookup leads any more, and nobody "
+                "could find them by a sealed number: keep it in the clear, or end them with delete, anonymize or soft"
             )
 
     def _check_end(self) -> None:

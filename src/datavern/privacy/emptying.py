@@ -121,7 +121,7 @@ def emptied(rows: Rows) -> dict[str, Any]:
     dataset = rows.dataset
     empty: dict[str, Any] = {}
     for name, field in dataset.fields.items():
-        if name == dataset.subject or name in dataset.keys:
+        if name in dataset.keys or (name == dataset.subject and not field.sealed):
             continue
         column = rows.columns[name]
         unique = is_unique(rows, column)
@@ -131,6 +131,9 @@ def emptied(rows: Rows) -> dict[str, Any]:
             empty[name] = b"\x00" + secrets.token_bytes(16) if unique else b""
         else:
             empty[name] = _blank(field.type, unique=unique)
+    number = rows.pseudonymous if rows.number else None
+    if number is not None and number.name not in dataset.keys:  # it names the person as well as any field does
+        empty[number.name] = None if number.nullable else pseudonym(number)
     empty |= dict.fromkeys(rows.aside.values())
     for column_name in dataset.indexes:
         empty[column_name] = rows.no_index(column_name)
@@ -180,7 +183,7 @@ def left(rows: Rows, *, subject: bool) -> list[str]:
     gone = {ROW_TAG, ERASED_AT, RETAINED_UNTIL, *dataset.indexes, *dataset.fields, *rows.aside.values()} - set(
         dataset.keys
     )
-    if dataset.subject is not None:
+    if dataset.subject is not None and dataset.subject not in dataset.sealed:
         gone = gone - {dataset.subject} if subject else gone | {dataset.subject}
     return [name for name in rows.columns if name not in gone]
 

@@ -24,11 +24,14 @@ from datavern.contracts.values import timestamp
 from datavern.crypto.erasures import ATTEMPTS, contended
 from datavern.privacy.certificate import ERASED_CLAIMS, ERASED_LIMITS, RECORDS_CLAIM, Certificate
 from datavern.privacy.derived import DERIVED, DERIVED_CLAIM, DerivedErasures, step_name
+from datavern.privacy.links import numbers_known
+from datavern.privacy.numbers import NUMBERS, numbers_kept, numbers_to_keep
 from datavern.privacy.progress import Place, Progress, nothing, step_details, why
 from datavern.privacy.record_erasure import RecordErasures
 from datavern.privacy.records import RecordStore
 from datavern.privacy.request_values import Receipt
 from datavern.privacy.row_erasure import RowErasure
+from datavern.privacy.turns import hold_back, linked_first, turns
 
 if TYPE_CHECKING:
     from datavern.contracts.capabilities import Transaction
@@ -80,6 +83,7 @@ class Erasures:
                 raise error
         labels = (*survey.labels, *(derived.label for derived in privacy.derived.values()))
         key = await self._journal.key()
+        numbers = await numbers_to_keep(privacy, survey.stores, [entry.subject for entry in entries])
         closed: dict[str, list[bytes]] = {}
 
         async def work(tx: Transaction) -> list[Entry]:
@@ -87,6 +91,9 @@ class Erasures:
             closed = await privacy.keys.start_erasures([entry.subject for entry in entries], session=tx)
             begun = [replace(e, datasets=labels, key_ids=tuple(closed[e.subject])) for e in entries]
             begun = await self._journal.begin(begun, tx, key=key)
+            if numbers:
+                known = [(e.id, NUMBERS, numbers[e.subject]) for e in begun if e.subject in numbers]
+                await privacy.site(privacy.ledger_name).steps.record(known, tx)
             said = [{"request": entry.id, "identity": entry.details.get("identity")} for entry in begun]
             await privacy.ledger_log.append_many(tx, [{"action": "erasure_received", "details": d} for d in said])
             return begun
@@ -114,15 +121,23 @@ class Erasures:
                     progress.waiting[label] = why(survey.refused[label])
                 elif label not in survey.labels and not label.startswith(DERIVED):
                     progress.waiting[label] = "it is not in this manager's data map"
-        records = RecordErasures(self._privacy, survey.records, group)
-        await asyncio.gather(
-            self._begin_records(records, group),
-            *(RowErasure(self._privacy, name, places, group).run() for name, places in survey.tables.items()),
-        )
-        done = await records.end(closed)
+        ended: dict[str, dict[str, dict[str, Any]]] = {}
+        with numbers_known(await numbers_kept(self._privacy, survey.stores, group)):
+            for turn in turns(survey.tables, survey.records):
+                records = RecordErasures(self._privacy, turn.records, group)
+                hold_back(turn.records, group, survey.linked)
+                await asyncio.gather(
+                    self._begin_records(records, group),
+                    *(
+                        RowErasure(self._privacy, name, places, group, survey.linked).run()
+                        for name, places in turn.tables.items()
+                    ),
+                )
+                for request, done in (await records.end(closed)).items():
+                    ended.setdefault(request, {}).update(done)
         for request, outcomes in (await self._derived(group)).items():
-            done[request] = {**done.get(request, {}), **outcomes}
-        return await self._close(group, done, holds_records=bool(survey.records))
+            ended[request] = {**ended.get(request, {}), **outcomes}
+        return await self._close(group, ended, holds_records=bool(survey.records))
 
     async def certificate(self, request_id: str) -> Certificate | None:
         """The certificate of an erasure that has ended, or None."""
@@ -158,7 +173,7 @@ class Erasures:
         by_database: dict[str, list[PersonalStore]] = {}
         for store in stores:
             by_database.setdefault(store.dataset.database, []).append(store)
-        survey = _Survey(tuple(store.dataset.label for store in stores))
+        survey = _Survey(tuple(store.dataset.label for store in stores), stores)
         await asyncio.gather(*(self._look(survey, name, found) for name, found in by_database.items()))
         return survey
 
@@ -174,7 +189,7 @@ class Erasures:
         survey.records += [place for place in found if isinstance(place.store, RecordStore)]
         tables = [place for place in found if not isinstance(place.store, RecordStore)]
         if tables:
-            survey.tables[database] = in_order(tables)
+            survey.tables[database] = linked_first(in_order(tables))
 
     async def _in_ledger(self, work: Callable[[Transaction], Awaitable[T]]) -> T:
         """Some work in one transaction of the ledger, again where somebody else was at the same keys."""
@@ -327,15 +342,26 @@ class _Survey:
 
     Attributes:
         labels: of all of them.
+        stores: all of them.
         tables: database → those with rows that commit with their steps, in the order in which they go.
         records: those without.
         refused: label → why a dataset cannot be reached, or not be ended as it stands.
     """
 
     labels: tuple[str, ...]
+    stores: Sequence[PersonalStore]
     tables: dict[str, list[Place]] = field(default_factory=dict)
     records: list[Place] = field(default_factory=list)
     refused: dict[str, DatavernError] = field(default_factory=dict)
+
+    @property
+    def linked(self) -> dict[str, list[str]]:
+        """Dataset's label → the labels of those whose rows are found through it."""
+        found: dict[str, list[str]] = {}
+        for store in self.stores:
+            if store.link is not None:
+                found.setdefault(store.link.target.dataset.label, []).append(store.dataset.label)
+        return found
 
 
 def recipients(stores: Sequence[PersonalStore], *, found: Mapping[str, Mapping[str, Any]]) -> dict[str, list[str]]:

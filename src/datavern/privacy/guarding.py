@@ -72,10 +72,12 @@ class GuardedRows(ReadRows):
                     f"{self.dataset.label}: a value that must be unique is there already", provider=self._provider.name
                 )
 
-    def _same_subject(self, rows: Rows, subject: str | None, changes: dict[str, Any]) -> None:
-        if rows.subject is not None and rows.subject in changes:
-            value = changes.pop(rows.subject)
-            if value is None or canonical_subject(value) != subject:
+    def _same_subject(self, rows: Rows, row: Mapping[str, Any], changes: dict[str, Any]) -> None:
+        name = rows.subject
+        if name is not None and name in changes:
+            value = changes.pop(name)
+            of = canonical_subject if self.link is None or self.link.sealed else self.link.text
+            if value is None or of(value) != (rows.subject_of(row) if self.link is None else of(row[name])):
                 raise ConfigurationError(
                     f"{self.dataset.name}.{rows.subject}: whose data a row is cannot change: "
                     "delete it, and insert it anew"

@@ -77,7 +77,10 @@ class PersonalStore(GuardedRows):
         if dataset.subject is None:
             subject, key = None, self._of_nobody
         else:
-            subject = rows.subject_named(fitted)
+            if self.link is None:
+                subject = rows.subject_named(fitted)
+            else:
+                (subject,) = await self.link.named([fitted], transaction)
             standing = self._standing
             if standing.until <= monotonic():
                 await standing.ask(transaction)
@@ -186,7 +189,8 @@ class PersonalStore(GuardedRows):
     async def _batch(
         self, plan: Rows, given: Sequence[Mapping[str, Any]], consent: Any, transaction: Transaction | None
     ) -> Batch:
-        batch = Batch(plan, given, consent)
+        people = None if self.link is None else await self.link.named(given, transaction)
+        batch = Batch(plan, given, consent, people)
         for one in batch.consents:
             self._require(one)
         if self.dataset.subject is not None:
@@ -286,7 +290,8 @@ class PersonalStore(GuardedRows):
         dataset = self.dataset
         subject = rows.subject_of(row)
         fitted = rows.fitted(changes)
-        self._same_subject(rows, subject, fitted)
+        self._same_subject(rows, row, fitted)
+        await self.keep_led([row], fitted, transaction)
         handle = None
         ids: tuple[str, ...] = ()
         if subject is not None:
@@ -366,6 +371,7 @@ class PersonalStore(GuardedRows):
         """
         self._require(consent)
         (await self.rows(transaction)).check_names(changes)
+        (row,) = await self.marked([row], transaction)
         if isinstance(consent, Mapping):
             subject = (await self.rows(transaction)).subject_of(row)
             consent = {canonical_subject(s): one for s, one in consent.items()}.get(subject or "")
@@ -384,7 +390,8 @@ class PersonalStore(GuardedRows):
         await self._admit_rows(rows, found, transaction)
         dataset = self.dataset
         today = dt.datetime.now().astimezone().date().isoformat()
-        for row in found:
+        await self.keep_led(found, None, transaction)
+        for row in await self.marked(found, transaction):
             until = row.get(RETAINED_UNTIL)
             if until is not None and until >= today:
                 raise PrivacyError(f"{dataset.label}: the subject was erased, and the law keeps the row until {until}")

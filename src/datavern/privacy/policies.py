@@ -201,7 +201,7 @@ async def _anonymize(step: Step, outcome: Outcome) -> None:
     if step.nobody is None and step.tx is None:
         step.nobody = await key_of_nobody(step.keys, step.store.dataset)
     remains = Remains(rows, step.keys, step.nobody, step.today)
-    column = rows.subject_column
+    column = rows.pseudonymous
     referenced = bool(rows.store.referenced_by) and is_unique(rows, column)
     kept, refused = "", 0
     for row in found:
@@ -218,10 +218,10 @@ async def _anonymize(step: Step, outcome: Outcome) -> None:
         ways = ({**made, **subject}, subject if made else {}, made if subject else {})
         way: Mapping[str, Any] = await _changed(step, row, empty, ways)
         refused += bool(made) and way.keys().isdisjoint(made)
-        if column is not None and column.name not in way:
+        if column is not None and column.name not in way and column.name not in empty:
             takes_none = "the table does not take a pseudonym there" if subject else "its type takes no pseudonym"
             kept = kept or ("rows of other tables refer to it" if referenced else takes_none)
-    outcome["left"] = left(rows, subject=bool(kept))
+    outcome["left"] = left(rows, subject=bool(kept) or column is None)
     if kept and column is not None:
         outcome["notes"].append(f"the subject column {column.name} stays as it was: {kept}")
     outcome["notes"] += remains.notes()
@@ -254,7 +254,7 @@ async def _soft(step: Step, outcome: Outcome) -> None:
     for row in found:
         await step.change(row, {**emptied(step.rows), ERASED_AT: moment})
     if found:
-        outcome["left"] = left(step.rows, subject=True)
+        outcome["left"] = left(step.rows, subject=not step.rows.number)
     _done(outcome, "emptied and marked as erased", len(found))
 
 

@@ -247,6 +247,8 @@ class ReadRows(StoredRows):
     ) -> list[dict[str, Any]]:
         """Rows as they are stored, opened. Fields whose key was destroyed with the subject are None: they are gone."""
         rows = self._ready() or await self.rows(transaction)
+        if self.link is not None:
+            found = await self.link.marked(found, transaction)
         opened_warm = [rows.open_warm(dict(row)) for row in found]
         if None not in opened_warm:
             return cast("list[dict[str, Any]]", opened_warm)
@@ -273,6 +275,8 @@ class ReadRows(StoredRows):
     ) -> list[dict[str, Any]]:
         """`opened`, of which the sealed fields are needed and the others may be missing."""
         rows = self._ready() or await self.rows(transaction)
+        if self.link is not None:
+            found = await self.link.marked(found, transaction)
         made = list(map(rows.warm, found))
         cold = [at for at, row in enumerate(made) if row is None]
         if cold:
@@ -297,7 +301,8 @@ class ReadRows(StoredRows):
     async def _let_through(
         self, rows: Rows, found: Sequence[Mapping[str, Any]], transaction: Transaction | None
     ) -> None:
-        await self._let_see([tag for row in found for tag in self.tags_of(rows, row)], transaction)
+        marked = await self.marked(found, transaction)
+        await self._let_see([tag for row in marked for tag in self.tags_of(rows, row)], transaction)
 
     async def _let_see(self, tags: Sequence[bytes], transaction: Transaction | None) -> None:
         """Let a read of these people's data through, or refuse it."""
@@ -317,7 +322,7 @@ class ReadRows(StoredRows):
             await standing.ask(transaction)
         if not (standing.marks or self._asks) or self.dataset.subject is None:
             return found
-        people = [self.tags_of(rows, row) for row in found]
+        people = [self.tags_of(rows, row) for row in await self.marked(found, transaction)]
         every = dict.fromkeys(tag for tags in people for tag in tags)
         hidden: set[bytes] = set()
         for tag in every if standing.marks else ():

@@ -168,7 +168,7 @@ class _Watched:
     async def _handed_out(self, rows: Sequence[Mapping[str, Any]], transaction: Transaction | None) -> None:
         if rows:
             plan = await self._store.rows(transaction)
-            people = Counter(plan.subject_of(row) for row in rows)
+            people = Counter(plan.subject_of(row) for row in await self._store.marked(rows, transaction))
             await self._reads.note(self._store.dataset.label, people, transaction)
 
     async def get(self, key: Any, *, transaction: Transaction | None = None) -> dict[str, Any] | None:

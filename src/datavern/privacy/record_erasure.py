@@ -20,6 +20,7 @@ from datavern.contracts.errors import ConfigurationError, ConstraintViolated, Da
 from datavern.crypto.unguarded import BOUND
 from datavern.privacy.policies import Outcome, Step, apply
 from datavern.privacy.progress import nothing, why
+from datavern.privacy.records import leaves
 
 if TYPE_CHECKING:
     from datavern.contracts.capabilities import Transaction
@@ -62,7 +63,7 @@ class RecordErasures:
         for place in self._places:
             for progress in self._group:
                 before = earlier.get(progress.entry.id, {})
-                if place.label not in progress.entry.datasets:
+                if place.label not in progress.entry.datasets or place.label in progress.waiting:
                     continue
                 if place.name in before:
                     progress.done[place.label] = before[place.name]
@@ -190,7 +191,7 @@ class RecordErasure:
         columns = [*store.dataset.keys, rows.subject] if store.holding.keyed else None
         found = await store.subjects.select(store.dataset.table, where | store.living(), columns=columns)
         for row in found:
-            whose = await store.records.whose(row, rows.subject, self._entry.subject)
+            whose = await store.whose(row, self._entry.subject)
             if whose.theirs:
                 (shared if whose.shared else own).append(row)
         return own, shared
@@ -221,7 +222,7 @@ class RecordErasure:
         own, shared = await self._found()
         await self._wait_for_holds(own, shared)
         for row in shared:
-            if not await store.records.take_out(store.holding, row, entry.subject):
+            if not await store.take_out(row, entry.subject):
                 raise ConfigurationError(
                     f"{dataset.label}: a record is about several people, in a form out of which one cannot be taken: "
                     "take the person out of it with the driver, and the erasure goes on"
@@ -242,7 +243,10 @@ class RecordStep(Step):
     def where_row(self, row: Mapping[str, Any]) -> dict[str, Any]:
         """One of them, as long as it is that person's."""
         where = {name: row[name] for name in self.store.dataset.keys}
-        return where if self.rows.subject is None or not self.subject else where | {self.rows.subject: self.subject}
+        path = self.rows.subject
+        if path is None or not self.subject:
+            return where
+        return where | {path: self.subject if self.store.link is None else next(leaves(row, path), None)}
 
 
 async def end_records(step: RecordStep, holding: Holding) -> Outcome:

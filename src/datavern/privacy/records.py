@@ -8,19 +8,19 @@ again when it is acknowledged (`datavern.crypto.unguarded`).
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from datavern.contracts.capabilities import Column, Store, needs
 from datavern.contracts.errors import ConfigurationError, KeyErased, PrivacyError
-from datavern.contracts.records import Holding, Records
+from datavern.contracts.records import Holding, Records, Whose
 from datavern.contracts.subjects import canonical_subject
 from datavern.privacy.bulk import Batch
 from datavern.privacy.dataset import ERASED_AT, RETAINED_UNTIL, ROW_TAG, Dataset
 from datavern.privacy.personal import PersonalStore
-from datavern.privacy.rows import ANONYMOUS, RETENTION, Rows
+from datavern.privacy.rows import ANONYMOUS, RETENTION, SHARED, WHOSE, Rows
 from datavern.privacy.shape import DDL, shape_of
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from datavern.crypto.lookup_keys import LookupKey
     from datavern.crypto.sealed import DataKey
 
-__all__ = ["RecordRows", "RecordStore", "holding_of"]
+__all__ = ["RecordRows", "RecordStore", "holding_of", "leaves", "value_at"]
 
 _DEFAULT_KEY = ("id",)
 
@@ -43,6 +43,7 @@ def holding_of(dataset: Dataset) -> Holding:
         erasure=dataset.erasure,
         fields=tuple(dataset.fields),
         sealed=dataset.sealed,
+        linked=dataset.subject_via is not None,
     )
 
 
@@ -118,6 +119,22 @@ def _each(value: Any) -> Sequence[Any]:
     return value if isinstance(value, list) else (value,)
 
 
+def leaves(row: Any, path: str) -> Iterator[Any]:
+    """Every value at a path of a record; a list stands for each of its elements."""
+    if isinstance(row, list):
+        for one in row:
+            yield from leaves(one, path)
+    elif not path:
+        yield row
+    elif isinstance(row, Mapping):
+        if path in row:
+            yield from leaves(row[path], "")
+            return
+        name, _, rest = path.partition(".")
+        if name in row:
+            yield from leaves(row[name], rest)
+
+
 class RecordStore(PersonalStore):
     """The records of one dataset.
 
@@ -145,6 +162,24 @@ class RecordStore(PersonalStore):
         """The engine's hands."""
         found: Records = needs(self._provider, "records")
         return found
+
+    async def whose(self, row: Mapping[str, Any], person: str) -> Whose:
+        """Whether a record that was found for a person is about that very person, and about others."""
+        if self.link is None:
+            return await self.records.whose(row, self.dataset.subject or "", person)
+        shared = row.get(SHARED)
+        return Whose(person in shared if shared else row.get(WHOSE) == person, bool(shared))
+
+    async def is_about(self, row: Mapping[str, Any], person: str) -> bool:
+        """Whether a record that was found for a person is about that very person."""
+        return (await self.whose(row, person)).theirs
+
+    async def take_out(self, row: Mapping[str, Any], person: str) -> bool:
+        """Take one person out of a record that is about several; False where that cannot be said of its form."""
+        if self.link is None:
+            return await self.records.take_out(self.holding, row, person)
+        mine = await self.link.values(person)
+        return all([await self.records.take_out(self.holding, row, number) for number in mine])
 
     # ---- the store --------------------------------------------------------------------------------------------------
 
@@ -189,6 +224,9 @@ class RecordStore(PersonalStore):
         """The keyed tags of the people whom a record is about: of everybody whom its path reaches."""
         if rows.subject is None:
             return ()
+        if self.link is not None:
+            people = row.get(SHARED) or [row[WHOSE]]
+            return tuple(self._keys.subject_tag(person) for person in people if person is not None)
         found = values_at(row, rows.subject)
         return tuple(v if isinstance(v, bytes) else self._keys.subject_tag(canonical_subject(v)) for v in found)
 
@@ -215,7 +253,7 @@ class RecordStore(PersonalStore):
             return
         async with self.subjects.stream(self._table, where | self.living()) as found:
             async for row in found:
-                if (await self.records.whose(row, rows.subject, person)).theirs:
+                if (await self.whose(row, person)).theirs:
                     yield (await self.opened([row]))[0]
 
     async def opened(
@@ -225,7 +263,7 @@ class RecordStore(PersonalStore):
         self._alone(transaction)
         if self.dataset.needs_keys:
             return await super().opened(found)
-        own = (ROW_TAG, ERASED_AT, RETAINED_UNTIL)
+        own = (ROW_TAG, ERASED_AT, RETAINED_UNTIL, WHOSE, SHARED)
         opened = await self.records.opened(self._table, found)
         return [{name: value for name, value in row.items() if name not in own} for row in opened]
 
@@ -261,7 +299,7 @@ class RecordStore(PersonalStore):
         if not given:
             return 0
         dataset, plan = self.dataset, await self.rows()
-        batch = Batch(plan, given, consent)
+        batch = Batch(plan, given, consent, None if self.link is None else await self.link.named(given))
         for one in batch.consents:
             self._require(one)
         if dataset.subject is not None:
@@ -285,7 +323,8 @@ class RecordStore(PersonalStore):
             await subjects.insert(self._table, stored)
         for subject, key in batch.of_subject.items():
             if not await keys.covers(key, subject):
-                where: dict[str, Any] = {str(dataset.subject): tuple(dict.fromkeys(batch.subjects))}
+                named = batch.subjects if self.link is None else [value_at(r, dataset.subject or "") for r in given]
+                where: dict[str, Any] = {str(dataset.subject): tuple(dict.fromkeys(named))}
                 await subjects.delete(self._table, where | {ROW_TAG: tuple(row[ROW_TAG] for row in stored)})
                 raise _erased(dataset)
         return len(given)
@@ -325,7 +364,8 @@ class RecordStore(PersonalStore):
         subject = rows.subject_of(row)
         if dataset.subject is not None and subject is None:
             raise ConfigurationError(f"{dataset.name}: the record names nobody, or several: change it with the driver")
-        fitted = self._same_record(rows, subject, changes)
+        fitted = self._same_record(rows, row, changes)
+        await self.keep_led([row], fitted, None)
         if row.get(RETAINED_UNTIL) is not None:
             raise KeyErased(f"{dataset.label}: the subject was erased; the law keeps the row, and nobody changes it")
         ids = rows.key_ids(row)
@@ -347,7 +387,7 @@ class RecordStore(PersonalStore):
         # Only as long as it names the same person and no erasure has marked it: nothing is written into what one left.
         where = {name: row[name] for name in dataset.keys} | self.living()
         if dataset.subject is not None:
-            where[dataset.subject] = subject
+            where[dataset.subject] = subject if self.link is None else next(leaves(row, dataset.subject), None)
         if dataset.erasure == "retain":
             where[RETAINED_UNTIL] = None
         async with self._indexing(rows, key) as held:
@@ -373,6 +413,7 @@ class RecordStore(PersonalStore):
         await self._admit_rows(rows, found, None)
         if self.holds is not None:
             await self.holds.refuse(dataset, rows, found[0], None)
+        await self.keep_led(found, None, None)
         subject = rows.subject_of(found[0])
         handle = None if subject is None else await self._keys.handle(subject, create=False)
         async with needs(self._log.provider, "transactions").transaction() as tx:
@@ -397,19 +438,21 @@ class RecordStore(PersonalStore):
     async def _select(self, where: Mapping[str, Any]) -> list[dict[str, Any]]:
         return await self.subjects.select(self._table, where)
 
-    def _same_record(self, rows: Rows, subject: str | None, changes: Mapping[str, Any]) -> dict[str, Any]:
+    def _same_record(self, rows: Rows, row: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
         """The changes, without the subject; and refused where they would say that it is another's."""
         path = rows.subject
         fitted = dict(changes)
         if path is None:
             return fitted
+        of = canonical_subject if self.link is None else self.link.text
+        same = rows.subject_of(row) if self.link is None else of(value_at(row, path))
         top = path.split(".")[0]
         for name in changes:
             if name != top and not name.startswith(f"{top}."):
                 continue
             if name in {path, top}:
                 value = value_at({name: changes[name]}, path)
-                if value is not None and canonical_subject(value) == subject:
+                if value is not None and of(value) == same:
                     if name == path:
                         del fitted[name]
                     continue

@@ -174,7 +174,7 @@ async def _planned(
         names = None if isinstance(store, RecordStore) else [*dict.fromkeys((*dataset.keys, *where))]
         every = await store.subjects.select(dataset.table, where, columns=names)
         if isinstance(store, RecordStore) and rows.subject is not None:
-            found = [row for row in every if (await store.records.whose(row, rows.subject, subject)).theirs]
+            found = [row for row in every if await store.is_about(row, subject)]
         else:
             found = [row for row in every if rows.is_of(row, subject)]
         if len(found) > 1:

@@ -26,11 +26,13 @@ from datavern.contracts.subjects import canonical_subject
 from datavern.privacy.emptying import key_of_nobody
 from datavern.privacy.policies import Outcome, Step, apply, columns_needed
 from datavern.privacy.progress import Place, Progress, nothing, step_details, why
+from datavern.privacy.turns import hold_back
 
 if TYPE_CHECKING:
     from datavern.contracts.capabilities import Transaction
     from datavern.crypto.sealed import DataKey
     from datavern.privacy.holds import Grips
+    from datavern.privacy.rows import Rows
     from datavern.privacy.service import Privacy
 
 __all__ = ["RowErasure"]
@@ -50,23 +52,33 @@ class RowErasure:
         database: its name.
         places: the datasets there, those whose rows refer to another's before it.
         group: the erasures.
+        linked: dataset's label → the labels of those whose rows are found through it.
     """
 
-    def __init__(self, privacy: Privacy, database: str, places: Sequence[Place], group: Sequence[Progress]) -> None:
+    def __init__(
+        self,
+        privacy: Privacy,
+        database: str,
+        places: Sequence[Place],
+        group: Sequence[Progress],
+        linked: Mapping[str, Sequence[str]],
+    ) -> None:
         self._privacy = privacy
         self._site = privacy.site(database)
         self._places = places
         self._group = group
+        self._linked = linked
         self._today = dt.datetime.now().astimezone().date()
         self._nobody: dict[str, DataKey | None] = {}
 
     async def run(self) -> None:
         """Do what is not done yet; what came of it stands in each `Progress`. Idempotent."""
+        hold_back(self._places, self._group, self._linked)
         tasks: list[Task] = [
             (place, progress)
             for place in self._places
             for progress in self._group
-            if place.label in progress.entry.datasets
+            if place.label in progress.entry.datasets and place.label not in progress.waiting
         ]
         try:
             for place in self._places:
@@ -124,6 +136,9 @@ class RowErasure:
     async def _alone(self, task: Task) -> None:
         """One step in one transaction, each of its changes in a savepoint of its own; the reason where it waits."""
         place, progress = task
+        hold_back([place], [progress], self._linked)
+        if place.label in progress.waiting:
+            return
 
         async def work(tx: Transaction) -> Outcome:
             await self._site.life.end(tx, sorted(progress.ended))
@@ -187,6 +202,8 @@ class RowErasure:
         """Person → their rows, locked: those of that very id, whatever else the column takes for the same."""
         rows, dataset = place.rows, place.store.dataset
         assert rows is not None  # noqa: S101  (for the type checker: the caller saw to it)
+        if place.store.link is not None:
+            return {subject: await self._linked_rows(place, rows, subject, tx) for subject in subjects}
         column = rows.subject_column
         if column is None:
             return {}
@@ -206,6 +223,17 @@ class RowErasure:
                 if value is not None:
                     found.setdefault(canonical_subject(value), []).append(row)
         return found
+
+    async def _linked_rows(self, place: Place, rows: Rows, subject: str, tx: Transaction) -> list[dict[str, Any]]:
+        """The same of one person, where the rows lead to people by something else than their ids."""
+        found = await place.store.subjects.select(
+            place.store.dataset.table,
+            rows.where_subject(subject) or {},
+            columns=columns_needed(rows),
+            lock=True,
+            transaction=tx,
+        )
+        return [row for row in found if rows.is_of(row, subject)]
 
     def _parts(self, place: Place, progress: Progress, tx: Transaction) -> tuple[Any, ...]:
         entry = progress.entry

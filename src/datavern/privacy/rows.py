@@ -20,12 +20,16 @@ if TYPE_CHECKING:
     from datavern.crypto.lookup_keys import LookupKey
     from datavern.crypto.sealed import DataKey
 
-__all__ = ["ANONYMOUS", "RETENTION", "Rows", "fit"]
+__all__ = ["ANONYMOUS", "RETENTION", "SHARED", "WHOSE", "Rows", "fit"]
 
 RETENTION = "#retention"
 """What follows a dataset's name in the name of the keys that its retained rows are sealed under."""
 ANONYMOUS = "#anonymous"
 """What follows a dataset's name in the name of the key that what is left of anonymised rows is sealed under."""
+WHOSE = "\N{RIGHTWARDS ARROW}whose"
+"""Where a row that names no person itself is marked with whose it is; None where that is nobody, or several people."""
+SHARED = "\N{RIGHTWARDS ARROW}shared"
+"""Where a record that is about several people is marked with those of them who are known."""
 _WHOLE = re.compile(r"-?[0-9]{1,19}")
 _NO_NUMBER = 1 << 63  # past what any column holds
 _MOST_WORDS = 16  # of a condition; the row is looked at again once it is open
@@ -106,6 +110,7 @@ class Rows:
         "store",
         "subject",
         "subject_column",
+        "whose",
     )
 
     def __init__(
@@ -114,6 +119,7 @@ class Rows:
         self.dataset = dataset
         self.store = store
         self.subject = dataset.subject
+        self.whose = dataset.subject or ""
         self.columns = {column.name: column for column in store.columns}
         needed = [*dataset.keys, *dataset.fields, *dataset.indexes]
         needed += [name for name in (dataset.subject, dataset.retention_from) if name is not None]
@@ -331,7 +337,7 @@ class Rows:
 
     def is_of(self, row: Mapping[str, Any], subject: str) -> bool:
         """Whether a row that `where_subject` led to is that very person's."""
-        value = row[self.subject or ""]
+        value = row[self.whose]
         return value == subject or (value is not None and canonical_subject(value) == subject)
 
     def where_fields(self, fields: Mapping[str, Any]) -> dict[str, Any]:
@@ -462,7 +468,7 @@ class Rows:
 
     def subject_of(self, row: Mapping[str, Any]) -> str | None:
         """Whose the row is; None where the data map or the row names nobody."""
-        value = None if self.subject is None else row[self.subject]
+        value = None if self.subject is None else row[self.whose]
         return None if value is None else canonical_subject(value)
 
     def subject_named(self, row: Mapping[str, Any]) -> str:
@@ -515,7 +521,7 @@ class Rows:
                 break
         if key is None or key.dataset != sealer.dataset:
             return None
-        subject = None if self.subject is None else row[self.subject]
+        subject = None if self.subject is None else row[self.whose]
         try:
             if type(subject) is str and subject == key.subject:
                 opened = sealer.open_row(tag, row, keys, key.subject_tag)
@@ -552,10 +558,24 @@ class Rows:
         return sealer.open_row(tag, left, keys, subject_tag)
 
     def _retained_tag(self, row: Mapping[str, Any]) -> bytes:
-        subject = self.subject_of(row)
+        subject = self._retained_for(row)
         if subject is None:
             raise DecryptionFailed  # a row that the law keeps says whose it was
         return retained_tag(row[ROW_TAG], self._subject_tag(subject))
+
+    def _retained_for(self, row: Mapping[str, Any]) -> str | None:
+        """What a row that the law keeps is bound to: whose it is, as it says itself."""
+        return self.subject_of(row)
+
+    @property
+    def number(self) -> bool:
+        """Whether the subject's column holds a number of the person, that another dataset knows."""
+        return False
+
+    @property
+    def pseudonymous(self) -> Column | None:
+        """The column in which a pseudonym takes the person's place; None where what stands there names no person."""
+        return self.subject_column
 
     def _left(self, row: Mapping[str, Any]) -> dict[str, Any]:
         """The row without the marks of fields that an erasure emptied in columns that take no NULL."""

@@ -217,6 +217,7 @@ class InPlace:
         )
         if not found:
             return 0, None
+        found = [dict(row) for row in await self._store.marked(found, tx)]
         last = [found[-1][name] for name in dataset.keys]
         rows = await store.rows(tx)
         keys = await self._keys(rows, found, tx)

@@ -184,6 +184,7 @@ class Privacy:
         self._audit = Audit(logs, self.ledger_name, self.keys, self._publishers)
         for dataset in self._data_map:
             self._stores[dataset.name] = self._store(dataset)
+        self._link()
         for name in self._sites:
             mapped = {dataset.table for dataset in self._data_map.of_database(name)}
             if PERSONAL_DATA not in mapped:
@@ -193,6 +194,17 @@ class Privacy:
         self._requests = SubjectRequests(self)
         await self._requests.completions.open()
         self._watch()
+
+    def _link(self) -> None:
+        """Have the stores followed whose rows name no person themselves."""
+        for name, store in self._stores.items():
+            via = self._data_map.via(self._data_map[name])
+            if via is not None:
+                from datavern.privacy.links import Link  # noqa: PLC0415  (few data maps ask for it)
+
+                target, column = via
+                store.link = Link(store, self._stores[target.name], column, of=target)
+                store.link.target.led.append(store.link)
 
     def _watch(self) -> None:
         """Have the reads of the datasets audited for which the data map asks it."""

@@ -45,7 +45,8 @@ def _columns(dataset: Dataset) -> dict[str, ShapeColumn]:
         columns[name] = ShapeColumn(name, fields[name].type if name in fields else "text", nullable=False)
     if dataset.subject is not None and dataset.subject not in columns:
         kind = fields[dataset.subject].type if dataset.subject in fields else "text"
-        columns[dataset.subject] = ShapeColumn(dataset.subject, kind, indexed=True)
+        sealed = dataset.subject in dataset.sealed  # a number that people are known by; its lookup is the index
+        columns[dataset.subject] = ShapeColumn(dataset.subject, "bytes" if sealed else kind, indexed=not sealed)
     for name, f in fields.items():
         if name not in columns:
             kind = "bytes" if f.sealed else f.type

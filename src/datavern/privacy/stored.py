@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from time import monotonic
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from datavern.contracts.capabilities import Transaction, needs
 from datavern.contracts.errors import ConfigurationError, PrivacyError
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from datavern.crypto.sealed import DataKey
     from datavern.privacy.consent import Consents
     from datavern.privacy.holds import Holds
+    from datavern.privacy.links import Link
     from datavern.privacy.standing import Standing
 
 __all__ = ["StoredRows"]
@@ -45,6 +46,8 @@ class StoredRows:
         "_table",
         "dataset",
         "holds",
+        "led",
+        "link",
     )
 
     def __init__(
@@ -59,6 +62,8 @@ class StoredRows:
         standing: Standing,
     ) -> None:
         self.dataset = dataset
+        self.link: Link | None = None
+        self.led: list[Link] = []  # of those whose rows are found through these
         self._provider = provider
         self._keys = keys
         self._life = life
@@ -85,8 +90,30 @@ class StoredRows:
 
     @property
     def subjects(self) -> Subjects:
-        """The engine's hands in it."""
-        return needs(self._provider, "subjects")
+        """The engine's hands in it; where its rows name no person themselves, they follow what they name."""
+        found = needs(self._provider, "subjects")
+        if self.link is None:
+            return found
+        from datavern.privacy.hands import Hands  # noqa: PLC0415  (few datasets are linked)
+
+        return cast("Subjects", Hands(self.link, found))
+
+    async def marked(
+        self, found: Sequence[Mapping[str, Any]], transaction: Transaction | None = None
+    ) -> Sequence[Mapping[str, Any]]:
+        """Rows as they are stored, in which `Rows.subject_of` finds whose they are."""
+        return found if self.link is None else await self.link.marked(found, transaction)
+
+    async def keep_led(
+        self, found: Sequence[Mapping[str, Any]], changes: Mapping[str, Any] | None, transaction: Transaction | None
+    ) -> None:
+        """Refuse a change of rows after which nobody would find those that lead to them: `Link.check_stays`."""
+        for link in self.led:
+            await link.check_stays(found, changes, transaction)
+
+    async def is_about(self, row: Mapping[str, Any], person: str) -> bool:
+        """Whether a row that was found for a person is that very person's."""
+        return (await self.rows()).is_of(row, person)
 
     # ---- the table --------------------------------------------------------------------------------------------------
 
@@ -138,7 +165,14 @@ class StoredRows:
             names = dict.fromkeys(dataset.indexes.values())
             lookup_keys = {name: await keys.lookup_keys(dataset.name, name) for name in names}
             if seen == keys.lookups_seen:
-                return self._kind(dataset, store, keys, lookup_keys, seen=seen)
+                break
+        if self.link is None:
+            return self._kind(dataset, store, keys, lookup_keys, seen=seen)
+        from datavern.privacy.linked_rows import linked  # noqa: PLC0415  (few datasets are)
+
+        rows = linked(self._kind)(dataset, store, keys, lookup_keys, seen=seen)
+        rows.link = self.link
+        return rows
 
     def _ready(self) -> Rows | None:
         """How the rows stand, where it is known, and no rotation has changed it since."""
@@ -195,7 +229,8 @@ class StoredRows:
         """What is read of a row before it is changed."""
         dataset = self.dataset
         subject = () if dataset.subject is None else (dataset.subject,)
-        return tuple(dict.fromkeys((*dataset.keys, *subject, *dataset.sealed, ROW_TAG, RETAINED_UNTIL)))
+        led = (link.column for link in self.led)
+        return tuple(dict.fromkeys((*dataset.keys, *subject, *dataset.sealed, *led, ROW_TAG, RETAINED_UNTIL)))
 
     # ---- what may be used -------------------------------------------------------------------------------------------
 
@@ -237,6 +272,7 @@ class StoredRows:
         if standing.until <= monotonic():
             await standing.ask(transaction)
         if standing.marks:
+            found = await self.marked([*found], transaction)
             await self._admit([tag for row in found for tag in self.tags_of(rows, row)], transaction, writing=writing)
 
     def living(self) -> dict[str, Any]:

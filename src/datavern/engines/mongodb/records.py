@@ -55,6 +55,7 @@ class MongoDBRecords:
             right = FILE_TAG if files else DOCUMENT_TAG
             raise ConfigurationError(f'subject: the tag of a subject stands at "{right}" in {holding.store}')
         encrypted = self._provider.field_encryption.of(holding.store)
+        _check_linked(holding, encrypted)
         if encrypted is not None:
             _check_encrypted(holding, encrypted)
         nested = next((name for name in holding.sealed if "." in name), None)
@@ -189,6 +190,18 @@ class MongoDBRecords:
         if content is None:
             found["note"] = "too large to be part of the answer: files.open(_id) reads it"
         return found
+
+
+def _check_linked(holding: Holding, encrypted: EncryptedCollection | None) -> None:
+    """Refuse a path that leads to a person over another dataset, where the person has to be named.
+
+    Raises:
+        ConfigurationError: why.
+    """
+    path = holding.subject
+    if holding.linked and (path in TAG_PATHS or encrypted is not None):
+        what = f"{path} holds a subject's tag" if path in TAG_PATHS else "field_encryption asks whose a document is"
+        raise ConfigurationError(f"subject_via: {what}, which leads to the person by itself: leave it out")
 
 
 def _check_encrypted(holding: Holding, encrypted: EncryptedCollection) -> None:

@@ -163,7 +163,8 @@ class RedisSubjects:
         if "key" in where:
             keys = {name_of(key) for key in _any_of(where["key"])}
         if "subject" in where:
-            for value in dict.fromkeys(canonical_subject(s) for s in _any_of(where["subject"])):
+            asked = _any_of(where["subject"])  # text as it is: keys may know people by a number that is no id
+            for value in dict.fromkeys(s if type(s) is str else canonical_subject(s) for s in asked):
                 async for row in self._of_subject(pattern, value, keys, values=values):
                     yield row
             return
