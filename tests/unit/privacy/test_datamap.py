@@ -145,7 +145,7 @@ def test_toml_is_refused_with_its_path(changes, path, says):
         ({"store": "a\0b"}, "store"),
         ({"personal": False}, "about nobody"),
         ({"personal": False, "subject": None}, "nobody can consent"),
-        ({"subject_via": "users"}, "expected dataset.field"),
+        ({"subject_via": "users"}, "expected dataset.column"),
     ],
 )
 def test_contradictions_are_refused(changes, says):
@@ -192,12 +192,17 @@ def test_an_unknown_dataset_names_the_nearest():
 def test_subject_via_leads_to_a_field_that_can_be_searched():
     cases = Dataset("cases", database="main", subject="number", subject_via="users.personal_number")
     data_map = DataMap([users(), cases])
-    with pytest.raises(ConfigurationError, match="not offered yet"):
-        data_map.check_databases({"main": None})
-    with pytest.raises(ConfigurationError, match="no field phone"):
+    assert data_map.via(cases) == (data_map["users"], "personal_number")
+    assert data_map.via(data_map["users"]) is None
+    with pytest.raises(ConfigurationError, match="phone is no field"):
         DataMap([users(), Dataset("cases", database="main", subject="n", subject_via="users.phone")])
     with pytest.raises(ConfigurationError, match="sealed without lookup"):
         DataMap([users(), Dataset("cases", database="main", subject="n", subject_via="users.name")])
+    with pytest.raises(ConfigurationError, match="no dataset people"):
+        DataMap([users(), Dataset("cases", database="main", subject="n", subject_via="people.id")])
+    secrets = Dataset("secrets", database="main", personal=False, fields={"value": Field(sealed=True)})
+    with pytest.raises(ConfigurationError, match="about nobody"):
+        DataMap([secrets, Dataset("cases", database="main", subject="n", subject_via="secrets.id")])
 
 
 def test_databases_are_there_and_can_hold_it():
