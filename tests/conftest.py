@@ -18,7 +18,7 @@ from hypothesis import settings as hypothesis_settings
 
 from datavern.contracts.errors import ConfigurationError
 from datavern.testing import EmptyDatabase, create_test_database
-from datavern.testing.azuresql import named_server
+from datavern.testing.azuresql_named import named_server
 from datavern.testing.postgresql import PostgreSQLServer, shared_server
 
 # How quick the machine is just now is no finding of a test.
@@ -31,6 +31,22 @@ ENGINES = ("sqlite", "postgresql", *(("azuresql",) if named_server() else ()))
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--faults", choices=["short", "long"], default="short", help="how long the fault tests go on")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """What an engine has no such thing as, it does not take part in: ``@pytest.mark.not_on("azuresql", "why")``."""
+    left_out = [item for item in items if _left_out(item)]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if not _left_out(item)]
+
+
+def _left_out(item: pytest.Item) -> bool:
+    marks = [mark.args for mark in item.iter_markers("not_on")]
+    if any(len(args) != 2 or args[0] not in {"sqlite", "postgresql", "azuresql"} for args in marks):
+        raise pytest.UsageError(f"{item.nodeid}: not_on takes an engine and a reason")
+    chosen = getattr(item, "callspec", None)
+    return chosen is not None and chosen.params.get("engine") in {args[0] for args in marks}
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,7 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from speech import SPEECHES, Speech
+from speech import SPEECHES, Checked, Speech
 
 from datavern import DatabaseManager, DataMap, Dataset, Field, Keyring
 from datavern.testing import EmptyDatabase
@@ -70,8 +70,8 @@ def placeholder(engine: str) -> Callable[[int], str]:
 
 @pytest.fixture
 def sql(engine: str) -> Speech:
-    """The engine's way of saying things: ``sql("SELECT $1")``."""
-    return SPEECHES[engine]
+    """The engine's way of saying things: ``sql("SELECT $1")``; what it would say to Azure SQL is T-SQL."""
+    return Checked(SPEECHES[engine])
 
 
 # ---- stores without tables ------------------------------------------------------------------------------------------

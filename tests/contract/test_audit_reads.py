@@ -97,17 +97,17 @@ async def test_a_transaction_that_is_undone_has_read_all_the_same(db):
     assert (whom, details["rows"]) == (await handle(db, "u1"), 1)
 
 
-async def test_what_cannot_be_audited_is_not_handed_out(db):
-    await db["main"].execute("ALTER TABLE datavern_audit RENAME TO away")
+async def test_what_cannot_be_audited_is_not_handed_out(db, sql):
+    await db["main"].execute(sql("ALTER TABLE datavern_audit RENAME TO away"))
     with pytest.raises(ProviderError):
         await db.personal("users").get("u1")
     with pytest.raises(ProviderError):
         _ = [row async for row in db.personal("users").of("u1")]
-    await db["main"].execute("ALTER TABLE away RENAME TO datavern_audit")
+    await db["main"].execute(sql("ALTER TABLE away RENAME TO datavern_audit"))
     assert await db.personal("users").get("u1")
 
 
-async def test_the_minute_ends_by_itself_and_an_outage_loses_no_count(managed, monkeypatch, caplog):
+async def test_the_minute_ends_by_itself_and_an_outage_loses_no_count(managed, monkeypatch, caplog, sql):
     monkeypatch.setattr(module.Reads.__init__, "__kwdefaults__", {"window": 0.02})
     async with managed(users(audit_reads=True, purposes=[], legal_basis="x")) as db:
         await db.prepare("users")
@@ -116,10 +116,10 @@ async def test_the_minute_ends_by_itself_and_an_outage_loses_no_count(managed, m
         with caplog.at_level(logging.WARNING, logger="datavern.audit"):
             async with db["main"].transaction() as tx:
                 await people.get("u1", transaction=tx)
-            await db["main"].execute("ALTER TABLE datavern_audit RENAME TO away")
+            await db["main"].execute(sql("ALTER TABLE datavern_audit RENAME TO away"))
             while not caplog.messages:  # noqa: ASYNC110  (it is a log that is waited for)
                 await asyncio.sleep(0.01)
-            await db["main"].execute("ALTER TABLE away RENAME TO datavern_audit")
+            await db["main"].execute(sql("ALTER TABLE away RENAME TO datavern_audit"))
             assert "could not be written to the audit log yet" in caplog.messages[0]
         async with db["main"].transaction() as tx:
             await people.get("u1", transaction=tx)

@@ -12,6 +12,7 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
+from speech import SPEECHES
 
 from datavern import (
     ConstraintViolated,
@@ -68,9 +69,9 @@ async def failing(work):
 async def used(db):
     """A life of the application, with its mistakes; what it said."""
     main, people = db["main"], db.personal("people")
-    await main.execute("CREATE TABLE control (id integer PRIMARY KEY, value text)")
-    postgresql = main.engine == "postgresql"
-    await main.execute(f"INSERT INTO control VALUES (1, {'$1' if postgresql else '?'})", [CONTROL])
+    sql = SPEECHES[main.engine]
+    await main.execute(sql("CREATE TABLE control (id integer PRIMARY KEY, value {text})"))
+    await main.execute(sql("INSERT INTO control VALUES (1, $1)"), [CONTROL])
     await people.insert({"id": "a", "owner": "u1", **PERSON})
     await people.insert_many([{"id": f"b{n}", "owner": f"u{n}", "name": NAME, "note": NOTE} for n in range(30)])
     await people.update("b1", {"email": MAIL, "note": NOTE + "!"})
@@ -238,9 +239,8 @@ async def test_a_sealed_value_that_was_moved_is_refused(two):
 
 async def restored(main, row):
     changed = ("owner", "name", "datavern_row")
-    marks = ("$1", "$2", "$3") if main.engine == "postgresql" else ("?", "?", "?")
-    sets = ", ".join(f"{name} = {mark}" for name, mark in zip(changed, marks, strict=True))
-    await main.execute(f"UPDATE people SET {sets} WHERE id = 'a'", [row[name] for name in changed])
+    change = SPEECHES[main.engine]("UPDATE people SET owner = $1, name = $2, datavern_row = $3 WHERE id = 'a'")
+    await main.execute(change, [row[name] for name in changed])
 
 
 async def test_a_whole_row_under_another_key_is_refused(two):
@@ -254,30 +254,30 @@ async def test_a_whole_row_under_another_key_is_refused(two):
         await main.execute(f"INSERT INTO people (id, {names}) SELECT 'x', {names} FROM people WHERE id = 'b'")
 
 
-async def test_a_changed_bit_or_length_is_refused(two):
+async def test_a_changed_bit_or_length_is_refused(two, sql):
     main, people = two["main"], two.personal("people")
     (row,) = await main.query("SELECT name FROM people WHERE id = 'a'")
     sealed = row["name"]
-    mark = "$1" if main.engine == "postgresql" else "?"
+    change = sql("UPDATE people SET name = $1 WHERE id = 'a'")
     changed = [sealed[:at] + bytes([sealed[at] ^ 1 << at % 8]) + sealed[at + 1 :] for at in range(0, len(sealed), 3)]
     changed += [sealed[:size] for size in (1, 16, 17, 29, 45, len(sealed) - 1)] + [sealed + b"\0", sealed * 2]
     for wrong in changed:
-        await main.execute(f"UPDATE people SET name = {mark} WHERE id = 'a'", [wrong])
+        await main.execute(change, [wrong])
         if wrong[0] == 0:  # what an erasure leaves where a column takes no NULL: emptied, as NULL would be
             assert (await people.get("a"))["name"] is None
         else:
             with pytest.raises((DecryptionFailed, KeyUnavailable)):  # a key's id was changed, and there is none of it
                 await people.get("a")
-    await main.execute(f"UPDATE people SET name = {mark} WHERE id = 'a'", [sealed])
+    await main.execute(change, [sealed])
     assert (await people.get("a"))["name"] == f"{NAME} a"
 
 
-async def test_an_older_value_in_its_own_cell_opens_as_the_page_says(two):
+async def test_an_older_value_in_its_own_cell_opens_as_the_page_says(two, sql):
     main, people = two["main"], two.personal("people")
-    mark = "$1" if main.engine == "postgresql" else "?"
+    change = sql("UPDATE people SET name = $1 WHERE id = 'a'")
     old = await main.query_value("SELECT name FROM people WHERE id = 'a'")
     await people.update("a", {"name": "New Name"})
-    await main.execute(f"UPDATE people SET name = {mark} WHERE id = 'a'", [old])
+    await main.execute(change, [old])
     assert (await people.get("a"))["name"] == f"{NAME} a"
 
 

@@ -206,10 +206,10 @@ async def _call(read, key):
     return await read(key)
 
 
-async def test_a_new_column_is_seen(people):
+async def test_a_new_column_is_seen(people, sql):
     read = people.coalesced("people", key="id")
     assert "email" not in dict((await asyncio.gather(read(1), read(2)))[0])
-    await people.execute("ALTER TABLE people ADD COLUMN email varchar(99)")
+    await people.execute(sql("ALTER TABLE people ADD COLUMN email {text}"))
     rows = await asyncio.gather(read(1), read(2), read(9999))
     assert dict(rows[0])["email"] is None
     assert rows[2] is None

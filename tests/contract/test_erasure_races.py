@@ -119,15 +119,15 @@ async def test_no_consent_is_recorded_while_an_erasure_runs(both):
 
 @pytest.fixture(params=["read committed", "repeatable read", "serializable"])
 async def default_isolation(request, database, engine):
-    """The server's own default, for every connection that is made from here on; SQLite has one alone."""
-    if engine != "postgresql":
+    """The server's own default, for every connection that is made from here on; the others have one alone."""
+    if engine == "postgresql":
+        async with database.provider() as admin:
+            name = await admin.query_value("SELECT current_database()")
+            await admin.execute(f"ALTER DATABASE \"{name}\" SET default_transaction_isolation = '{request.param}'")
+            yield request.param
+            await admin.execute(f'ALTER DATABASE "{name}" RESET default_transaction_isolation')
+    else:
         yield request.param
-        return
-    async with database.provider() as admin:
-        name = await admin.query_value("SELECT current_database()")
-        await admin.execute(f"ALTER DATABASE \"{name}\" SET default_transaction_isolation = '{request.param}'")
-        yield request.param
-        await admin.execute(f'ALTER DATABASE "{name}" RESET default_transaction_isolation')
 
 
 async def test_a_row_that_is_being_written_is_erased_whatever_the_server_s_default_is(

@@ -9,6 +9,7 @@ import random
 import uuid
 
 import pytest
+from waiting import waits
 
 from datavern import (
     ConsentRequired,
@@ -206,6 +207,9 @@ async def test_every_type_of_column(managed, engine, at_once):
         "number int GENERATED ALWAYS AS IDENTITY",
         "sqlite": "id TEXT PRIMARY KEY, who INTEGER, whole INTEGER, small INTEGER, real REAL, exact TEXT, moment TEXT, "
         "day TEXT, doc TEXT, yes INTEGER, raw BLOB, list TEXT, made TEXT DEFAULT CURRENT_TIMESTAMP, number INTEGER",
+        "azuresql": "id nvarchar(36) COLLATE Latin1_General_100_BIN2 PRIMARY KEY, who bigint, whole int, "
+        "small smallint, [real] float, exact decimal(10, 2), moment datetimeoffset, day date, doc nvarchar(max), "
+        "yes bit, raw varbinary(max), list nvarchar(max), made datetime2 DEFAULT sysdatetime(), number int IDENTITY",
     }[engine]
     dataset = Dataset("things", database="main", subject="who", fields={"note": Field(sealed=True)})
     async with managed(dataset) as db:
@@ -301,17 +305,9 @@ async def elsewhere(database, warm):
         yield provider, life
 
 
-async def waits(provider):
-    """Until somebody in this database waits for a lock."""
-    while not await provider.query_value(  # noqa: ASYNC110  (the server has no event for it)
-        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
-    ):
-        await asyncio.sleep(0.01)
-
-
 async def under_way(provider, engine, task):
     """Until the task waits for somebody else's transaction."""
-    if engine == "postgresql":
+    if engine != "sqlite":
         await waits(provider)
     else:
         await asyncio.sleep(0.1)

@@ -7,6 +7,7 @@ import os
 from typing import Any
 
 import pytest
+from waiting import waits
 
 from datavern.contracts.errors import KeyErased
 from datavern.crypto.life import KeyLife
@@ -27,14 +28,6 @@ async def elsewhere(database: Any, life: KeyLife):
         other = KeyLife(provider)
         await other.open()
         yield provider, other
-
-
-async def waits(provider: Any) -> None:
-    """Until somebody in this database waits for a lock."""
-    while not await provider.query_value(  # noqa: ASYNC110  (the server has no event for it)
-        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
-    ):
-        await asyncio.sleep(0.01)
 
 
 async def end(provider: Any, life: KeyLife, *key_ids: bytes) -> None:

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from speech import SPEECHES
+from waiting import waits
 
 from datavern.contracts.errors import (
     ConfigurationError,
@@ -64,14 +66,6 @@ def clock(monkeypatch) -> Clock:
 
 async def count(provider: Any, table: str) -> int:
     return await provider.query_value(f"SELECT count(*) FROM {table}")
-
-
-async def waits(provider: Any) -> None:
-    """Until somebody in this PostgreSQL database waits for a lock."""
-    while not await provider.query_value(  # noqa: ASYNC110  (the server has no event for it)
-        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
-    ):
-        await asyncio.sleep(0.01)
 
 
 class Statements:
@@ -321,8 +315,8 @@ async def test_a_key_of_an_epoch_that_the_ring_lacks_is_unavailable(store, elsew
 
 async def update(provider: Any, sql: str, values: list[Any]) -> None:
     """A statement with the engine's own placeholders."""
-    marks = [f"${i}" if provider.engine == "postgresql" else "?" for i in range(1, len(values) + 1)]
-    assert await provider.execute(sql.format(*marks), values)
+    text = sql.format(*(f"${i}" for i in range(1, len(values) + 1)))
+    assert await provider.execute(SPEECHES[provider.engine](text), values)
 
 
 @pytest.mark.parametrize("column", ["dataset", "subject_tag", "wrapped", "key_id"])

@@ -23,6 +23,8 @@ from datavern.testing.contract import (
 from datavern.testing.postgresql import PostgreSQLServer
 from datavern.testing.replicas import PostgreSQLReplica
 
+pytestmark = pytest.mark.not_on("azuresql", "its secondary is a replica on a second server")
+
 
 @dataclass(frozen=True)
 class Behind(EmptyDatabase):

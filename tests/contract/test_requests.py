@@ -265,12 +265,12 @@ async def test_anonymize(managed):
         assert (store["found"], store["done"], store["left"], store["notes"]) == (2, {"anonymized": 2}, ["id"], [])
 
 
-async def test_anonymize_keeps_a_subject_that_others_refer_to_and_says_so(managed):
+async def test_anonymize_keeps_a_subject_that_others_refer_to_and_says_so(managed, sql):
     users = Dataset("users", database="main", subject="id", erasure="anonymize", fields={"name": Field(sealed=True)})
     async with managed(users) as db:
         await db.prepare("users")
         await db["main"].execute(
-            "CREATE TABLE orders (id text PRIMARY KEY, who text REFERENCES users (id) ON UPDATE CASCADE)"
+            sql("CREATE TABLE orders (id {text} PRIMARY KEY, who {text} REFERENCES users (id) ON UPDATE CASCADE)")
         )
         await db.personal("users").insert({"id": "u1", "name": NAME})
         await db["main"].execute("INSERT INTO orders VALUES ('o', 'u1')")
@@ -283,12 +283,17 @@ async def test_anonymize_keeps_a_subject_that_others_refer_to_and_says_so(manage
 
 
 async def test_anonymize_numbers_and_narrow_columns(managed, engine):
+    length = "LEN" if engine == "azuresql" else "length"
+    narrow_text = "nvarchar(4) COLLATE Latin1_General_100_BIN2" if engine == "azuresql" else "varchar(4)"
+
     def people(name):
         return Dataset(name, database="main", subject="who", erasure="anonymize", fields={"name": Field(sealed=True)})
 
     async with managed(people("numbers"), people("narrow")) as db:
         await db["main"].execute("CREATE TABLE numbers (id bigint PRIMARY KEY, who integer UNIQUE)")
-        await db["main"].execute("CREATE TABLE narrow (id bigint PRIMARY KEY, who varchar(4) CHECK (length(who) < 5))")
+        await db["main"].execute(
+            f"CREATE TABLE narrow (id bigint PRIMARY KEY, who {narrow_text} CHECK ({length}(who) < 5))"
+        )
         await db.prepare("numbers")
         await db.prepare("narrow")
         await db.personal("numbers").insert({"id": 1, "who": 7, "name": NAME})
@@ -479,13 +484,13 @@ async def test_a_person_who_returns_is_a_new_person(managed):
         assert (await visits.get("new"))["name"] == "Back"
 
 
-async def test_rows_that_refer_to_others_go_first(managed, engine):
+async def test_rows_that_refer_to_others_go_first(managed, sql):
     parents = Dataset("parents", database="main", subject="who", fields=SEALED)
     children = Dataset("children", database="main", subject="who", fields=SEALED)
     async with managed(parents, children) as db:
-        await db["main"].execute("CREATE TABLE parents (id text PRIMARY KEY, who text)")
+        await db["main"].execute(sql("CREATE TABLE parents (id {text} PRIMARY KEY, who {text})"))
         await db["main"].execute(
-            "CREATE TABLE children (id text PRIMARY KEY, who text, parent text REFERENCES parents (id))"
+            sql("CREATE TABLE children (id {text} PRIMARY KEY, who {text}, parent {text} REFERENCES parents (id))")
         )
         await fill(db, "parents")
         await db.prepare("children")
@@ -495,10 +500,10 @@ async def test_rows_that_refer_to_others_go_first(managed, engine):
         assert await rows(db, "children") == []
 
 
-async def test_a_row_that_somebody_else_refers_to_keeps_the_request_open_until_it_may_go(managed):
+async def test_a_row_that_somebody_else_refers_to_keeps_the_request_open_until_it_may_go(managed, sql):
     async with managed(dataset("visits")) as db:
         await fill(db, "visits")
-        await db["main"].execute("CREATE TABLE bills (id text PRIMARY KEY, visit text REFERENCES visits (id))")
+        await db["main"].execute(sql("CREATE TABLE bills (id {text} PRIMARY KEY, visit {text} REFERENCES visits (id))"))
         await db["main"].execute("INSERT INTO bills VALUES ('b', 'u1-0')")
         with pytest.raises(ErasureIncomplete, match=r"main\.visits") as incomplete:
             await process(db, "erasure")

@@ -24,7 +24,7 @@ def quoted(provider: Any) -> Any:
 
 async def fill(provider: Any, sql: Any, count: int = 200) -> None:
     await provider.execute(
-        "CREATE TABLE customers (id INTEGER PRIMARY KEY, c1 TEXT, c2 TEXT, c3 TEXT, note TEXT, n BIGINT)"
+        sql("CREATE TABLE customers (id INTEGER PRIMARY KEY, c1 {text}, c2 {text}, c3 {text}, note {text}, n BIGINT)")
     )
     rows = [
         (
@@ -44,8 +44,9 @@ async def test_stores_and_samples(provider: Any, sql: Any, quoted: Any) -> None:
     samples = needs(provider, "samples")
     assert await samples.stores() == []
     await fill(provider, sql, 50)
-    await provider.execute(f"CREATE TABLE {quoted(NAME)} (x TEXT)")
-    await provider.execute("CREATE TABLE datavern_own (x TEXT)")
+    kind = sql("{text}")
+    await provider.execute(f"CREATE TABLE {quoted(NAME)} (x {kind})")
+    await provider.execute(sql("CREATE TABLE datavern_own (x {text})"))
     assert sorted(await samples.stores()) == sorted(["customers", NAME])
     found = await samples.sample("customers", 1000)
     assert sorted(found["id"]) == list(range(50))
@@ -54,7 +55,7 @@ async def test_stores_and_samples(provider: Any, sql: Any, quoted: Any) -> None:
 
 
 async def test_a_sample_comes_from_all_over_a_large_table(provider: Any, sql: Any) -> None:
-    await provider.execute("CREATE TABLE large (id INTEGER PRIMARY KEY, t TEXT)")
+    await provider.execute(sql("CREATE TABLE large (id INTEGER PRIMARY KEY, t {text})"))
     await provider.execute_many(sql("INSERT INTO large VALUES ($1, $2)"), [(i, "x" * 200) for i in range(20_000)])
     if provider.engine == "postgresql":
         await provider.execute("ANALYZE large")

@@ -9,6 +9,8 @@ import pytest
 
 from datavern.contracts.errors import ConfigurationError, QueryRejected
 
+pytestmark = pytest.mark.not_on("azuresql", "its full-text search is a service of its own, and not offered")
+
 ARTICLES = [
     (1, "Huset ved fjorden", "Det gamle huset ble solgt."),
     (2, "Mange hus", "Husene ligger tett, og hus bygges ennå. Hus er dyrt."),

@@ -431,9 +431,8 @@ async def _wait_inside(connection, db):
     await asyncio.Event().wait()
 
 
-async def test_a_connection_that_breaks_is_told_and_replaced(engine_, session, people, engine):
-    if engine != "postgresql":
-        pytest.skip("there is no connection that could break")
+@pytest.mark.parametrize("engine", ["postgresql"], indirect=True)
+async def test_a_connection_that_breaks_is_told_and_replaced(engine_, session, people):
     db, alchemy = engine_
     async with alchemy.connect() as c:
         pid = await c.scalar(sa.text("SELECT pg_backend_pid()"))

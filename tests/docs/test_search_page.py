@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 from docblocks import Story, blocks
 
 PAGE = Path(__file__).parents[2] / "docs" / "search.md"
 
 
+@pytest.mark.not_on("azuresql", "the page is told on SQLite and on PostgreSQL")
 async def test_the_page_is_true(engine, database, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     replace = {"postgresql://app@127.0.0.1:5432/app": database.settings["url"]} if engine == "postgresql" else {}

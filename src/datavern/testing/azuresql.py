@@ -1,16 +1,15 @@
-"""A TDS server for as long as it is needed, and an empty database on a real Azure SQL where one is named.
+"""A TDS server for as long as it is needed.
 
 The server is `pysqlbridge`: it speaks SQL Server's protocol, with TLS and sign-in, and answers T-SQL over tables of
 text. It writes to temporary tables alone, does not undo anything, and knows neither procedures of others nor times as
 parameters: it shows how connections behave, and not what a database does. That takes a server that
-``DATAVERN_TEST_AZURESQL`` names.
+``DATAVERN_TEST_AZURESQL`` names (`datavern.testing.azuresql_named`).
 """
 
 from __future__ import annotations
 
 import csv
 import json
-import os
 import secrets
 import shutil
 import subprocess
@@ -24,11 +23,10 @@ from typing import Any, Final, Self
 from datavern.contracts.errors import ConfigurationError
 from datavern.testing.proxy import Certificates
 
-__all__ = ["AzureSQLServer", "NamedDatabase", "available", "named_server"]
+__all__ = ["AzureSQLServer", "available"]
 
 DATABASE: Final = "pysqlbridge"
 USER: Final = "app"
-VARIABLE: Final = "DATAVERN_TEST_AZURESQL"
 _START_DEADLINE: Final = 60.0
 _NAMES: Final = ("localhost", "127.0.0.1")
 
@@ -38,11 +36,6 @@ def available() -> bool:
     import importlib.util  # noqa: PLC0415  (only here)
 
     return importlib.util.find_spec("pysqlbridge") is not None
-
-
-def named_server() -> str | None:
-    """The URL of a database on a real server, whose name holds "test": everything in it is dropped."""
-    return os.environ.get(VARIABLE) or None
 
 
 class AzureSQLServer:
@@ -166,69 +159,3 @@ def _hashed(password: str) -> str:
     from pysqlbridge.logins import hash_password  # noqa: PLC0415  (when the server is)
 
     return str(hash_password(password, iterations=1000))  # a password that lives as long as the server
-
-
-# ---- a real server --------------------------------------------------------------------------------------------------
-
-_EMPTY: Final = """
-DECLARE @text nvarchar(max) = N'';
-SELECT @text += N'ALTER TABLE ' + QUOTENAME(SCHEMA_NAME(t.schema_id)) + N'.' + QUOTENAME(t.name)
-    + N' DROP CONSTRAINT ' + QUOTENAME(f.name) + N';'
-FROM sys.foreign_keys f JOIN sys.tables t ON t.object_id = f.parent_object_id;
-SELECT @text += N'DROP ' + CASE o.type WHEN 'V' THEN N'VIEW ' WHEN 'P' THEN N'PROCEDURE ' WHEN 'U' THEN N'TABLE '
-    WHEN 'SO' THEN N'SEQUENCE ' ELSE N'FUNCTION ' END
-    + QUOTENAME(SCHEMA_NAME(o.schema_id)) + N'.' + QUOTENAME(o.name) + N';'
-FROM sys.objects o WHERE o.is_ms_shipped = 0 AND o.type IN ('V', 'P', 'U', 'SO', 'FN', 'IF', 'TF')
-ORDER BY CASE o.type WHEN 'V' THEN 0 WHEN 'P' THEN 0 WHEN 'U' THEN 2 WHEN 'SO' THEN 3 ELSE 1 END;
-EXEC sp_executesql @text;
-"""
-"""Everything that somebody has made in the database."""
-_LOCK: Final = """
-DECLARE @taken int;
-EXEC @taken = sp_getapplock @Resource = N'datavern tests', @LockMode = 'Exclusive', @LockOwner = 'Transaction',
-    @LockTimeout = 1000;
-SELECT @taken;
-"""
-
-
-class NamedDatabase:
-    """The database that ``DATAVERN_TEST_AZURESQL`` names, emptied before and after, and nobody else's meanwhile.
-
-    Raises:
-        ConfigurationError: on entering: none is named, or its name does not hold "test".
-    """
-
-    def __init__(self) -> None:
-        self._keeper: Any = None
-        self._holding: Any = None
-
-    async def __aenter__(self) -> dict[str, Any]:
-        """The settings of a provider."""
-        from datavern.config import Pool  # noqa: PLC0415  (with the first provider)
-        from datavern.engines.azuresql.provider import AzureSQLProvider  # noqa: PLC0415  (the same)
-
-        url = named_server()
-        if url is None:
-            raise ConfigurationError(f"{VARIABLE} names no server: mssql://user:password@host/test_database?driver=…")
-        keeper = AzureSQLProvider.from_settings("keeper", {"url": url, "pool": Pool(max=2), "location": "norway"})
-        if "test" not in keeper.settings.database.lower():
-            raise ConfigurationError(f"{VARIABLE}: everything in the database is dropped: its name must hold 'test'")
-        await keeper.connect()
-        try:
-            self._holding = keeper.transaction()
-            await self._holding.__aenter__()
-            while int(await self._holding.query_value(_LOCK)) < 0:
-                pass  # another process tests with it, and is waited for a second at a time
-            await keeper.execute(_EMPTY)
-        except BaseException:
-            await keeper.close()
-            raise
-        self._keeper = keeper
-        return {"url": url}
-
-    async def __aexit__(self, *exc: object) -> None:
-        try:
-            await self._keeper.execute(_EMPTY)
-            await self._holding.__aexit__(None, None, None)
-        finally:
-            await self._keeper.close()

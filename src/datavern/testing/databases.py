@@ -66,7 +66,7 @@ class create_test_database:  # noqa: N801  (used as a function is: `async with c
             self._folder = Path(tempfile.mkdtemp(prefix="datavern-sqlite-"))
             return EmptyDatabase("sqlite", {"path": str(self._folder / "test.db")})
         if self._engine == "azuresql":
-            from datavern.testing.azuresql import NamedDatabase  # noqa: PLC0415  (only where it is needed)
+            from datavern.testing.azuresql_named import NamedDatabase  # noqa: PLC0415  (only where it is needed)
 
             self._named = NamedDatabase()
             return EmptyDatabase("azuresql", await self._named.__aenter__())

@@ -29,7 +29,7 @@ from datavern.engines.azuresql.subjects import AzureSQLSubjects, _column
 from datavern.engines.idempotency import keys
 from datavern.privacy import consent_tables
 from datavern.privacy import tables as privacy
-from datavern.testing import create_test_database
+from datavern.testing import azuresql_named, create_test_database
 
 ODD = "'; DROP TABLE users; --] blåbær \"?"
 
@@ -73,9 +73,8 @@ def own_statements(provider: AzureSQLProvider) -> Iterator[tuple[str, str]]:
             if isinstance(value, Statement):
                 yield name, value.compiled(dialect()).sql
             elif isinstance(value, Among):
-                others = dict.fromkeys(["seen", "moment", "state", "change", "nobody"], 1)
-                for sql, _ in value.bind(dialect(), ["x"] * 17, **others):
-                    yield name, sql
+                for size, statement in value._by_size.items():
+                    yield f"{name} of {size}", statement.compiled(dialect()).sql
     yield "insert_for_each", log.insert_for_each("source").compiled(dialect()).sql
 
 
@@ -379,8 +378,23 @@ async def test_a_database_for_tests_is_named_and_says_so(monkeypatch):
             pass
 
 
+@pytest.fixture
+def somewhere(monkeypatch):
+    """Two databases of a server that nobody asks, since this process uses them already."""
+    urls = ["mssql://app:x@db.example/one_test", "mssql://app:x@db.example/two_test"]
+    monkeypatch.setenv("DATAVERN_TEST_AZURESQL", " ".join(urls))
+    monkeypatch.setattr(azuresql_named, "_taken", set(urls))
+    return urls
+
+
+async def test_a_test_that_needs_more_databases_than_are_named_does_not_wait_for_itself(somewhere):
+    with pytest.raises(ConfigurationError, match="2 at once is not enough: name another"):
+        async with create_test_database("azuresql"):
+            pass
+
+
 def test_what_the_contract_says_in_t_sql_is_t_sql():
-    from datavern.testing.azuresql import _EMPTY, _LOCK
+    from datavern.testing.azuresql_named import _DROP, _EMPTY, _LOCK, _MAKE
 
     spec = importlib.util.spec_from_file_location(
         "speech_of_ours", Path(__file__).parents[2] / "contract" / "speech.py"
@@ -394,5 +408,5 @@ def test_what_the_contract_says_in_t_sql_is_t_sql():
         parsed(sentence)
     assert speech("INSERT INTO people VALUES ($1, $2)") == "INSERT INTO people VALUES (@P1, @P2)"
     parsed(speech("CREATE TABLE people (id {integer} PRIMARY KEY, name {text} UNIQUE, data {bytes}, size {real})"))
-    for script in (_EMPTY, _LOCK):
+    for script in (_EMPTY, _LOCK, _MAKE, _DROP):
         assert effect(script) is Effect.TOUCHES
