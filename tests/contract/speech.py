@@ -24,6 +24,7 @@ SPEECHES = {
             "text": "TEXT",
             "bytes": "BLOB",
             "real": "REAL",
+            "short": "varchar(4)",
             "endless": "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n",
         },
     ),
@@ -35,6 +36,7 @@ SPEECHES = {
             "text": "text",
             "bytes": "bytea",
             "real": "double precision",
+            "short": "varchar(4)",
             "endless": "SELECT pg_sleep(600)",
         },
     ),
@@ -46,6 +48,7 @@ SPEECHES = {
             "text": _TEXT,
             "bytes": "varbinary(max)",
             "real": "float",
+            "short": "nvarchar(4) COLLATE Latin1_General_100_BIN2",
             "endless": "WAITFOR DELAY '00:10:00'",
         },
         lacks={

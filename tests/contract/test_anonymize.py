@@ -88,11 +88,11 @@ async def test_what_is_sealed_anew_outlives_a_rotation_of_the_keys(managed, monk
         assert await people.find(born=dt.date(1970, 1, 1)) == []
 
 
-async def test_a_row_that_keeps_its_subject_is_anonymised_once(managed):
+async def test_a_row_that_keeps_its_subject_is_anonymised_once(managed, sql):
     users = Dataset("users", database="main", subject="id", erasure="anonymize", fields={"age": FIELDS["income"]})
     async with managed(users) as db:
         await db.prepare("users")
-        await db["main"].execute("CREATE TABLE orders (id text PRIMARY KEY, who text REFERENCES users (id))")
+        await db["main"].execute(sql("CREATE TABLE orders (id {text} PRIMARY KEY, who {text} REFERENCES users (id))"))
         await db.personal("users").insert({"id": "u1", "age": 123_456})
         await db["main"].execute("INSERT INTO orders VALUES ('o', 'u1')")
         _, stores = await erase(db)
@@ -102,7 +102,7 @@ async def test_a_row_that_keeps_its_subject_is_anonymised_once(managed):
         assert stores["main.users"]["done"] == {}
 
 
-async def test_the_tables_own_constraints_have_the_last_word(managed):
+async def test_the_tables_own_constraints_have_the_last_word(managed, sql):
     fields = {
         "code": Field(anonymize={"constant": "far too long"}),
         "town": Field(anonymize={"constant": "Ukjent"}),
@@ -112,8 +112,10 @@ async def test_the_tables_own_constraints_have_the_last_word(managed):
     people = Dataset("people", database="main", subject="who", erasure="anonymize", fields=fields)
     async with managed(people) as db:
         await db["main"].execute(
-            "CREATE TABLE people (id varchar(20) PRIMARY KEY, who varchar(40), code varchar(4) CHECK (length(code) < 5)"
-            ", town varchar(20) UNIQUE, ref varchar(40))"
+            sql(
+                "CREATE TABLE people (id varchar(20) PRIMARY KEY, who {text}, "
+                "code {short} CHECK (code NOT LIKE '_____%'), town varchar(20) UNIQUE, ref varchar(40))"
+            )
         )
         await db.prepare("people")
         await db.personal("people").insert(

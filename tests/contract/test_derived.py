@@ -83,8 +83,8 @@ async def test_one_that_fails_waits_and_is_called_again_until_it_is_done(db, ind
     assert index.asked == ["anna"] * 3
 
 
-async def test_it_is_not_called_while_a_store_that_it_is_made_from_waits(db, index):
-    await db["main"].execute("CREATE TABLE fines (id INTEGER PRIMARY KEY, event TEXT REFERENCES events (id))")
+async def test_it_is_not_called_while_a_store_that_it_is_made_from_waits(db, index, sql):
+    await db["main"].execute(sql("CREATE TABLE fines (id INTEGER PRIMARY KEY, event {text} REFERENCES events (id))"))
     await db["main"].execute("INSERT INTO fines VALUES (1, 'anna')")
     with pytest.raises(ErasureIncomplete) as told:
         await erase(db)

