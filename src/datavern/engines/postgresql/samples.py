@@ -34,12 +34,14 @@ WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum
 """
 _LONGEST = 20_000
 _AS_THEY_ARE = {"smallint", "integer", "bigint", "numeric", "date", "timestamp with time zone", "boolean"}
+_SPREAD = 8
+"""How many times as many pages as needed are drawn, with a part of the rows of each: neighbours are alike."""
 _SPARE = 1.5
 """How much more than asked for is sampled: pages differ in how many rows they hold."""
 
 
 class PostgreSQLSamples:
-    """`Samples` on PostgreSQL: pages drawn by the server (TABLESAMPLE SYSTEM), in a read-only transaction."""
+    """`Samples` on PostgreSQL: some rows of pages that it draws (TABLESAMPLE SYSTEM), in a read-only transaction."""
 
     def __init__(self, provider: PostgreSQLProvider) -> None:
         self._provider = provider
@@ -50,7 +52,7 @@ class PostgreSQLSamples:
         return [row["name"] if row["visible"] else f"{row['schema']}.{row['name']}" for row in rows]
 
     async def sample(self, store: str, size: int) -> dict[str, list[Any]]:
-        """Rows of some pages; where the planner knows of no more rows than that, the first ones."""
+        """Some rows of many pages; where the planner knows of no more rows than that, the first ones."""
         subjects: Any = self._provider.capabilities.subjects
         async with self._provider.transaction(read_only=True) as tx:
             table = await tx.query_one(_TABLE, [subjects.quoted_store(store)])
@@ -63,10 +65,12 @@ class PostgreSQLSamples:
                 c["quoted"] if c["type"] in _AS_THEY_ARE else f"pg_catalog.left({c['quoted']}::text, {_LONGEST})"
                 for c in columns
             )
-            share = 100.0 * size * _SPARE / table["rows"] if table["rows"] else 100.0
-            pages = f"TABLESAMPLE SYSTEM ({share:.6f})" if share < 100 and table["relkind"] != "f" else ""  # noqa: PLR2004
+            wanted = size * _SPARE / table["rows"] if table["rows"] else 1.0
+            share = 1.0 if table["relkind"] == "f" else min(1.0, wanted * _SPREAD)
+            pages = f"TABLESAMPLE SYSTEM ({100 * share:.6f})" if share < 1 else ""
+            some = f"WHERE random() < {wanted / share:.9f}" if wanted < share else ""
             # Pages come in the order in which they lie: cut off, it would be the end that nobody looks at.
-            rows = await tx.query(f"SELECT {picked} FROM {table['name']} {pages} LIMIT $1", [4 * size])  # noqa: S608
+            rows = await tx.query(f"SELECT {picked} FROM {table['name']} {pages} {some} LIMIT $1", [4 * size])  # noqa: S608
         if len(rows) > size:
             rows = random.sample(rows, size)
         return {c["name"]: [row[i] for row in rows if row[i] is not None] for i, c in enumerate(columns)}
