@@ -142,13 +142,6 @@ def verifier(db):
     return (Path(db._keyring.removeprefix("file:")) / "verifier.txt").read_text()
 
 
-@pytest.mark.parametrize(("kind", "article"), [("restriction", 18), ("objection", 21)])
-async def test_what_is_not_offered_yet_is_refused(managed, kind, article):
-    async with managed(dataset("visits")) as db:
-        with pytest.raises(SubjectRequestRejected, match=rf"Art. {article}\) is not offered yet"):
-            await process(db, kind)
-
-
 def test_a_request_that_cannot_be():
     with pytest.raises(SubjectRequestRejected, match="did you mean erasure"):
         SubjectRequest("erasur", subject="u1")

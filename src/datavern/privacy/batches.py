@@ -105,6 +105,12 @@ class Batch:
                         new.append(entry)
                     else:
                         answers[entry.id] = problem
+            if new:
+                held = await self._register.restricted([entry.subject for entry in new])
+                answers |= {
+                    e.id: Receipt(e.id, waiting={"restriction": held[e.subject]}) for e in new if e.subject in held
+                }
+                new = [entry for entry in new if entry.subject not in held]
             for some, work in ((begun, self._erasures.run), (new, self._erasures.erase)):
                 if some:
                     answers |= {e.id: done for e, done in zip(some, await work(some), strict=True)}

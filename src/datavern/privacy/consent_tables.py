@@ -196,6 +196,12 @@ def _restrictions_standing() -> Any:
     return table.select().where(table.c.lifted_at.is_(None)).order_by(table.c.since, table.c.id)
 
 
+def _restrictions_among(values: list[Any]) -> Any:
+    table = _table(RESTRICTIONS)
+    theirs = table.c.subject_tag.in_(values) & table.c.lifted_at.is_(None) & (table.c.kind == "restriction")
+    return table.select().with_only_columns(table.c.subject_tag, table.c.id).where(theirs)
+
+
 def _restriction_by_id() -> Any:
     table = _table(RESTRICTIONS)
     return table.select().where(table.c.id == _bind("request"))
@@ -241,6 +247,7 @@ TEXTS_OF = Statement(_texts_of)
 RESTRICTION_INSERT = Statement(lambda: _table(RESTRICTIONS).insert())
 RESTRICTIONS_OF = Statement(_restrictions_of)
 RESTRICTIONS_STANDING = Statement(_restrictions_standing)
+RESTRICTIONS_AMONG = Among(_restrictions_among)
 RESTRICTION_BY_ID = Statement(_restriction_by_id)
 RESTRICTION_LIFT = Statement(_restriction_lift)
 RESTRICTIONS_DELETE = Among(_restrictions_delete)

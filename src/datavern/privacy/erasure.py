@@ -19,7 +19,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from datavern.contracts.capabilities import needs
-from datavern.contracts.errors import ConstraintViolated, DatavernError, ProviderError
+from datavern.contracts.errors import ConstraintViolated, DatavernError, ProviderError, SubjectRequestRejected
 from datavern.contracts.values import timestamp
 from datavern.crypto.erasures import ATTEMPTS, contended
 from datavern.privacy.certificate import ERASED_CLAIMS, ERASED_LIMITS, RECORDS_CLAIM, Certificate
@@ -31,6 +31,7 @@ from datavern.privacy.record_erasure import RecordErasures
 from datavern.privacy.records import RecordStore
 from datavern.privacy.request_values import Receipt
 from datavern.privacy.row_erasure import RowErasure
+from datavern.privacy.standing import not_erased
 from datavern.privacy.turns import hold_back, linked_first, turns
 
 if TYPE_CHECKING:
@@ -75,6 +76,7 @@ class Erasures:
 
         Raises:
             ConfigurationError: the live schema lacks what the data map says. Nothing was changed.
+            SubjectRequestRejected: the data of one of them is restricted. Nothing was changed.
         """
         privacy = self._privacy
         survey = await self._survey(await privacy.stores())
@@ -89,6 +91,8 @@ class Erasures:
         async def work(tx: Transaction) -> list[Entry]:
             nonlocal closed
             closed = await privacy.keys.start_erasures([entry.subject for entry in entries], session=tx)
+            for request in (await privacy.standing.restricted(closed, tx)).values():
+                raise SubjectRequestRejected(not_erased(request))
             begun = [replace(e, datasets=labels, key_ids=tuple(closed[e.subject])) for e in entries]
             begun = await self._journal.begin(begun, tx, key=key)
             if numbers:

@@ -107,6 +107,18 @@ class ReadRows(StoredRows):
                 if rows.is_of(row, person):
                     yield (await self.opened([row], transaction))[0]
 
+    async def count_of(self, subject: str) -> int:
+        """How many rows are about somebody, whatever stands against their use."""
+        rows = self._ready() or await self.rows()
+        where = rows.where_subject(subject)
+        if where is None:
+            return 0
+        number = 0
+        async with self.subjects.stream(self._table, where | self.living()) as found:
+            async for row in found:
+                number += rows.is_of(row, subject)
+        return number
+
     async def find(
         self,
         where: Mapping[str, Any] | None = None,

@@ -256,6 +256,18 @@ class RecordStore(PersonalStore):
                 if (await self.whose(row, person)).theirs:
                     yield (await self.opened([row]))[0]
 
+    async def count_of(self, subject: str) -> int:
+        """How many records are about somebody, whatever stands against their use."""
+        rows = await self.rows()
+        where = rows.where_subject(subject)
+        number = 0
+        if where is None or rows.subject is None:
+            return number
+        async with self.subjects.stream(self._table, where | self.living()) as found:
+            async for row in found:
+                number += (await self.records.whose(row, rows.subject, subject)).theirs
+        return number
+
     async def opened(
         self, found: Sequence[Mapping[str, Any]], transaction: Transaction | None = None
     ) -> list[dict[str, Any]]:

@@ -6,7 +6,7 @@ with the person. The audit log says that it happened, who did it, and no more.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, get_args
 
@@ -26,6 +26,7 @@ from datavern.privacy.request_values import (
     SubjectResponse,
     today,
 )
+from datavern.privacy.standing import not_erased
 
 if TYPE_CHECKING:
     from datavern.contracts.capabilities import Transaction
@@ -199,6 +200,11 @@ class Register:
                 "`datavern subject … --identity bankid` (GDPR Art. 12(2) and (6))"
             )
 
+    async def restricted(self, subjects: Sequence[str]) -> dict[str, str]:
+        """Those of the people who cannot be erased now → why."""
+        found = await self._privacy.standing.restricted(subjects)
+        return {subject: not_erased(request) for subject, request in found.items()}
+
     async def audit(self, tx: Transaction, action: str, entry: Entry, **details: Any) -> str:
         """An audit entry about a request, under the person's handle; an erasure's names no handle (see `erasure`)."""
         handle = None
@@ -250,6 +256,11 @@ def entry_of(request: SubjectRequest) -> Entry:
         details["identity"] = request.identity.as_json()
     if request.kind == "portability":
         details["asked"] = {"format": request.format}
+    if request.kind == "restriction":
+        details["asked"] = {"datasets": request.datasets and list(request.datasets), "ground": request.ground}
+    if request.kind == "objection":
+        override = request.override if isinstance(request.override, str | None) else dict(request.override)
+        details["asked"] = {"purposes": request.purposes and list(request.purposes), "override": override}
     if request.kind == "rectification" and request.changes:
         details["asked"] = {"changes": packed(request.changes)}
     return Entry(

@@ -31,7 +31,9 @@ __all__ = [
 ]
 
 Kind = Literal["access", "rectification", "erasure", "restriction", "portability", "objection"]
+RestrictionGround = Literal["accuracy", "unlawful", "legal_claims", "objection"]
 Ground = Literal["unfounded", "excessive", "unidentified", "exempt"]
+_OF_KIND = {"datasets": "restriction", "ground": "restriction", "purposes": "objection", "override": "objection"}
 _LONGEST_METHOD = 80
 _DOCUMENT = re.compile(r"\d{6}|(?:\d[ .-]?){8}")  # a document's number, or a person's
 
@@ -112,6 +114,12 @@ class SubjectRequest:
         received: the day on which the request came; today when left out. The deadline is counted from it.
         changes: of a rectification: dataset → field → right value.
         format: of a portability request: "json" or "csv".
+        datasets: of a restriction: in which datasets; all of them when left out.
+        ground: of a restriction: "accuracy" (it is contested), "unlawful" (and the person wants no erasure),
+            "legal_claims" (the person's own), "objection" (while one is decided): Art. 18(1)(a)-(d). May be left out.
+        purposes: of an objection: to which purposes; all of them when left out.
+        override: of an objection: compelling legitimate grounds for going on (Art. 21(1)), as the audit log and the
+            answer tell them: a text for all purposes that it may be for, or purpose → text.
         identity: how it was made sure that the person asks; needed where the setting ``require_identity`` is on.
         id: names the request in the journal, the audit log and the certificate; random.
 
@@ -125,6 +133,10 @@ class SubjectRequest:
     received: dt.date = field(default_factory=today, kw_only=True)
     changes: Mapping[str, Mapping[str, Any]] | None = field(default=None, kw_only=True)
     format: Literal["json", "csv"] = field(default="json", kw_only=True)
+    datasets: Sequence[str] | None = field(default=None, kw_only=True)
+    ground: RestrictionGround | None = field(default=None, kw_only=True)
+    purposes: Sequence[str] | None = field(default=None, kw_only=True)
+    override: str | Mapping[str, str] | None = field(default=None, kw_only=True)
     identity: Identity | None = field(default=None, kw_only=True)
     id: str = field(default_factory=new_request_id, kw_only=True)
 
@@ -138,6 +150,7 @@ class SubjectRequest:
             raise SubjectRequestRejected("format: expected json or csv")
         if self.identity is not None and not isinstance(self.identity, Identity):
             raise SubjectRequestRejected('identity: expected Identity(method="bankid")')
+        self._check_asked()
         if not isinstance(self.id, str) or not self.id.strip():
             raise SubjectRequestRejected("id: expected text; leave it out for a random one")
         if not isinstance(self.received, dt.date):
@@ -146,6 +159,22 @@ class SubjectRequest:
             object.__setattr__(self, "received", self.received.date())
         if self.received > today() + dt.timedelta(days=1):  # a day ahead is still today somewhere
             raise SubjectRequestRejected("received: the day lies in the future")
+
+    def _check_asked(self) -> None:
+        """What a restriction or an objection says beside who asks."""
+        for what, kind in _OF_KIND.items():
+            if getattr(self, what) is not None and self.kind != kind:
+                raise SubjectRequestRejected(f"{what}: is of a request of kind {kind}: leave it out")
+        for what in ("datasets", "purposes"):
+            names = getattr(self, what)
+            if names is not None and (isinstance(names, str) or not names):
+                raise SubjectRequestRejected(f"{what}: expected a list of names, or nothing for all of them")
+        if self.ground is not None and self.ground not in get_args(RestrictionGround):
+            raise SubjectRequestRejected(f"ground: expected one of {', '.join(get_args(RestrictionGround))}")
+        if self.override is not None:
+            texts = [self.override] if isinstance(self.override, str) else list(self.override.values())
+            if not texts or not all(isinstance(text, str) and text.strip() for text in texts):
+                raise SubjectRequestRejected("override: say the compelling legitimate grounds (GDPR Art. 21(1))")
 
     @property
     def deadline(self) -> dt.date:
@@ -191,6 +220,11 @@ class SubjectResponse:
         masked: what was left out of `data` because it is about other people.
         recipients: of a rectification or an erasure: dataset → who must be told of it, because they were given the
             data (Art. 19), as the data map names them.
+        decisions: of an objection: what came of it, for each dataset and purpose: ``dataset``, ``purpose``, ``basis``,
+            ``decision`` ("stopped", "overridden", "withdraw", "does_not_apply" or "undecided"), ``why``.
+        found: of a restriction: dataset → rows about the person; where a store could not be reached it is missing.
+        about: of an access request: dataset → what Art. 15(1) asks for beside the copy: purposes and legal bases,
+            categories, recipients, how long it is kept, where it comes from.
         letters: of a refusal: what to write to the person, by language: "nb" and "en".
     """
 
@@ -205,6 +239,9 @@ class SubjectResponse:
     deadline: dt.date | None = None
     masked: Sequence[Masked] = ()
     recipients: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    decisions: Sequence[Mapping[str, Any]] = ()
+    found: Mapping[str, int] = field(default_factory=dict)
+    about: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     letters: Mapping[str, str] = field(default_factory=dict)
 
 

@@ -12,7 +12,14 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from datavern.contracts.capabilities import needs
-from datavern.contracts.errors import ErasureIncomplete, ProviderError, RequestIncomplete, SubjectRequestRejected
+from datavern.contracts.errors import (
+    ConfigurationError,
+    ErasureIncomplete,
+    KeyErased,
+    ProviderError,
+    RequestIncomplete,
+    SubjectRequestRejected,
+)
 from datavern.contracts.subjects import canonical_subject
 from datavern.contracts.values import timestamp
 from datavern.privacy.answers import counted, gathered
@@ -31,17 +38,18 @@ from datavern.privacy.request_values import (
     SubjectRequest,
     SubjectResponse,
 )
+from datavern.privacy.restriction import Restrictions
 
 if TYPE_CHECKING:
     from datavern.audit.checkpoint import Checkpoint
     from datavern.privacy.certificate import Certificate
     from datavern.privacy.service import Privacy
+    from datavern.privacy.standing import Mark
 
 __all__ = ["Kind", "Receipt", "SubjectRequest", "SubjectRequests", "SubjectResponse"]
 
-_OFFERED = ("access", "rectification", "erasure", "portability")
-_RESUMED = ("rectification",)  # beside erasures: what changes data by itself; an answer is for somebody to fetch
-_ARTICLES = {"restriction": 18, "objection": 21}
+_RESUMED = ("rectification", "restriction", "objection")
+"""What is gone on with beside erasures: it changes something by itself. An answer is for somebody to fetch."""
 
 
 class SubjectRequests:
@@ -57,6 +65,7 @@ class SubjectRequests:
         self._erasures = Erasures(privacy, self._journal)
         self._register = Register(privacy, self._journal)
         self.completions = Completions(privacy)
+        self._restrictions = Restrictions(privacy)
 
     async def receive(self, request: SubjectRequest) -> OpenRequest:
         """Write a request down on the day it comes; `process` takes its id when the time has come. Idempotent.
@@ -76,19 +85,14 @@ class SubjectRequests:
             request: the request, or the id of one that was received.
 
         Raises:
-            SubjectRequestRejected: this kind is not offered yet, nobody has made sure who asks where that is needed, or
-                a rectification cannot be made as it stands.
+            SubjectRequestRejected: nobody has made sure who asks where that is needed; a rectification cannot be made
+                as it stands; the person to be erased is restricted; an objection to a purpose that there is not.
             RequestIncomplete: a store could not be reached (of an erasure: `ErasureIncomplete`). What could be done is
                 done; the request stays open. Erasures and rectifications are finished by `resume` (so does opening the
                 manager again), the others by asking again. `receipt` says which store waits.
             ConfigurationError: the live schema lacks what the data map says. Nothing was changed.
         """
         entry = await self._taken(request)
-        if entry.kind not in _OFFERED:
-            raise SubjectRequestRejected(
-                f"{entry.kind} (GDPR Art. {_ARTICLES[entry.kind]}) is not offered yet: "
-                f"answer it by hand, by {entry.deadline.isoformat()}"
-            )
         if entry.outcome == "rejected":
             return rejected(entry, entry.details.get("answer") or {})
         if entry.completed_at is None:
@@ -206,6 +210,30 @@ class SubjectRequests:
         """
         return await self._register.reject(request, reason, ground)
 
+    async def standing(self, subject: object) -> list[Mark]:
+        """What stands against the use of a person's data now: restrictions and objections, the oldest first."""
+        return await self._restrictions.standing(subject)
+
+    async def lift(
+        self, request: str, *, informed: dt.date | None = None, reason: str = "", by_person: bool = False
+    ) -> SubjectResponse:
+        """Lift a restriction, or end an objection. In effect in every process within a second.
+
+        Args:
+            request: the id of the request that it follows from; `standing` tells it.
+            informed: of a restriction: the day on which the person was told that it will be lifted (Art. 18(3)).
+            reason: of an objection: the compelling legitimate grounds that override it (Art. 21(1)). It is written to
+                the audit log.
+            by_person: of an objection: the person takes it back.
+
+        Raises:
+            SubjectRequestRejected: nothing of that id stands; nobody was told of it; no grounds were given, or it is an
+                objection to direct marketing, which nothing overrides.
+        """
+        mark, at = await self._restrictions.lift(request, informed=informed, reason=reason, by_person=by_person)
+        message = f"Lifted: the {mark.kind} of {mark.since[:10]}."
+        return SubjectResponse(True, message, dt.datetime.fromisoformat(at), request_id=request)
+
     async def certificate(self, request_id: str, *, within: Checkpoint | str | None = None) -> Certificate | None:
         """The certificate of an erasure that is done, or None; with the proofs of its entries, once the log is sealed.
 
@@ -269,6 +297,8 @@ class SubjectRequests:
             "portability": self._access,
             "rectification": self._rectify,
             "erasure": self._erase,
+            "restriction": self._restrict,
+            "objection": self._restrict,
         }
         try:
             return await works[entry.kind](entry)
@@ -319,6 +349,18 @@ class SubjectRequests:
         told = recipients(await privacy.stores(), found={label: {"found": n} for label, n in changed.items()})
         answer = {"message": f"Changed: {', '.join(changed)}.", "changed": changed, "recipients": told}
         return await self._completed(entry, answer, changed=changed)
+
+    async def _restrict(self, entry: Entry) -> SubjectResponse:
+        if entry.completed_at is not None:
+            return _answered(entry)
+        entry = await self._begun(entry)
+        works = {"restriction": self._restrictions.restrict, "objection": self._restrictions.object_to}
+        try:
+            answer = await works[entry.kind](entry)
+        except (SubjectRequestRejected, ConfigurationError, KeyErased):
+            await self._journal.unbegin(entry.id)
+            raise
+        return await self._completed(entry, answer)
 
     async def _stuck(self, entry: Entry, error: SubjectRequestRejected) -> None:
         """A rectification that cannot be made as it stands is open, and waits for right values, or for a refusal."""
@@ -391,11 +433,13 @@ def _erased(entry: Entry, done: Done) -> SubjectResponse:
 def _answered(entry: Entry, answer: Mapping[str, Any] | None = None) -> SubjectResponse:
     said = answer if answer is not None else entry.details.get("answer") or {}
     return SubjectResponse(
-        success=True,
+        success=said.get("success", True),
         message=said.get("message", ""),
         completed_at=dt.datetime.fromisoformat(said.get("completed") or entry.completed_at or timestamp()),
         request_id=entry.id,
         identity=identity_of(entry),
         deadline=entry.deadline,
         recipients=said.get("recipients") or {},
+        decisions=said.get("decisions") or (),
+        found=(said.get("found") or {}) if entry.kind == "restriction" else {},
     )

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from datavern.privacy.consent import Consents
     from datavern.privacy.dataset import Dataset
 
-__all__ = ["Mark", "Standing"]
+__all__ = ["WHOLE", "Mark", "Standing", "not_erased"]
 
 _ROW = 1
 WHOLE = ""
@@ -177,6 +177,16 @@ class Standing:
         rows = await needs(self._provider, "session").query(*tables.RESTRICTIONS_OF.bind(dialect, tag=tag))
         return [Mark.of(row) for row in rows]
 
+    async def restricted(self, subjects: Iterable[str], session: Session | None = None) -> dict[str, str]:
+        """Those of the people whose data is restricted now → the request, as the ledger has it."""
+        people = {self._keys.subject_tag(subject): subject for subject in subjects}
+        session = session or needs(self._provider, "session")
+        found: dict[str, str] = {}
+        for statement in tables.RESTRICTIONS_AMONG.bind(needs(self._provider, "ledger").dialect, list(people)):
+            for row in await session.query(*statement):
+                found.setdefault(people[bytes(row["subject_tag"])], row["id"])
+        return found
+
     async def delete(self, tags: Sequence[bytes], transaction: Transaction) -> int:
         """Delete what stood against the use of erased people's data, in the erasure's own transaction; how many."""
         dialect = needs(self._provider, "ledger").dialect
@@ -258,3 +268,11 @@ def refused(dataset: Dataset, mark: Mark) -> ProcessingRestricted:
             "not used for that. db.subject_requests.lift records compelling grounds"
         )
     return ProcessingRestricted(message, request=mark.request, reason=mark.kind)
+
+
+def not_erased(request: str) -> str:
+    """Why a person whose data is restricted is not erased."""
+    return (
+        f"the person's data is restricted (GDPR Art. 18, request {request}), and may be kept because the person asked "
+        "for that: lift the restriction first (db.subject_requests.lift, `datavern subject restrict … --lift`)"
+    )
