@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from datavern.audit.service import Audit
     from datavern.connectors.failover import FailoverGroup
     from datavern.crypto.keystore import KeyStore
+    from datavern.privacy.breaches import Breaches
     from datavern.privacy.consent import Consents
     from datavern.privacy.datamap import DataMap
     from datavern.privacy.dataset import Dataset
@@ -158,6 +159,7 @@ class DatabaseManager(ShortForm):
         self._key_copies = key_copies
         self._ledger = ledger
         self._privacy: Privacy | None = None
+        self._breaches: tuple[Privacy, Breaches] | None = None
         self._open = False
         if not self._databases:
             raise ConfigurationError("a manager needs at least one database: DatabaseManager({'main': provider})")
@@ -507,6 +509,16 @@ class DatabaseManager(ShortForm):
     def subject_requests(self) -> SubjectRequests:
         """Requests of the people that the data is about."""
         return self.services.requests
+
+    @property
+    def breaches(self) -> Breaches:
+        """The register of personal data breaches: what happened, whom it touched, what was done, and by when."""
+        services = self.services
+        if self._breaches is None or self._breaches[0] is not services:
+            from datavern.privacy.breaches import Breaches  # noqa: PLC0415  (with luck, never)
+
+            self._breaches = services, Breaches(services, essential=self._essential_service)
+        return self._breaches[1]
 
     def personal(self, dataset: str) -> PersonalStore:
         """The rows of a dataset, sealed and opened.

@@ -12,16 +12,20 @@ from datavern.audit.exporting import export
 from datavern.audit.pending import Entry, entry_values
 from datavern.audit.proof import Proof
 from datavern.audit.proving import prove
+from datavern.audit.ranges import place_of
 from datavern.audit.report import Report
 from datavern.audit.sampling import verify_sample
 from datavern.audit.sealer import begin_era, seal
-from datavern.audit.tables import log_of
+from datavern.audit.tables import START, log_of
 from datavern.audit.truncation import Truncation, last_truncation, truncate
 from datavern.audit.verifier import verify_log
 from datavern.contracts.capabilities import Provider, Session, needs
 from datavern.contracts.errors import ConfigurationError
+from datavern.contracts.values import Row
 
 __all__ = ["AuditLog"]
+
+_PAGE = 1000
 
 
 class AuditLog:
@@ -210,11 +214,28 @@ class AuditLog:
             )
         return await verify_log(self._provider, origin=self.origin, verifiers=self.verifiers, since=kept, most=most)
 
-    async def has(self, entry_id: str) -> bool:
-        """Whether an entry of that id stands in the log."""
+    async def entries(self) -> AsyncIterator[Row]:
+        """Every entry that is there, sealed or not, in the log's order; in constant memory. Nothing is verified."""
+        ledger = needs(self._provider, "ledger")
+        page, at = log_of(ledger).page, START
+        while True:
+            bound = page.bind(ledger.dialect, **dict(zip(("era", "stamp", "seq"), at, strict=True)), most=_PAGE)
+            rows = await needs(self._provider, "session").query(*bound)
+            for row in rows:
+                yield row
+            if len(rows) < _PAGE:
+                return
+            at = place_of(rows[-1])
+
+    async def entry_of(self, entry_id: str) -> Row | None:
+        """The entry of that id, or None. Nothing is verified."""
         ledger = needs(self._provider, "ledger")
         query = log_of(ledger).by_id.bind(ledger.dialect, entry_id=entry_id)
-        return await needs(self._provider, "session").query_one(*query) is not None
+        return await needs(self._provider, "session").query_one(*query)
+
+    async def has(self, entry_id: str) -> bool:
+        """Whether an entry of that id stands in the log."""
+        return await self.entry_of(entry_id) is not None
 
     async def prove(self, entry_id: str, *, within: Checkpoint | str | None = None) -> Proof:
         """The proof that an entry is in the log, in the checkpoint that first covered it or in `within`: see `prove`.

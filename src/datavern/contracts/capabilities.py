@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import Dialect
 
     from datavern.contracts.fused import Entry, Guarded
+    from datavern.contracts.people import People
     from datavern.contracts.records import Records
     from datavern.contracts.roles import Roles
     from datavern.contracts.whereabouts import Whereabouts
@@ -457,6 +458,7 @@ class Capabilities:
     samples: Samples | None = None
     replicas: Replicas | None = None
     records: Records | None = None
+    people: People | None = None
     whereabouts: Whereabouts | None = None
     columns: Any = None
     reasons: Mapping[str, str] = field(default_factory=dict)

@@ -222,6 +222,14 @@ class KeyStore:
             return handle
         raise contended(self._provider)
 
+    async def tags(self, handles: Iterable[str]) -> set[bytes]:
+        """The tags of the people whom the audit log names by these handles; of those who were erased there is none."""
+        found: set[bytes] = set()
+        wanted = list(dict.fromkeys(handles))
+        for statement in self._sql.tags_of_handles.bind(self._dialect, wanted):
+            found.update(bytes(row[0]) for row in await self._session().query(*statement))
+        return found
+
     async def hold_handle(self, subject: str, *, session: Session) -> str:
         """The handle, made where there is none, and held: an erasure of the subject starts before this, or waits.
 

@@ -215,6 +215,7 @@ class StoreStatements:
             )
         )
         self.handle = Statement(lambda: sa.select(h.handle).where(h.subject_tag == p("tag")))
+        self.tags_of_handles = Among(lambda values: sa.select(h.subject_tag).where(h.handle.in_(values)))
         self.insert_handle = _rows(_handles)
         self.handles_closing = Among(
             lambda values: (

@@ -369,6 +369,11 @@ class Privacy:
         return self._sites[self.ledger_name].log
 
     @property
+    def databases(self) -> Mapping[str, Provider]:
+        """Name → provider."""
+        return self._databases
+
+    @property
     def datasets(self) -> list[PersonalStore]:
         """Every dataset of the data map, and the built-in tables."""
         return [*self._stores.values(), *self._own.values()]

@@ -43,6 +43,7 @@ from datavern.engines.azuresql.values import bound, positional
 from datavern.engines.azuresql.whereabouts import AzureSQLWhereabouts
 from datavern.engines.idempotency import KEPT
 from datavern.engines.mapped import Mapped
+from datavern.engines.people import RelationalPeople
 
 if TYPE_CHECKING:
     from datavern.contracts.capabilities import Services
@@ -162,6 +163,7 @@ class AzureSQLProvider:
             ledger=self._ledger,
             guarded=AzureSQLGuarded(self),
             samples=AzureSQLSamples(self),
+            people=RelationalPeople(self, self._subjects),
             roles=AzureSQLRoles(self),
             whereabouts=AzureSQLWhereabouts(self),
             reasons={"point_reads": "each read by key is a statement of its own here: use query_one"},

@@ -28,6 +28,7 @@ from datavern.engines.mongodb.encrypting import check_installed
 from datavern.engines.mongodb.fields import FieldEncryption
 from datavern.engines.mongodb.files import Files
 from datavern.engines.mongodb.keys import Keys, check_residency
+from datavern.engines.mongodb.people import MongoDBPeople
 from datavern.engines.mongodb.reclassifying import reclassify
 from datavern.engines.mongodb.records import MongoDBRecords
 from datavern.engines.mongodb.samples import MongoDBSamples
@@ -203,8 +204,10 @@ class MongoDBProvider:
         self._collections = Collections(self)
         self.field_encryption = FieldEncryption(self, settings.field_encryption)
         self.files = Files(self, default)
+        subjects = MongoDBSubjects(self)
         self._capabilities = Capabilities(
-            subjects=MongoDBSubjects(self),
+            subjects=subjects,
+            people=MongoDBPeople(self, subjects),
             records=MongoDBRecords(self),
             samples=MongoDBSamples(self),
             whereabouts=MongoDBWhereabouts(self),

@@ -28,6 +28,7 @@ from datavern.contracts.regions import locate
 from datavern.contracts.values import Health, Location, Parameters, PoolStats, Row
 from datavern.engines.idempotency import KEPT
 from datavern.engines.mapped import Mapped
+from datavern.engines.people import RelationalPeople
 from datavern.engines.postgresql.columns import PostgreSQLColumns
 from datavern.engines.postgresql.connection import PostgreSQLConnector
 from datavern.engines.postgresql.copying import Rows, copy_in
@@ -178,6 +179,7 @@ class PostgreSQLProvider(PostgreSQLSearches):
             guarded=PostgreSQLGuarded(self),
             point_reads=self,
             samples=PostgreSQLSamples(self),
+            people=RelationalPeople(self, self._subjects),
             roles=PostgreSQLRoles(self),
             replicas=PostgreSQLReplicas(self),
             whereabouts=PostgreSQLWhereabouts(self),

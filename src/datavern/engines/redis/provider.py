@@ -17,6 +17,7 @@ from datavern.engines.redis.cluster import Cluster
 from datavern.engines.redis.errors import unsent
 from datavern.engines.redis.health import probe
 from datavern.engines.redis.line import Line
+from datavern.engines.redis.people import RedisPeople
 from datavern.engines.redis.pubsub import Hub, Subscription, names_of
 from datavern.engines.redis.records import RedisRecords
 from datavern.engines.redis.retention import Lives, Seconds
@@ -173,7 +174,8 @@ class RedisProvider(Streams):
     def capabilities(self) -> Capabilities:
         """What it can do."""
         return Capabilities(
-            subjects=RedisSubjects(self),
+            subjects=(subjects := RedisSubjects(self)),
+            people=RedisPeople(subjects),
             records=RedisRecords(self),
             samples=RedisSamples(self),
             reasons={

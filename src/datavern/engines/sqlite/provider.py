@@ -18,11 +18,13 @@ from datavern.contracts.regions import locate
 from datavern.contracts.services import serve_alone
 from datavern.contracts.values import Compliance, Health, Location, Parameters, PoolStats
 from datavern.engines.idempotency import KEPT
+from datavern.engines.people import RelationalPeople
 from datavern.engines.sqlite.fused import Fusing, SQLiteGuarded, run_fused
 from datavern.engines.sqlite.health import SQLiteRoles, probe, stats
 from datavern.engines.sqlite.jobs import Job, Kind, Run, classify, forget, run_function
 from datavern.engines.sqlite.lanes import Lanes
 from datavern.engines.sqlite.online_backup import Upkeep
+from datavern.engines.sqlite.people import moments
 from datavern.engines.sqlite.searches import SQLiteSearches
 from datavern.engines.sqlite.session import Statements
 from datavern.engines.sqlite.settings import MEMORY, SQLiteSettings
@@ -146,6 +148,7 @@ class SQLiteProvider(Statements, SQLiteSearches, Upkeep):
             guarded=SQLiteGuarded(self),
             point_reads=self,
             samples=SQLiteSamples(self),
+            people=RelationalPeople(self, self._subjects, moments),
             roles=SQLiteRoles(self),
         )
 
