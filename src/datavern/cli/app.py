@@ -22,6 +22,7 @@ COMMANDS = (
     "health",
     "subject",
     "consent",
+    "breach",
     "audit",
     "keys",
     "demo",

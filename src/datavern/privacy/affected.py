@@ -12,8 +12,10 @@ from typing import IO, TYPE_CHECKING, Any, Final, Self
 from datavern.contracts.errors import ConfigurationError, DatavernError, ProviderError
 from datavern.contracts.people import Held, Window
 from datavern.contracts.subjects import canonical_subject
+from datavern.privacy.rows import fit
 
 if TYPE_CHECKING:
+    from datavern.contracts.capabilities import Column
     from datavern.crypto.keystore import KeyStore
     from datavern.privacy.personal import PersonalStore
 
@@ -161,7 +163,7 @@ async def _held(store: PersonalStore, scope: Scope) -> AsyncIterator[AsyncIterat
     dataset = store.dataset
     assert dataset.subject is not None  # noqa: S101  (for the type checker: those about people were chosen)
     capabilities = store.provider.capabilities
-    where = {**(scope.where or {}), **store.living()}
+    where = {**(await _conditions(store, scope.where or {})), **store.living()}
     if capabilities.people is None or dataset.subject_via is not None:
         if scope.window is not None:
             raise ConfigurationError(
@@ -173,6 +175,38 @@ async def _held(store: PersonalStore, scope: Scope) -> AsyncIterator[AsyncIterat
         return
     async with capabilities.people.people(dataset.table, dataset.subject, where, window=scope.window) as found:
         yield found
+
+
+async def _conditions(store: PersonalStore, where: Mapping[str, Any]) -> dict[str, Any]:
+    """What was asked, as the store has it: a number that was given as text, the lookup of a sealed field.
+
+    Raises:
+        ConfigurationError: no such column, or one that is sealed and has no lookup.
+    """
+    if not where:
+        return {}
+    plan = await store.rows()
+    fitted: dict[str, Any] = {}
+    for name, value in where.items():
+        column = plan.store.column(name)
+        if column is None or name in store.dataset.sealed or name == store.dataset.subject:
+            fitted[name] = value
+            continue
+        several = value if isinstance(value, tuple) else (value,)
+        values = tuple(one for text in several for one in _fitting(column, text))
+        fitted[name] = values if len(values) != 1 else values[0]
+    return plan.where_fields(fitted)
+
+
+def _fitting(column: Column, value: Any) -> Iterator[Any]:
+    """A value as the column's type wants it; none where the column can hold no such value."""
+    if not isinstance(value, str):
+        yield value
+        return
+    try:
+        yield fit(column, value)
+    except ValueError:
+        return
 
 
 async def _one_by_one(subject_of: Callable[[Mapping[str, Any]], str | None], rows: Any) -> AsyncIterator[Held]:
@@ -189,7 +223,6 @@ async def _of_scope(store: PersonalStore, scope: Scope) -> AsyncIterator[Held]:
                 yield one
         return
     subject = store.dataset.subject
-    plan = await store.rows()
     if store.dataset.subject_via is not None:
         everyone = set(scope.subjects)
         async with _held(store, replace(scope, subjects=None)) as found:
@@ -198,22 +231,15 @@ async def _of_scope(store: PersonalStore, scope: Scope) -> AsyncIterator[Held]:
                     yield one
         return
     for at in range(0, len(scope.subjects), _AT_ONCE):
-        wanted = set(scope.subjects[at : at + _AT_ONCE])
-        asked = [plan.where_subject(one) for one in wanted]
-        values = tuple(value for one in asked if one is not None for value in _values(one.get(subject or "")))
-        if not values:
-            continue
-        narrowed = replace(scope, where={**(scope.where or {}), str(subject): values}, subjects=None)
+        wanted = scope.subjects[at : at + _AT_ONCE]
+        narrowed = replace(scope, where={**(scope.where or {}), str(subject): wanted}, subjects=None)
+        known = {*wanted}
         async with _held(store, narrowed) as found:
             async for one in found:
                 # A document of several people counts for those who are asked about.
-                people = tuple(p for p in one.people if isinstance(p, bytes) or _text(p) in wanted)
+                people = tuple(p for p in one.people if isinstance(p, bytes) or _text(p) in known)
                 if people:
                     yield Held(people, one.rows)
-
-
-def _values(value: Any) -> Iterable[Any]:
-    return value if isinstance(value, tuple) else () if value is None else (value,)
 
 
 def _text(person: Any) -> str | None:

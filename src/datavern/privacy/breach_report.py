@@ -163,8 +163,8 @@ def _numbers(nature: Mapping[str, Any]) -> Iterator[str]:
         yield f"People and records: {_TO_FOLLOW}"
     else:
         least = "At least " if nature["lower_bound"] else ""
-        yield f"{least}{_many(nature['people'], 'person', 'people')}, {_many(nature['records'], 'record', 'records')} "
-        yield f"(counted: {nature['counted']})."
+        people, records = _many(nature["people"], "person", "people"), _many(nature["records"], "record", "records")
+        yield f"{least}{people}, {records} (counted: {nature['counted']})."
     if not nature["categories"]:
         return
     counts = {one["label"]: one for one in nature["datasets"]}
