@@ -106,7 +106,8 @@ def open_(
     async def work() -> None:
         given = given_of(
             kinds=kind, description=text_of(description),
-            happened_at=moment_of(happened), happened_until=moment_of(ended), aware_at=moment_of(aware), datasets=dataset, databases=database, keys_exposed=keys_exposed,
+            happened_at=moment_of(happened), happened_until=moment_of(ended), aware_at=moment_of(aware),
+            datasets=dataset, databases=database, keys_exposed=keys_exposed,
             exposure=None if plain is None else "plain" if plain else "stored", consequences=text_of(consequences),
             measures=text_of(measures), contact=contact,
         )  # fmt: skip
