@@ -365,6 +365,34 @@ async def test_other_databases_go_before_what_leads_to_them(managed, database, e
             assert [await count(db, "lines", "other"), await count(db, "visits", "other")] == [2, 1]
 
 
+async def test_a_legal_hold_keeps_what_leads_to_the_row(managed):
+    async with managed(users(), orders(), lines(), notes(), visits()) as db:
+        await fill(db)
+        await db.personal("orders").insert({"id": "free", "user_id": "u1"})
+        hold = await db.holds.place("notes", key="n-l0-u1", reason="case 7")
+        await db.holds.place("visits", subject="u1", reason="case 8")
+        erased = await process(db, "erasure")
+        kept = {store["dataset"]: store["kept"] for store in erased.certificate.body["stores"] if store["kept"]}
+        assert set(kept) == {"main.notes", "main.lines", "main.orders", "main.visits", "main.users"}
+        assert kept["main.lines"][0]["why"] == "rows of main.notes stay, and are found through it"
+        ids = {
+            table: sorted([r["id"] for r in await db["main"].query(f"SELECT id FROM {table}")])
+            for table in ("notes", "lines", "orders")
+        }
+        assert ids["notes"] == ["n-l0-u1", "n-l0-u2", "n-l1-u2"]
+        assert ids["lines"] == ["l0-u1", "l0-u2", "l1-u2"]
+        assert ids["orders"] == ["o-u1", "o-u2"]
+        answer = await process(db, "access")
+        assert [row["text"] for row in answer.data["main.notes"]] == ["u1"]
+        assert [row["text"] for row in answer.data["main.visits"]] == ["u1"]
+        assert await db.holds.release(hold) == []  # another still holds
+        assert [await count(db, table) for table in ("notes", "lines", "orders", "visits", "users")] == [2, 2, 1, 2, 2]
+        (other,) = await db.holds.list()
+        (done,) = await db.holds.release(other)
+        assert done.success
+        assert [await count(db, table) for table in ("visits", "users")] == [1, 1]
+
+
 async def test_what_waits_keeps_what_leads_to_it(managed):
     """A note that cannot go keeps its line, and the order; another person's go."""
     async with managed(users(), orders(), lines(), notes()) as db:

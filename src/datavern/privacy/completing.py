@@ -25,6 +25,7 @@ from datavern.privacy.holds import RELEASED, today
 from datavern.privacy.policies import Step, apply, retention_subject
 from datavern.privacy.records import RecordStore
 from datavern.privacy.request_values import SubjectResponse
+from datavern.privacy.turns import found_first
 
 if TYPE_CHECKING:
     from datavern.contracts.capabilities import Session, Transaction
@@ -181,7 +182,8 @@ class Completions:
     async def _complete(self, entry: Waiting) -> SubjectResponse | None:
         stores = {store.dataset.label: store for store in await self._privacy.stores(entry.datasets)}
         missing = [label for label in entry.datasets if label not in stores]
-        kept = [await self._end(stores[label], entry) for label in entry.datasets if label in stores]
+        here = [stores[label] for label in entry.datasets if label in stores]
+        kept = [await self._end(store, entry) for store in found_first(here)]
         if missing:  # it is not in this manager's data map: who has it completes it
             return None
         if any(kept):

@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any
 from datavern.contracts.capabilities import needs
 from datavern.contracts.errors import ConfigurationError, CryptoError, PrivacyError
 from datavern.crypto.lookup import normalise
-from datavern.privacy.dataset import ROW_TAG
+from datavern.privacy.dataset import ERASED_AT, RETAINED_UNTIL, ROW_TAG
+from datavern.privacy.holds import RELEASED, Grip
 from datavern.privacy.records import RecordStore, leaves, value_at
 from datavern.privacy.rows import SHARED, WHOSE, Rows, is_whole
 
@@ -318,6 +319,44 @@ class Link:
                         "if they are another's, delete the row here, and insert it anew"
                     )
                 )
+
+    async def leads(self, found: Sequence[Mapping[str, Any]], transaction: Transaction | None) -> list[Grip | None]:
+        """What of the linked rows stays that would be found by nobody without each of these, of the other dataset.
+
+        Args:
+            found: rows as they are stored.
+            transaction: the open one of the other dataset's database.
+        """
+        held: list[dict[str, list[Any]]] = []
+        for row in await self.target.opened(found, transaction):
+            held.append({})
+            self._add(held[-1], value_at(row, self.column))
+        every = {text: raw for each in held for text, raw in each.items()}
+        until = await self._staying(every, transaction if self.target.provider is self.store.provider else None)
+        why = f"rows of {self.store.dataset.label} stay, and are found through it"
+        longest = [max((until[text] for text in each if text in until), default=None) for each in held]
+        return [None if one is None else Grip(why, one) for one in longest]
+
+    async def _staying(self, values: Mapping[str, list[Any]], session: Transaction | None) -> dict[str, str]:
+        """Value → until when rows stay under it: their last day, or `RELEASED`; none that an erasure is done with."""
+        store = self.store
+        erasure = store.dataset.erasure
+        if not values or erasure == "shred" or not await store.exists():
+            return {}
+        rows = await store.rows(session)
+        marks = {ERASED_AT: None} if erasure in ("soft", "anonymize") else {}
+        if not marks.keys() <= rows.columns.keys():
+            return {}  # nothing tells what was anonymised from what was not
+        hands = needs(store.provider, "subjects")
+        until: dict[str, str] = {}
+        for condition in await self.conditions(marks, values, list(values), session):
+            async with hands.stream(store.dataset.table, condition, transaction=session) as stream:
+                async for row in stream:
+                    (named,) = await self._named([row], session)
+                    for text in named:
+                        last = row.get(RETAINED_UNTIL) or RELEASED
+                        until[text] = max(until.get(text, ""), str(last))
+        return until
 
     async def named(self, rows: Sequence[Mapping[str, Any]], transaction: Transaction | None = None) -> list[str]:
         """Whose each row is that is to be written.

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from datavern.contracts.capabilities import Transaction
     from datavern.crypto.keystore import KeyStore
     from datavern.crypto.sealed import DataKey
-    from datavern.privacy.holds import Grips, Holds
+    from datavern.privacy.holds import Grip, Grips, Holds
     from datavern.privacy.personal import PersonalStore
     from datavern.privacy.rows import Rows
 
@@ -99,13 +99,12 @@ class Step:
         """The rows that no legal hold keeps. Those that one keeps are told of, and closed until it ends."""
         found = await self.select(**more)
         outcome["found"] = len(found)
-        grips = await self.grips() if found else None
-        if not grips:
+        gripped = await self.gripping(found)
+        if not any(gripped):
             return found
         free: list[dict[str, Any]] = []
         held: Counter[tuple[str, str]] = Counter()
-        for row in found:
-            grip = grips.on(self.rows, row)
+        for row, grip in zip(found, gripped, strict=True):
             if grip is None:
                 free.append(row)
                 continue
@@ -116,6 +115,15 @@ class Step:
         if held and self.request:
             outcome["notes"].append("rows under a legal hold stay until it ends, and then end by themselves")
         return free
+
+    async def gripping(self, found: Sequence[dict[str, Any]]) -> list[Grip | None]:
+        """What keeps each of the rows, whatever the policy says: a legal hold, or rows that only this one leads to."""
+        grips = await self.grips() if found else None
+        gripped = [None if grips is None else grips.on(self.rows, row) for row in found]
+        if self.store.led and found:
+            leads = await self.store.leads(found, self.tx)
+            gripped = [grip or lead for grip, lead in zip(gripped, leads, strict=True)]
+        return gripped
 
     async def grips(self) -> Grips | None:
         """What holds rows here now; None where nothing does."""
@@ -168,9 +176,9 @@ class Step:
 def columns_needed(rows: Rows) -> list[str] | None:
     """What a policy has to know of a row; None: all of it."""
     dataset = rows.dataset
-    if dataset.erasure != "delete":
+    if dataset.erasure != "delete" or not set(dataset.sealed).isdisjoint(rows.led):
         return None
-    return list(dict.fromkeys(name for name in (*dataset.keys, dataset.subject) if name is not None))
+    return list(dict.fromkeys(name for name in (*dataset.keys, dataset.subject, *rows.led) if name is not None))
 
 
 def retention_subject(request: str) -> str:
@@ -280,13 +288,12 @@ async def _retain(step: Step, outcome: Outcome) -> None:
     rows, dataset = step.rows, step.store.dataset
     found = await step.select()
     outcome["found"] = len(found)
-    grips = await step.grips() if found else None
+    gripped = await step.gripping(found)
     kept: Counter[tuple[str, str]] = Counter()
     resealed = ended = 0
     law = dataset.lawful_by
-    for row in found:
+    for row, grip in zip(found, gripped, strict=True):
         until = _until(step, row)
-        grip = grips.on(rows, row) if grips else None
         if until < step.today and grip is None:
             await step.delete([row])
             ended += 1

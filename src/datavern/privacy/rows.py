@@ -104,6 +104,7 @@ class Rows:
         "columns",
         "dataset",
         "key_columns",
+        "led",
         "renewing",
         "sealer",
         "seen",
@@ -120,6 +121,7 @@ class Rows:
         self.store = store
         self.subject = dataset.subject
         self.whose = dataset.subject or ""
+        self.led: tuple[str, ...] = ()  # the columns by which rows of other datasets are found
         self.columns = {column.name: column for column in store.columns}
         needed = [*dataset.keys, *dataset.fields, *dataset.indexes]
         needed += [name for name in (dataset.subject, dataset.retention_from) if name is not None]

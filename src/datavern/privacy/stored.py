@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from datavern.crypto.life import KeyLife
     from datavern.crypto.sealed import DataKey
     from datavern.privacy.consent import Consents
-    from datavern.privacy.holds import Holds
+    from datavern.privacy.holds import Grip, Holds
     from datavern.privacy.links import Link
     from datavern.privacy.standing import Standing
 
@@ -111,6 +111,14 @@ class StoredRows:
         for link in self.led:
             await link.check_stays(found, changes, transaction)
 
+    async def leads(self, found: Sequence[Mapping[str, Any]], transaction: Transaction | None) -> list[Grip | None]:
+        """Which rows that stay would be found by nobody without each of these."""
+        gripped: list[Grip | None] = [None] * len(found)
+        for link in self.led:
+            leads = await link.leads(found, transaction)
+            gripped = [grip or lead for grip, lead in zip(gripped, leads, strict=True)]
+        return gripped
+
     async def is_about(self, row: Mapping[str, Any], person: str) -> bool:
         """Whether a row that was found for a person is that very person's."""
         return (await self.rows()).is_of(row, person)
@@ -167,11 +175,14 @@ class StoredRows:
             if seen == keys.lookups_seen:
                 break
         if self.link is None:
-            return self._kind(dataset, store, keys, lookup_keys, seen=seen)
+            plain = self._kind(dataset, store, keys, lookup_keys, seen=seen)
+            plain.led = tuple(link.column for link in self.led)
+            return plain
         from datavern.privacy.linked_rows import linked  # noqa: PLC0415  (few datasets are)
 
         rows = linked(self._kind)(dataset, store, keys, lookup_keys, seen=seen)
         rows.link = self.link
+        rows.led = tuple(link.column for link in self.led)
         return rows
 
     def _ready(self) -> Rows | None:

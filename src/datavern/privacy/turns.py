@@ -9,11 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from datavern.privacy.progress import Place, Progress
 from datavern.privacy.records import RecordStore
 
-__all__ = ["Turn", "hold_back", "linked_first", "turns"]
+if TYPE_CHECKING:
+    from datavern.privacy.personal import PersonalStore
+
+__all__ = ["Turn", "found_first", "hold_back", "linked_first", "turns"]
 
 
 @dataclass(slots=True)
@@ -74,6 +78,11 @@ def linked_first(places: Sequence[Place]) -> list[Place]:
     for place in places:
         put(place)
     return ordered
+
+
+def found_first(stores: Iterable[PersonalStore]) -> list[PersonalStore]:
+    """The stores in the same order, but none before those whose rows are found through it."""
+    return [place.store for place in linked_first([Place(store, None) for store in stores])]
 
 
 def hold_back(places: Iterable[Place], group: Iterable[Progress], linked: Mapping[str, Sequence[str]]) -> None:
