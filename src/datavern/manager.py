@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from datavern.privacy.places import Place
     from datavern.privacy.requests import SubjectRequests
     from datavern.privacy.residency import Residency
+    from datavern.privacy.retention_run import Retention
     from datavern.privacy.service import Privacy
 
 __all__ = ["DatabaseManager"]
@@ -494,6 +495,11 @@ class DatabaseManager(ShortForm):
     def holds(self) -> Holds:
         """Legal holds: place, release, list."""
         return self.services.holds
+
+    @property
+    def retention(self) -> Retention:
+        """Retention runs: what is past its time ends, as the data map says."""
+        return self.services.retention
 
     @property
     def audit(self) -> Audit:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import sqlalchemy as sa
     from sqlalchemy.engine import Dialect
 
+    from datavern.contracts.ages import Ages
     from datavern.contracts.fused import Entry, Guarded
     from datavern.contracts.people import People
     from datavern.contracts.records import Records
@@ -461,6 +462,7 @@ class Capabilities:
     people: People | None = None
     whereabouts: Whereabouts | None = None
     columns: Any = None
+    ages: Ages | None = None
     reasons: Mapping[str, str] = field(default_factory=dict)
 
 

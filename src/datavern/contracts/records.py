@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -82,6 +82,21 @@ class Records(Protocol):
 
     async def whose(self, record: Mapping[str, Any], path: str, subject: str) -> Whose:
         """Whether a record that a query for the subject found is about that very person, and about others."""
+        ...
+
+    async def cap(
+        self, holding: Holding, seconds: float, *, fix: bool, spares: Callable[[str], bool]
+    ) -> tuple[int, int]:
+        """In a store of keys: how many live longer than that from now on, and how many were given that life.
+
+        Idempotent. Elsewhere there are none: (0, 0).
+
+        Args:
+            holding: the dataset.
+            seconds: the longest life.
+            fix: give them that life.
+            spares: whether a person's keys are left alone.
+        """
         ...
 
     async def take_out(self, holding: Holding, record: Mapping[str, Any], subject: str) -> bool:

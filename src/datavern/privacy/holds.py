@@ -124,6 +124,10 @@ class Grips:
         own = self._entries.get((tag, self._holds.key_tag(self._dataset, row)))
         return max(filter(None, (whole, own)), key=lambda grip: grip.until, default=None)
 
+    def of(self, subject: str) -> Grip | None:
+        """What keeps everything of a person; None: nothing does."""
+        return self._entries.get((self._holds.tag(subject), b""))
+
 
 class Holds:
     """The legal holds of one manager.

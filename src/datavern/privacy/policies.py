@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from datavern.privacy.personal import PersonalStore
     from datavern.privacy.rows import Rows
 
-__all__ = ["Step", "apply", "columns_needed"]
+__all__ = ["Step", "apply", "columns_needed", "day_of", "retention_subject"]
 
 Outcome = dict[str, Any]
 
@@ -336,13 +336,14 @@ def _until(step: Step, row: Mapping[str, Any]) -> dt.date:
         return dt.date.fromisoformat(retained)
     start = step.today
     if dataset.retention_from is not None:
-        start = _day(row.get(dataset.retention_from)) or start
+        start = day_of(row.get(dataset.retention_from)) or start
     if dataset.retention_from_year_end:
         start = dt.date(start.year, 12, 31)
     return Period.parse(dataset.retention or "").after(start)
 
 
-def _day(value: Any) -> dt.date | None:
+def day_of(value: Any) -> dt.date | None:
+    """The day of a date, a moment, or the text of either; None where it is none."""
     if isinstance(value, dt.datetime):
         return value.date()
     if isinstance(value, dt.date):

@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from datavern.privacy.consent import Consent
     from datavern.privacy.derived import Derived
     from datavern.privacy.reads import Reads
+    from datavern.privacy.retention_run import Retention
     from datavern.privacy.sealing import InPlace
     from datavern.privacy.shape import DDL
 
@@ -254,6 +255,13 @@ class Privacy:
     def holds(self) -> Holds:
         """Legal holds: place, release, list."""
         return self._holds
+
+    @property
+    def retention(self) -> Retention:
+        """Retention runs: what is past its time ends."""
+        from datavern.privacy.retention_run import Retention  # noqa: PLC0415  (once a day)
+
+        return Retention(self)
 
     @property
     def completions(self) -> Completions:

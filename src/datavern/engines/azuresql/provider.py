@@ -27,6 +27,7 @@ from datavern.contracts.fused import checked_key
 from datavern.contracts.regions import locate
 from datavern.contracts.values import Health, Location, Parameters, PoolStats, Row
 from datavern.contracts.whereabouts import refuse_contradiction
+from datavern.engines.ages import RelationalAges
 from datavern.engines.azuresql.connection import AzureSQLConnection, AzureSQLConnector
 from datavern.engines.azuresql.errors import Fault, fault
 from datavern.engines.azuresql.fused import AzureSQLGuarded, Fusing
@@ -160,6 +161,7 @@ class AzureSQLProvider:
             session=self,
             transactions=self,
             subjects=self._subjects,
+            ages=RelationalAges(self, self._subjects),
             ledger=self._ledger,
             guarded=AzureSQLGuarded(self),
             samples=AzureSQLSamples(self),

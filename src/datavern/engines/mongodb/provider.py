@@ -19,6 +19,7 @@ from datavern.contracts.errors import CapabilityMissing, ConfigurationError, Res
 from datavern.contracts.regions import locate
 from datavern.contracts.values import Classification, Compliance, Health, Location, PoolStats
 from datavern.engines.mongodb import topology
+from datavern.engines.mongodb.ages import MongoDBAges
 from datavern.engines.mongodb.audited import Audited, ReadCollection
 from datavern.engines.mongodb.client import client_options, database_name, encrypted, make_client
 from datavern.engines.mongodb.collections import Collections, Index
@@ -208,6 +209,7 @@ class MongoDBProvider:
         self._capabilities = Capabilities(
             subjects=subjects,
             people=MongoDBPeople(self, subjects),
+            ages=MongoDBAges(self, subjects),
             records=MongoDBRecords(self),
             samples=MongoDBSamples(self),
             whereabouts=MongoDBWhereabouts(self),

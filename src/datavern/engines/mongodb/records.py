@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from datavern.contracts.errors import ConfigurationError, KeyErased
@@ -122,6 +122,17 @@ class MongoDBRecords:
             return Whose(tags == [keys.subject_tag(subject)])
         named = {id_of(value) for value in values_at(record, path.split("."))} - {None}
         return Whose(subject in named, bool(named - {subject}))
+
+    async def cap(
+        self,
+        holding: Holding,  # noqa: ARG002  (the protocol's)
+        seconds: float,  # noqa: ARG002  (the protocol's)
+        *,
+        fix: bool,  # noqa: ARG002  (the protocol's)
+        spares: Callable[[str], bool],  # noqa: ARG002  (the protocol's)
+    ) -> tuple[int, int]:
+        """Documents have no keys that expire."""
+        return 0, 0
 
     async def take_out(self, holding: Holding, record: Mapping[str, Any], subject: str) -> bool:
         """Pull the array's elements that name the person; where the array is the first on the path."""

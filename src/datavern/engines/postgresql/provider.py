@@ -26,6 +26,7 @@ from datavern.contracts.errors import (
 from datavern.contracts.fused import checked_key
 from datavern.contracts.regions import locate
 from datavern.contracts.values import Health, Location, Parameters, PoolStats, Row
+from datavern.engines.ages import RelationalAges
 from datavern.engines.idempotency import KEPT
 from datavern.engines.mapped import Mapped
 from datavern.engines.people import RelationalPeople
@@ -174,6 +175,7 @@ class PostgreSQLProvider(PostgreSQLSearches):
             session=self,
             transactions=self,
             subjects=self._subjects,
+            ages=RelationalAges(self, self._subjects),
             columns=PostgreSQLColumns(self, self._subjects),
             ledger=self._ledger,
             guarded=PostgreSQLGuarded(self),

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from datavern.contracts.errors import ConfigurationError
 from datavern.contracts.records import Holding, Lack, Whose
 from datavern.engines.redis.patterns import KeyPattern
+from datavern.engines.redis.retention import audit
 from datavern.engines.redis.values import name_of
 
 if TYPE_CHECKING:
@@ -60,6 +61,20 @@ class RedisRecords:
             if expression.fullmatch(name_of(key)):
                 return None
         return Lack(f"no key fits {holding.store} now", wrong=False)
+
+    async def cap(
+        self, holding: Holding, seconds: float, *, fix: bool, spares: Callable[[str], bool]
+    ) -> tuple[int, int]:
+        """Look for keys of the pattern that live longer, and give them that life."""
+        glob, expression = KeyPattern.parse(holding.store).everybody()
+
+        def wanted(key: bytes) -> bool:
+            match = expression.fullmatch(key)
+            return match is not None and not spares(match[1].decode(errors="surrogateescape"))
+
+        router, most = self._provider._router, max(1, int(seconds * 1000))  # noqa: SLF001  (a part of it)
+        report = await audit(router, most, fix=fix, limit=0, glob=glob, wanted=wanted)
+        return report.without + report.longer, report.fixed
 
     async def whose(self, record: Mapping[str, Any], path: str, subject: str) -> Whose:
         """The pattern has told already."""

@@ -6,7 +6,7 @@ import asyncio
 import datetime as dt
 import sys
 import warnings
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -110,12 +110,30 @@ def _outside() -> int:
     return level
 
 
-async def audit(router: Router, cap: int | None, *, fix: bool, limit: int) -> RetentionReport:
-    """Look at every key's expiry; see `RedisProvider.audit_retention`."""
+async def audit(
+    router: Router,
+    cap: int | None,
+    *,
+    fix: bool,
+    limit: int,
+    glob: bytes | None = None,
+    wanted: Callable[[bytes], bool] | None = None,
+) -> RetentionReport:
+    """Look at every key's expiry; see `RedisProvider.audit_retention`.
+
+    Args:
+        router: where to ask.
+        cap: the longest life, in milliseconds.
+        fix: give keys that live longer that life.
+        limit: so many are named in the report.
+        glob: only of keys that match; None: of all.
+        wanted: only of keys of which it says so.
+    """
     keys = without = longer = fixed = 0
     examples: list[str | bytes] = []
-    found: AsyncIterator[list[bytes]] = router.scan(None, _BATCH)
-    async for batch in found:
+    found: AsyncIterator[list[bytes]] = router.scan(glob, _BATCH)
+    async for every in found:
+        batch = every if wanted is None else [key for key in every if wanted(key)]
         lives = await asyncio.gather(*[router.call(pack((b"PTTL", key)), key, True) for key in batch])
         for key, life in zip(batch, lives, strict=True):
             if life == -2:  # noqa: PLR2004  (PTTL: gone since the scan saw it)

@@ -19,6 +19,7 @@ from datavern.contracts.services import serve_alone
 from datavern.contracts.values import Compliance, Health, Location, Parameters, PoolStats
 from datavern.engines.idempotency import KEPT
 from datavern.engines.people import RelationalPeople
+from datavern.engines.sqlite.ages import SQLiteAges
 from datavern.engines.sqlite.fused import Fusing, SQLiteGuarded, run_fused
 from datavern.engines.sqlite.health import SQLiteRoles, probe, stats
 from datavern.engines.sqlite.jobs import Job, Kind, Run, classify, forget, run_function
@@ -143,6 +144,7 @@ class SQLiteProvider(Statements, SQLiteSearches, Upkeep):
             session=self,
             transactions=self,
             subjects=self._subjects,
+            ages=SQLiteAges(self, self._subjects),
             columns=SQLiteColumns(self, self._subjects),
             ledger=self._ledger,
             guarded=SQLiteGuarded(self),
