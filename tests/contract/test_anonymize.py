@@ -113,9 +113,11 @@ async def test_the_tables_own_constraints_have_the_last_word(managed, sql):
     async with managed(people) as db:
         await db["main"].execute(
             sql(
-                "CREATE TABLE people (id varchar(20) PRIMARY KEY, who {text}, "
-                "code {short} CHECK (code NOT LIKE '_____%'), town varchar(20) UNIQUE, ref varchar(40))"
+                sql(
+                "CREATE TABLE people (id {text} PRIMARY KEY, who {text}, code {short} CHECK (code NOT LIKE '_____%'), "
+                "town {short} UNIQUE, ref {text})"
             )
+        )
         )
         await db.prepare("people")
         await db.personal("people").insert(

@@ -126,14 +126,14 @@ async def test_year_ends_and_other_types_of_dates(managed):
         assert await ids(db, "texts") == ["1", "2", "3", "4"]
 
 
-async def test_what_stays(managed):
+async def test_what_stays(managed, sql):
     """Held rows, restricted people, rows that others refer to: each for its reason, told of, and gone when it ends."""
     visits = dataset("visits")
     async with managed(visits, dataset("other")) as db:
         await fill(db, "visits", old=6)
         hold = await db.holds.place("visits", key="r0000", reason="sak")
         await db.holds.place(subject="u1", reason="sak")  # r0001, r0004
-        await db["main"].execute("CREATE TABLE notes (id text PRIMARY KEY, visit varchar(200) REFERENCES visits (id))")
+        await db["main"].execute(sql("CREATE TABLE notes (id {text} PRIMARY KEY, visit {text} REFERENCES visits (id))"))
         await db["main"].execute("INSERT INTO notes VALUES ('n', 'r0002')")
         dry = await db.retention.run("visits", dry_run=True)
         assert [one.dataset for one in dry.datasets] == ["main.visits"]
@@ -228,13 +228,13 @@ async def test_what_the_law_kept_ends_by_itself(managed, monkeypatch):
         assert (await db.retention.run()).completed == ()
 
 
-async def test_a_composite_key_and_a_missing_index(managed):
+async def test_a_composite_key_and_a_missing_index(managed, sql):
     lines = dataset(
         "lines", primary_key=["id", "line"], fields={"line": Field(type="integer"), "name": Field(sealed=True)}
     )
     async with managed(lines) as db:
         await db["main"].execute(
-            "CREATE TABLE lines (id varchar(20), line integer, who varchar(20), made date, PRIMARY KEY (id, line))"
+            sql("CREATE TABLE lines (id {text}, line {integer}, who {text}, made date, PRIMARY KEY (id, line))")
         )
         await db.prepare("lines")
         for n in range(5):
@@ -247,7 +247,7 @@ async def test_a_composite_key_and_a_missing_index(managed):
         assert await ids(db, "lines") == ["a"]
 
 
-async def test_what_is_wrong_is_said(managed):
+async def test_what_is_wrong_is_said(managed, sql):
     other = dataset("other", "anonymize")
     async with managed(dataset("visits"), other) as db:
         with pytest.raises(ConfigurationError, match="did you mean visits"):
@@ -256,9 +256,9 @@ async def test_what_is_wrong_is_said(managed):
             with pytest.raises(ConfigurationError, match="batch_size"):
                 await db.retention.run(batch_size=size)
         await db["main"].execute(
-            "CREATE TABLE other (id varchar(9) PRIMARY KEY, who varchar(9), made date, note varchar(9))"
+            sql("CREATE TABLE other (id {text} PRIMARY KEY, who {text}, made date, note {text})")
         )
-        await db["main"].execute("CREATE TABLE visits (id varchar(9) PRIMARY KEY)")
+        await db["main"].execute(sql("CREATE TABLE visits (id {text} PRIMARY KEY)"))
         report = await db.retention.run()
         assert not report.ok
         assert "lacks" in of(report, "main.visits").waiting
@@ -313,3 +313,22 @@ async def test_in_documents_files_and_keys(managed, database, documents, cache):
         again = await db.retention.run()
         assert again.rows == 0
         assert {entry["rows"] for entry in await entries(db) if "rows" in entry} <= {1, 2}
+
+
+async def test_rows_that_name_no_person_themselves(managed):
+    orders = dataset("orders", fields={"total": Field(type="integer")})
+    lines = dataset("lines", subject="order_id", subject_via="orders.id", fields={"text": Field(sealed=True)})
+    async with managed(orders, lines) as db:
+        for name in ("orders", "lines"):
+            await db.prepare(name)
+        for n, day in enumerate((OLD, OLD, RECENT)):
+            await db.personal("orders").insert({"id": f"o{n}", "who": f"u{n}", "total": 1, "made": day})
+            await db.personal("lines").insert({"id": f"l{n}", "order_id": f"o{n}", "text": "x", "made": day})
+        await db.holds.place(subject="u1", reason="sak")
+        report = await db.retention.run()
+        assert {one.dataset: (one.rows, one.held) for one in report.datasets} == {
+            "main.orders": (1, 1),
+            "main.lines": (1, 1),
+        }
+        assert await ids(db, "orders") == ["o1", "o2"]
+        assert await ids(db, "lines") == ["l1", "l2"]

@@ -158,7 +158,7 @@ class Retention:
             raise ConfigurationError(f"batch_size is 1 to {_MOST:,}")
         wanted = None if dataset is None else self._privacy.personal(dataset).dataset.name
         found: dict[str, Expired] = {}
-        by_database: dict[str, list[Place]] = {}
+        turns: dict[tuple[int, str], list[Place]] = {}
         for store in self._privacy.datasets:
             one = store.dataset
             if one.name.startswith(OWN_DATASETS) or (wanted is not None and one.name != wanted):
@@ -170,13 +170,22 @@ class Retention:
                 expired.waiting = why(error)
                 continue
             if place is not None:
-                by_database.setdefault(one.database, []).append(place)
+                turns.setdefault((-self._depth(one), one.database), []).append(place)
         told = progress or (lambda _label, _rows: None)
-        for places in by_database.values():
-            for place in in_order(places):
+        # What is reached over other rows goes before these: afterwards nobody could say whose it is, and what holds it.
+        for turn in sorted(turns):
+            for place in in_order(turns[turn]):
                 await self._end(place, found[place.label], dry_run=dry_run, size=batch_size, told=told)
         completed = [] if dry_run else await self._privacy.completions.due(_MOST)
         return RetentionReport(dry_run, tuple(found.values()), tuple(one.request_id for one in completed))
+
+    def _depth(self, dataset: Dataset) -> int:
+        """Over how many other datasets its rows lead to a person."""
+        by_name = {store.dataset.name: store.dataset for store in self._privacy.datasets}
+        depth, via = 0, dataset.subject_via
+        while via is not None:
+            depth, via = depth + 1, by_name[via.rpartition(".")[0]].subject_via
+        return depth
 
     # ---- what there is ----------------------------------------------------------------------------------------------
 
@@ -370,7 +379,7 @@ class _Pass:
     async def _found(self, after: Sequence[Any] | None, tx: Transaction | None) -> list[dict[str, Any]]:
         dataset, rows = self._dataset, self._rows
         columns = None
-        if self._deletes and not self._records:
+        if self._deletes and not self._records and self._store.link is None:
             marks = [RETAINED_UNTIL] if dataset.erasure == "retain" else []
             wanted = [*dataset.keys, rows.subject, self._column, *marks]
             columns = list(dict.fromkeys(name for name in wanted if name in rows.columns))
@@ -385,7 +394,8 @@ class _Pass:
             columns=columns,
             transaction=tx,
         )
-        return found
+        link = self._store.link
+        return found if link is None else await link.marked(found, tx)
 
     async def _sorted(self, found: Sequence[dict[str, Any]], tx: Transaction | None) -> _Batch:
         """Those that end, and those that stay."""
