@@ -113,11 +113,9 @@ async def test_the_tables_own_constraints_have_the_last_word(managed, sql):
     async with managed(people) as db:
         await db["main"].execute(
             sql(
-                sql(
-                "CREATE TABLE people (id {text} PRIMARY KEY, who {text}, code {short} CHECK (code NOT LIKE '_____%'), "
-                "town {short} UNIQUE, ref {text})"
+                "CREATE TABLE people (id {text} PRIMARY KEY, who {text}, town {short} UNIQUE, ref {text}, "
+                "code {short} CHECK (code NOT LIKE '_____%'))"
             )
-        )
         )
         await db.prepare("people")
         await db.personal("people").insert(

@@ -255,9 +255,7 @@ async def test_what_is_wrong_is_said(managed, sql):
         for size in (0, 10_001):
             with pytest.raises(ConfigurationError, match="batch_size"):
                 await db.retention.run(batch_size=size)
-        await db["main"].execute(
-            sql("CREATE TABLE other (id {text} PRIMARY KEY, who {text}, made date, note {text})")
-        )
+        await db["main"].execute(sql("CREATE TABLE other (id {text} PRIMARY KEY, who {text}, made date, note {text})"))
         await db["main"].execute(sql("CREATE TABLE visits (id {text} PRIMARY KEY)"))
         report = await db.retention.run()
         assert not report.ok

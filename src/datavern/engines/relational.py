@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import Dialect
 
 
-__all__ = ["RelationalSubjects", "arranged", "conditions", "split_name"]
+__all__ = ["RelationalSubjects", "split_name"]
 
 _LONGEST_NAME = 63  # bytes of an identifier in PostgreSQL; SQLite has no bound
 _TEXTS = 2048  # compiled statements kept for each provider
@@ -118,7 +118,7 @@ class RelationalSubjects:
         transaction: Any = None,
     ) -> list[dict[str, Any]]:
         """Rows that match; `lock` holds them against change until the transaction ends."""
-        form, values = conditions(where, self.most_values)
+        form, values = _conditions(where, self.most_values)
         if form is None or limit == 0:
             return []
         wanted = None if columns is None else tuple(columns)
@@ -127,19 +127,19 @@ class RelationalSubjects:
         if limit is not None:
             values.append(limit)
         session = transaction or self._provider
-        return [dict(row) for row in await session.query(sql, arranged(order, values))]
+        return [dict(row) for row in await session.query(sql, _arranged(order, values))]
 
     def stream(
         self, store: str, where: Mapping[str, Any], *, batch_size: int = 1000, transaction: Any = None
     ) -> AbstractAsyncContextManager[AsyncIterator[dict[str, Any]]]:
         """Rows that match, in constant memory."""
-        form, values = conditions(where, self.most_values)
+        form, values = _conditions(where, self.most_values)
         if form is None:
             return _Dicts(None)
         key = ("select", store, None, form, (), True, False)
         sql, order = self._texts.get(key) or self._select_text(key)
         session = transaction or self._provider
-        return _Dicts(session.stream(sql, arranged(order, values), batch_size=batch_size))
+        return _Dicts(session.stream(sql, _arranged(order, values), batch_size=batch_size))
 
     async def update(
         self, store: str, where: Mapping[str, Any], changes: Mapping[str, Any], *, transaction: Any = None
@@ -149,26 +149,26 @@ class RelationalSubjects:
             raise ValueError(f"update of {store} without a condition: nobody means every row")
         if not changes:
             return 0
-        form, values = conditions(where, self.most_values)
+        form, values = _conditions(where, self.most_values)
         if form is None:
             return 0
         columns = tuple(changes)
         key = ("update", store, columns, form)
         sql, order = self._texts.get(key) or self._update_text(key, store, columns, form)
         session = transaction or self._provider
-        return await session.execute(sql, arranged(order, [*changes.values(), *values]))  # type: ignore[no-any-return]  # a session's count
+        return await session.execute(sql, _arranged(order, [*changes.values(), *values]))  # type: ignore[no-any-return]  # a session's count
 
     async def delete(self, store: str, where: Mapping[str, Any], *, transaction: Any = None) -> int:
         """Delete the rows that match; how many. An empty `where` raises `ValueError`."""
         if not where:
             raise ValueError(f"deleting in {store} without a condition: nobody means every row")
-        form, values = conditions(where, self.most_values)
+        form, values = _conditions(where, self.most_values)
         if form is None:
             return 0
         key = ("delete", store, form)
         sql, order = self._texts.get(key) or self._delete_text(key, store, form)
         session = transaction or self._provider
-        return await session.execute(sql, arranged(order, values))  # type: ignore[no-any-return]  # a session's count
+        return await session.execute(sql, _arranged(order, values))  # type: ignore[no-any-return]  # a session's count
 
     async def change_many(
         self,
@@ -188,7 +188,7 @@ class RelationalSubjects:
         for where, change in changes:
             if not where:
                 raise ValueError(f"a change in {store} without a condition: nobody means every row")
-            form, values = conditions(where, self.most_values)
+            form, values = _conditions(where, self.most_values)
             if form is None or change == {}:
                 continue
             columns = None if change is None else tuple(change)
@@ -201,7 +201,7 @@ class RelationalSubjects:
                 made = self._delete_text(key, store, form) if columns is None else None
                 found = made or self._update_text(key, store, columns or (), form)
             sql, order = found
-            await session.execute_many(sql, [arranged(order, values) for values in sets])
+            await session.execute_many(sql, [_arranged(order, values) for values in sets])
 
     # ---- texts ------------------------------------------------------------------------------------------------------
 
@@ -447,7 +447,7 @@ class _Dicts:
         return dict(await anext(self._rows))
 
 
-def conditions(where: Mapping[str, Any], most: int) -> tuple[tuple[_Form, ...] | None, list[Any]]:
+def _conditions(where: Mapping[str, Any], most: int) -> tuple[tuple[_Form, ...] | None, list[Any]]:
     """The form of a condition, and its values in order; no form when nothing can match (an empty tuple)."""
     form: list[_Form] = []
     values: list[Any] = []
@@ -472,7 +472,7 @@ def conditions(where: Mapping[str, Any], most: int) -> tuple[tuple[_Form, ...] |
     return tuple(form), values
 
 
-def arranged(order: tuple[Any, ...], values: list[Any]) -> list[Any]:
+def _arranged(order: tuple[Any, ...], values: list[Any]) -> list[Any]:
     """The values of a call, in the order of a statement's placeholders."""
     return [values[i] if type(i) is int else i.value for i in order]
 
