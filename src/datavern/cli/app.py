@@ -23,6 +23,8 @@ COMMANDS = (
     "subject",
     "consent",
     "breach",
+    "hold",
+    "retention",
     "audit",
     "keys",
     "demo",

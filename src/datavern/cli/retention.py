@@ -1,0 +1,82 @@
+"""`datavern retention`: what is past its time ends, as the data map says."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from datavern.cli.common import CONFIG, Actor, Config, Json, Output, Verbose, command
+from datavern.contracts.errors import ConfigurationError
+
+app = typer.Typer(
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    no_args_is_help=True,
+    help="End what is past its time.",
+)
+
+
+@app.callback()
+def retention() -> None:
+    """End what is past its time."""
+
+
+@app.command()
+def run(
+    *,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would end.")] = False,
+    dataset: Annotated[str | None, typer.Option(help="This dataset alone.")] = None,
+    batch_size: Annotated[int, typer.Option("--batch-size", min=1, max=10_000, help="Rows in a transaction.")] = 500,
+    config: Config = CONFIG,
+    actor: Actor = None,
+    json_output: Json = False,
+    verbose: Verbose = False,
+) -> None:
+    """Erase or anonymise the rows whose retention has ended. What was cut off goes on when it is run again.
+
+    It asks nothing, so that a scheduler can run it, once a day; --dry-run shows what it would do. The exit code is 0
+    when all that is past its time ended, or stays for a reason that is told.
+    """
+    out = Output(as_json=json_output, verbose=verbose)
+
+    async def work() -> Any:
+        from datavern.manager import DatabaseManager
+
+        async with DatabaseManager.from_config(config) as db:
+            if not db.data_map:
+                raise ConfigurationError(f"{config}: the data map names no dataset, so nothing ends by its age")
+            if dry_run:
+                return await db.retention.run(dataset, dry_run=True, batch_size=batch_size)
+            planned = await db.retention.run(dataset, dry_run=True)
+            with out.progress("retention", planned.rows) as advance:
+                return await db.retention.run(
+                    dataset, batch_size=batch_size, progress=lambda _label, rows: advance(rows)
+                )
+
+    report = command(out, work, actor=actor)
+    out.document({**vars_of(report), "ok": report.ok})
+    rows = "would end" if dry_run else "ended"
+    columns = ("dataset", "what", "kept from", "oldest", rows, "held", "refused")
+    acted = [one for one in report.datasets if one.action]
+    if acted:
+        out.table(columns, [_line(one) for one in acted], whole=("dataset",))
+    for one in report.datasets:
+        for note in one.notes:
+            out.say(f"{one.dataset}: {note}.")
+        if one.waiting:
+            out.say(f"{one.dataset} waits: {one.waiting}", "bold red")
+    for request in report.completed:
+        out.say(f"The erasure {request.removesuffix('-completed')} is complete: its certificate is that of {request}.")
+    if not report.ok:
+        raise typer.Exit(1)
+
+
+def vars_of(report: Any) -> dict[str, Any]:
+    """A report as JSON has it."""
+    return {"dry_run": report.dry_run, "rows": report.rows, "datasets": report.datasets, "completed": report.completed}
+
+
+def _line(one: Any) -> tuple[Any, ...]:
+    return (one.dataset, one.action, one.before, one.oldest, one.rows, one.held, one.refused)
