@@ -61,6 +61,7 @@ if TYPE_CHECKING:
     from datavern.engines.sqlite.provider import SQLiteProvider
     from datavern.manager import DatabaseManager
     from datavern.privacy.bases import LegalBasis
+    from datavern.privacy.categories import Exemption
     from datavern.privacy.consent import Consent
     from datavern.privacy.datamap import DataMap
     from datavern.privacy.dataset import Dataset, Field
@@ -89,6 +90,7 @@ __all__ = [
     "DatavernError",
     "DecryptionFailed",
     "ErasureIncomplete",
+    "Exemption",
     "FailoverGroup",
     "Field",
     "Health",
@@ -142,6 +144,7 @@ _LAZY = {
     "DataMap": "datavern.privacy.datamap",
     "DatabaseManager": "datavern.manager",
     "Dataset": "datavern.privacy.dataset",
+    "Exemption": "datavern.privacy.categories",
     "FailoverGroup": "datavern.connectors.failover",
     "Field": "datavern.privacy.dataset",
     "Identity": "datavern.privacy.request_values",

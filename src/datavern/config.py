@@ -225,6 +225,11 @@ class General:
 
     Attributes:
         organisation: who is responsible for the data (the controller), as it stands on certificates.
+        contact: where the organisation is reached about personal data: an address, a telephone (GDPR Art. 30(1)(a)).
+        representative: the organisation's representative in the EEA, where it has one (Art. 27).
+        dpo: the data protection officer, and how to reach them (Art. 37).
+        joint_controllers: who decides with it what the data is used for (Art. 26).
+        security: measures that no setting tells of, for the record of processing: training, locks, access reviews.
         ledger: name of the database that holds Datavern's own tables; the only database when there is one.
         keyring: where the keys are: ``file:keys``.
         key_copies: the folder for copies of the key store; a folder beside the keys, when these are files.
@@ -242,6 +247,11 @@ class General:
     __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
 
     organisation: str = ""
+    contact: str = ""
+    representative: str = ""
+    dpo: str = ""
+    joint_controllers: Sequence[str] = ()
+    security: Sequence[str] = ()
     ledger: str | None = None
     keyring: str | None = None
     key_copies: str | None = None

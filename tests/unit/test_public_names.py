@@ -10,8 +10,8 @@ import datavern
 PUBLIC = """
 AuditError AzureSQLProvider Background BackupCorrupt BackupError BackupMissing CapabilityMissing ChecksumMismatch
 Classification ConfigurationError ConnectionFailed Consent ConsentRequired ConstraintViolated CryptoError DataMap
-DatabaseManager Dataset DatavernError DecryptionFailed ErasureIncomplete FailoverGroup Field Health HistoryDiverged
-Identity KeyErased
+DatabaseManager Dataset DatavernError DecryptionFailed ErasureIncomplete Exemption FailoverGroup Field Health
+HistoryDiverged Identity KeyErased
 KeyUnavailable Keyring LegalBasis Location LockTimeout LogTampered MigrationError MigrationFailed MongoDBProvider
 NoHealthyConnection OutcomeUnknown Pool PoolStats PoolTimeout PostgreSQLProvider PrivacyError
 ProcessingRestricted ProviderError

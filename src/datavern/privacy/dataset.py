@@ -17,8 +17,9 @@ if TYPE_CHECKING:
     from datavern.privacy.anonymize import Strategy
     from datavern.privacy.approvals import Approval, Safeguard
     from datavern.privacy.bases import LegalBasis
+    from datavern.privacy.categories import Exemption
 else:  # what the settings' annotations are read as: few data maps have them, and the checks below read them
-    Approval = Safeguard = LegalBasis = Any
+    Approval = Safeguard = LegalBasis = Exemption = Any
 
 __all__ = ["Dataset", "Erasure", "Field", "classification_of"]
 
@@ -91,6 +92,8 @@ class Field:
             common, and how many: enough to guess common names by (docs/lookup.md).
         of: the column or path that says whose this is, where it is not the row's subject's: ``receiver_id``; in
             documents ``members.*.id`` says it of ``members.*.name``. A person's answer leaves out what is another's.
+        category: what kind of data it is: "contact", "financial", "health", … (docs/data-map.md). Special categories
+            (GDPR Art. 9) and crimes (Art. 10) ask for more than a legal basis. What `kind` tells need not be said.
         anonymize: what stands in it once its row was anonymised (``erasure = "anonymize"``); emptied when left out:
             ``"null"``, ``"pseudonym"``, ``{"constant": …}``, ``{"generalise": "decade"}``, ``{"noise": 5}``,
             ``{"fake": "name"}`` (docs/retention.md). What could be turned back is refused.
@@ -107,6 +110,7 @@ class Field:
     prefixes: Sequence[int] = ()
     ngrams: int | None = None
     of: str | None = None
+    category: str | None = None
     anonymize: str | Mapping[str, Any] | None = field(default=None, hash=False)
 
     def __post_init__(self) -> None:
@@ -118,6 +122,10 @@ class Field:
             raise ConfigurationError("of names the column or path that says whose the field is, such as receiver_id")
         if self.prefixes or self.ngrams is not None:
             self._check_parts()
+        if self.category is not None:
+            from datavern.privacy.categories import check_category  # noqa: PLC0415  (few fields say it)
+
+            check_category(self.category)
         if self.sealed and self.type != "text":
             raise ConfigurationError(
                 "type is for fields that are not sealed: a sealed value keeps the type it came with"
@@ -188,6 +196,11 @@ class Dataset:
             `Approval` that also says who gave it and until when it holds.
         transfer: on what grounds the data may be outside of the EEA: "adequacy", "scc", "bcr", a text, or a `Safeguard`
             (GDPR Arts. 44-49).
+        categories: what kinds of data it holds, where no `fields` say so: documents, files, keys.
+        exemption: why special categories of data, or data about crimes, may be used at all (GDPR Arts. 9(2) and 10):
+            "legal_claims", or an `Exemption` that names its law.
+        about: whom it is about: "customers", "employees" (GDPR Art. 30(1)(c)).
+        recipients: who is given it: "Skatteetaten", "the accountant" (Art. 30(1)(d)).
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
@@ -213,6 +226,10 @@ class Dataset:
     graded: bool = False
     approval: Approval | str | None = None
     transfer: Safeguard | str | None = None
+    categories: Sequence[str] = ()
+    exemption: str | Exemption | Sequence[Exemption] | None = None
+    about: Sequence[str] = ()
+    recipients: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         put = object.__setattr__
@@ -225,6 +242,7 @@ class Dataset:
         self._check_names()
         self._check_reach()
         self._check_basis()
+        self._check_record()
         self._check_subject()
         self._check_fields()
         self._check_end()
@@ -393,6 +411,25 @@ class Dataset:
                 raise ConfigurationError(f"{where}.purposes: missing; a consent is to a purpose")
         if self.require_consent == "read" and not self.needs_consent:
             raise ConfigurationError(f"{where}.require_consent: no purpose rests on consent here: leave it out")
+
+    def _check_record(self) -> None:
+        """What the record of processing activities tells (GDPR Art. 30)."""
+        where = f"datasets.{self.name}"
+        for what in ("categories", "about", "recipients"):
+            given = getattr(self, what)
+            if isinstance(given, str):
+                raise ConfigurationError(f'{where}.{what} is a list: {what}=["{given}"]')
+            object.__setattr__(self, what, _names(tuple(given), f"{where}.{what}", empty=True))
+        if self.categories or self.exemption is not None:
+            from datavern.privacy.categories import settle  # noqa: PLC0415  (few datasets say it)
+
+            problem = ""
+            try:
+                object.__setattr__(self, "exemption", settle(self) or None)
+            except ConfigurationError as error:
+                problem = str(error)
+            if problem:
+                raise ConfigurationError(f"{where}.{problem}")
 
     def _check_subject(self) -> None:
         where = f"datasets.{self.name}"
