@@ -332,6 +332,7 @@ class DatabaseManager(ShortForm):
         self._privacy = privacy
         for provider in self._served().values():
             provider.attach(privacy)
+        await privacy.requests.check_restored()
         await privacy.requests.resume()
 
     def _served(self) -> dict[str, Provider]:

@@ -12,7 +12,16 @@ import sqlalchemy as sa
 from datavern.contracts.statements import Among, Statement
 from datavern.crypto.key_rows import DESTROYED, ERASING, LIVING
 
-__all__ = ["LifeStatements", "RotationStatements", "StoreStatements", "copied", "key_life", "key_store", "restored"]
+__all__ = [
+    "ErasedStatements",
+    "LifeStatements",
+    "RotationStatements",
+    "StoreStatements",
+    "copied",
+    "key_life",
+    "key_store",
+    "restored",
+]
 
 key_store = sa.MetaData()
 """The key store: in the ledger database."""
@@ -95,6 +104,14 @@ _tombstones = sa.Table(
     key_store,
     _bytes("subject_tag", primary_key=True),
     _number("changed", index=True),
+    _text("erased_at"),
+)
+_erasures = sa.Table(
+    "datavern_erasures",  # each erasure that has ended: a restored database that has no step of one is behind
+    key_store,
+    _text("request", primary_key=True),
+    _bytes("subject_tag"),
+    _text("datasets"),  # canonical JSON: the labels of those that have a step of it
     _text("erased_at"),
 )
 _rotations = sa.Table(
@@ -256,6 +273,19 @@ class StoreStatements:
             lambda: sa.update(_lookup_keys).where(lk.key_id == p("id"), lk.state == p("was")).values(state=p("becomes"))
         )
         self.delete_lookup_key = Statement(lambda: sa.delete(_lookup_keys).where(lk.key_id == p("id")))
+
+
+class ErasedStatements:
+    """What is said of erasures that have ended."""
+
+    def __init__(self) -> None:
+        e, k = _erasures.c, _keys.c
+        self.every = Statement(lambda: sa.select(e.request, e.datasets, e.erased_at, e.subject_tag))
+        self.known = Among(lambda values: sa.select(e.request).where(e.request.in_(values)))
+        self.insert = _rows(_erasures)
+        self.keys_of = Among(
+            lambda values: sa.select(k.subject_tag, k.key_id).where(k.subject_tag.in_(values), k.state == DESTROYED)
+        )
 
 
 class RotationStatements:

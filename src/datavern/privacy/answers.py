@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from datavern.contracts.errors import DatavernError, ProviderError
+from datavern.contracts.errors import DatavernError, ProviderError, RestoreForbidden
 from datavern.privacy.dataset import OWN_DATASETS
 from datavern.privacy.erasure import CONSENTS
 from datavern.privacy.masking import Masking
@@ -52,7 +52,7 @@ async def gathered(privacy: Privacy, subject: str, *, derived: bool) -> Found:
         try:
             if await store.exists():
                 rows = [masking.masked(readable(row)) async for row in store.all_of(subject)]
-        except ProviderError as error:
+        except (ProviderError, RestoreForbidden) as error:
             found.waiting[store.dataset.label] = f"{type(error).__name__}: {error}"
             continue
         if rows or not store.dataset.name.startswith(OWN_DATASETS):

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from datavern.contracts.capabilities import needs
 from datavern.contracts.errors import ConstraintViolated, DatavernError, ProviderError, SubjectRequestRejected
 from datavern.contracts.values import timestamp
+from datavern.crypto.erased import EndedErasures
 from datavern.crypto.erasures import ATTEMPTS, contended
 from datavern.privacy.certificate import ERASED_CLAIMS, ERASED_LIMITS, RECORDS_CLAIM, Certificate
 from datavern.privacy.derived import DERIVED, DERIVED_CLAIM, DerivedErasures, step_name
@@ -70,6 +71,7 @@ class Erasures:
     def __init__(self, privacy: Privacy, journal: Journal) -> None:
         self._privacy = privacy
         self._journal = journal
+        self._ended = EndedErasures(privacy.ledger)
 
     async def erase(self, entries: Sequence[Entry]) -> list[Done | Receipt]:
         """Write erasures down, once it is known that they can be carried out as they stand, and run them: as `run`.
@@ -79,7 +81,7 @@ class Erasures:
             SubjectRequestRejected: the data of one of them is restricted. Nothing was changed.
         """
         privacy = self._privacy
-        survey = await self._survey(await privacy.stores())
+        survey = await self.survey(await privacy.stores())
         for error in survey.refused.values():
             if not isinstance(error, ProviderError):  # a database that cannot be asked now waits, and the others do not
                 raise error
@@ -114,9 +116,9 @@ class Erasures:
             rest is done, and the request stays open.
         """
         labels = {label for entry in entries for label in entry.datasets}
-        return await self._run(entries, await self._survey(await self._privacy.stores(labels)))
+        return await self._run(entries, await self.survey(await self._privacy.stores(labels)))
 
-    async def _run(self, entries: Sequence[Entry], survey: _Survey) -> list[Done | Receipt]:
+    async def _run(self, entries: Sequence[Entry], survey: Survey) -> list[Done | Receipt]:
         closed = monotonic()  # the keys were closed before
         group = [Progress(entry) for entry in entries]
         for progress in group:
@@ -172,16 +174,16 @@ class Erasures:
         steps = await self._privacy.site(self._privacy.ledger_name).steps.done_many(asked)
         return await DerivedErasures(self._privacy.derived, group).run(steps)
 
-    async def _survey(self, stores: Sequence[PersonalStore]) -> _Survey:
+    async def survey(self, stores: Sequence[PersonalStore]) -> Survey:
         """The stores as they stand now, all databases at the same time."""
         by_database: dict[str, list[PersonalStore]] = {}
         for store in stores:
             by_database.setdefault(store.dataset.database, []).append(store)
-        survey = _Survey(tuple(store.dataset.label for store in stores), stores)
+        survey = Survey(tuple(store.dataset.label for store in stores), stores)
         await asyncio.gather(*(self._look(survey, name, found) for name, found in by_database.items()))
         return survey
 
-    async def _look(self, survey: _Survey, database: str, stores: Sequence[PersonalStore]) -> None:
+    async def _look(self, survey: Survey, database: str, stores: Sequence[PersonalStore]) -> None:
         found = []
         for store in stores:
             try:
@@ -256,6 +258,10 @@ class Erasures:
                 answers[entry.id] = Done(_message(progress.done), completed, certificate)
             await self._journal.close(closing, completed, tx, key=key, held=held)
             await privacy.completions.wait([(p.entry, p.done) for p in ending], tx, key=waiting)
+            tag = privacy.keys.subject_tag
+            await self._ended.add(
+                [(p.entry.id, tag(p.entry.subject), {*p.entry.datasets, CONSENTS}) for p in ending], tx
+            )
 
         await self._in_ledger(work)
         privacy.keys.heard_of_erasures({s: [one.key_id for one in found] for s, found in destroyed.items()})
@@ -341,7 +347,7 @@ class Erasures:
 
 
 @dataclass(slots=True)
-class _Survey:
+class Survey:
     """The datasets as an erasure finds them.
 
     Attributes:

@@ -341,6 +341,19 @@ class Steps:
                 found.setdefault(row["request"], {})[row["dataset"]] = json.loads(row["outcome"])
         return found
 
+    async def counts(self, datasets: Sequence[str]) -> dict[str, int]:
+        """Request → how many of these datasets have a step of it here."""
+        found: dict[str, int] = {}
+        for query in tables.STEPS_COUNTED.bind(needs(self._provider, "ledger").dialect, datasets):
+            for request, number in await needs(self._provider, "session").query(*query):
+                found[request] = found.get(request, 0) + number
+        return found
+
+    async def forget(self, request: str, dataset: str, transaction: Transaction) -> None:
+        """Remove a row that is no step, but stands among them. Idempotent."""
+        dialect = needs(self._provider, "ledger").dialect
+        await transaction.execute(*tables.STEP_DELETE.bind(dialect, of_request=request, of_dataset=dataset))
+
     async def record(self, steps: Sequence[tuple[str, str, Mapping[str, Any]]], transaction: Transaction) -> None:
         """Say what steps did, in the transaction that did it: request, dataset, outcome.
 

@@ -13,7 +13,7 @@ from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from datavern.contracts.errors import QueryRejected
+from datavern.contracts.errors import KeyErased, QueryRejected
 from datavern.contracts.values import timestamp
 from datavern.crypto.sealed import new_row_tag
 from datavern.privacy.dataset import ERASED_AT, RETAINED_UNTIL, ROW_TAG
@@ -53,6 +53,7 @@ class Step:
         nobody: what `key_of_nobody` gave.
         holds: the legal holds, which keep rows whatever the policy says; None: nobody asks.
         own: the rows, where they were found already, and are held.
+        lost: rows that stay, and that nobody can open again: so far.
     """
 
     store: PersonalStore
@@ -66,6 +67,7 @@ class Step:
     nobody: DataKey | None = None
     holds: Holds | None = None
     own: Sequence[dict[str, Any]] | None = None
+    lost: int = 0
 
     @property
     def where(self) -> dict[str, Any] | None:
@@ -149,7 +151,12 @@ class Step:
             return {}
         name = self.store.dataset.name + RETENTION
         key = await self.keys.subject_key(name, retention_subject(self.request), session=self.tx)
-        opened = rows.opened(row, await self.keys.keys(rows.key_ids(row), session=self.tx))
+        try:
+            keys = await self.keys.keys(rows.key_ids(row), session=self.tx)
+        except KeyErased:  # the row was restored from before its erasure, and nobody can open it again
+            self.lost += 1
+            return {column: rows.no_index(column) for column in self.store.dataset.indexes}
+        opened = rows.opened(row, keys)
         return rows.resealed(key, row, rows.with_aside(row, opened))
 
     def savepoint(self) -> AbstractAsyncContextManager[Any]:
@@ -191,6 +198,11 @@ async def apply(step: Step) -> Outcome:
     policy = step.store.dataset.erasure
     outcome: Outcome = {"policy": policy, "found": 0, "done": {}, "kept": [], "left": [], "notes": []}
     await _POLICIES[policy](step, outcome)
+    if step.lost:
+        outcome["notes"].append(
+            f"what was sealed in {step.lost} of the rows that stay cannot be opened again: they were restored from "
+            "before their erasure, and its keys are destroyed"
+        )
     return outcome
 
 

@@ -181,12 +181,11 @@ class RecordErasure:
 
     async def _found(self) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
         """The subject's records; and those that are about others too."""
-        store = self._store
-        rows = await store.rows()
-        where = rows.where_subject(self._entry.subject)
+        store, rows = self._store, self.place.rows
         own: list[dict[str, Any]] = []
         shared: list[dict[str, Any]] = []
-        if where is None or rows.subject is None or not await store.exists():
+        where = None if rows is None else rows.where_subject(self._entry.subject)
+        if rows is None or where is None or rows.subject is None:
             return own, shared
         columns = [*store.dataset.keys, rows.subject] if store.holding.keyed else None
         found = await store.subjects.select(store.dataset.table, where | store.living(), columns=columns)
@@ -216,9 +215,9 @@ class RecordErasure:
     async def _once(self) -> Outcome:
         store, entry = self._store, self._entry
         dataset = store.dataset
-        if not await store.exists():
+        rows = self.place.rows
+        if rows is None:
             return nothing(dataset.erasure, f"there is no {dataset.table}")
-        rows = await store.rows()
         own, shared = await self._found()
         await self._wait_for_holds(own, shared)
         for row in shared:

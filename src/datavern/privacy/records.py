@@ -202,6 +202,8 @@ class RecordStore(PersonalStore):
             ConfigurationError: its fields are sealed, and it is not prepared.
         """
         self._alone(transaction)
+        if not fresh:
+            self._check_open()
         loaded = self._loaded
         if loaded is not None and not fresh:
             if loaded.seen != self._keys.lookups_seen:

@@ -18,6 +18,7 @@ from datavern.contracts.errors import (
     KeyErased,
     ProviderError,
     RequestIncomplete,
+    RestoreForbidden,
     SubjectRequestRejected,
 )
 from datavern.contracts.subjects import canonical_subject
@@ -38,6 +39,7 @@ from datavern.privacy.request_values import (
     SubjectRequest,
     SubjectResponse,
 )
+from datavern.privacy.restoring import Replayed, Restores
 from datavern.privacy.restriction import Restrictions
 
 if TYPE_CHECKING:
@@ -66,6 +68,7 @@ class SubjectRequests:
         self._register = Register(privacy, self._journal)
         self.completions = Completions(privacy)
         self._restrictions = Restrictions(privacy)
+        self._restores = Restores(privacy, self._journal, self._erasures)
 
     async def receive(self, request: SubjectRequest) -> OpenRequest:
         """Write a request down on the day it comes; `process` takes its id when the time has come. Idempotent.
@@ -154,10 +157,48 @@ class SubjectRequests:
                 finished.append(await self._work(entry))
             except RequestIncomplete as error:
                 finished.append(error.receipt)
-            except SubjectRequestRejected as error:
+            except (SubjectRequestRejected, RestoreForbidden) as error:
                 finished.append(Receipt(entry.id, waiting={entry.kind: str(error)}))
         finished += await self.completions.due()
         return finished
+
+    async def restoring(self, database: str, *, since: dt.datetime) -> None:
+        """Say that a database is about to be set back to a backup: its personal data is shut until `replay`.
+
+        What a restore calls first. A relational database that was restored without this is found out when a manager
+        opens; documents, files, keys and values are not.
+
+        Args:
+            database: its name.
+            since: when the backup was made, or before.
+
+        Raises:
+            ConfigurationError: no such database with personal data, or no moment in the past with a time zone.
+        """
+        await self._restores.begin(database, since=since)
+
+    async def replay(self, database: str, *, since: dt.datetime | None = None) -> Replayed:
+        """Do every erasure again of which a restored database has not heard; then its personal data opens. Idempotent.
+
+        What a restore calls last. Rows of people who came back after their erasure, and are in the backup, stay.
+
+        Args:
+            database: its name.
+            since: when the backup was made, or before. Needed for stores without tables, where `restoring` did not say
+                it: they cannot tell by themselves which erasures they know of.
+
+        Raises:
+            ErasureIncomplete: a row cannot go as it stands; `receipt` says what waits. The database stays shut.
+            ConfigurationError: no such database with personal data, or `since` is missing.
+        """
+        return await self._restores.replay(database, since=since)
+
+    async def check_restored(self) -> None:
+        """Find the databases that were set back, and replay into them. Called when the manager opens, before `resume`.
+
+        Never raises for a store that is still down: what cannot be told, or done, leaves personal data shut.
+        """
+        await self._restores.look()
 
     async def open(self) -> list[OpenRequest]:
         """Every request that is not answered yet, with its deadline and what it waits for; the most urgent first."""

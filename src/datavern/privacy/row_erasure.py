@@ -53,6 +53,7 @@ class RowErasure:
         places: the datasets there, those whose rows refer to another's before it.
         group: the erasures.
         linked: dataset's label → the labels of those whose rows are found through it.
+        action: what the audit log calls a step: "erased", or "erased_again" after a restore.
     """
 
     def __init__(
@@ -62,7 +63,10 @@ class RowErasure:
         places: Sequence[Place],
         group: Sequence[Progress],
         linked: Mapping[str, Sequence[str]],
+        *,
+        action: str = "erased",
     ) -> None:
+        self._action = action
         self._privacy = privacy
         self._site = privacy.site(database)
         self._places = places
@@ -189,7 +193,7 @@ class RowErasure:
         audits = await self._site.log.append_many(
             tx,
             [
-                {"action": "erased", "dataset": place.label, "details": step_details(progress.entry.id, outcome)}
+                {"action": self._action, "dataset": place.label, "details": step_details(progress.entry.id, outcome)}
                 for (place, progress), outcome in zip(tasks, outcomes, strict=True)
             ],
         )

@@ -7,7 +7,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from datavern.contracts.capabilities import Transaction, needs
-from datavern.contracts.errors import ConfigurationError, PrivacyError
+from datavern.contracts.errors import ConfigurationError, PrivacyError, RestoreForbidden
 from datavern.contracts.uses import current_purpose
 from datavern.privacy.consent_checks import rules_of
 from datavern.privacy.dataset import ERASED_AT, LOOKUP, RETAINED_UNTIL, ROW_TAG, Dataset
@@ -33,6 +33,7 @@ class StoredRows:
 
     __slots__ = (
         "_asks",
+        "_behind",
         "_consents",
         "_keys",
         "_life",
@@ -75,6 +76,7 @@ class StoredRows:
         self._asks = dataset.require_consent == "read"
         self._standing = standing
         self._loaded: Rows | None = None
+        self._behind = ""
         self._of_nobody: DataKey
         self.holds: Holds | None = None  # the legal holds, where a manager keeps some
 
@@ -123,6 +125,14 @@ class StoredRows:
         """Whether a row that was found for a person is that very person's."""
         return (await self.rows()).is_of(row, person)
 
+    def shut(self, reason: str) -> None:
+        """Refuse to read and write, for that reason; empty: no longer. Erasures go on."""
+        self._behind = reason
+
+    def _check_open(self) -> None:
+        if self._behind:
+            raise RestoreForbidden(self._behind)
+
     # ---- the table --------------------------------------------------------------------------------------------------
 
     async def prepare(self) -> DDL:
@@ -147,8 +157,11 @@ class StoredRows:
 
         Raises:
             ConfigurationError: there is no such table, or it lacks a column; `prepare` makes it.
+            RestoreForbidden: the database was restored, and has not heard of every erasure since.
         """
         loaded = self._loaded
+        if not fresh:
+            self._check_open()
         if loaded is not None and not fresh:
             if loaded.seen == self._keys.lookups_seen:
                 return loaded
@@ -188,6 +201,8 @@ class StoredRows:
     def _ready(self) -> Rows | None:
         """How the rows stand, where it is known, and no rotation has changed it since."""
         loaded = self._loaded
+        if self._behind:
+            return None
         return loaded if loaded is not None and loaded.seen == self._keys.lookups_seen else None
 
     async def _renewed(self, transaction: Transaction | None = None) -> Rows:

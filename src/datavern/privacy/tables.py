@@ -156,6 +156,24 @@ def _steps_of(values: list[Any]) -> Any:
     return table.select().where(table.c.request.in_(values))
 
 
+def _steps_counted(values: list[Any]) -> Any:
+    import sqlalchemy as sa  # noqa: PLC0415  (as above)
+
+    table = _table(STEPS)
+    count = sa.func.count()
+    return (
+        table.select()
+        .with_only_columns(table.c.request, count)
+        .where(table.c.dataset.in_(values))
+        .group_by(table.c.request)
+    )
+
+
+def _step_delete() -> Any:
+    table = _table(STEPS)
+    return table.delete().where((table.c.request == _bind("of_request")) & (table.c.dataset == _bind("of_dataset")))
+
+
 REQUEST_INSERT = Statement(lambda: _table(REQUESTS).insert())
 REQUEST_CLOSE = Statement(_request_close)
 REQUEST_BY_ID = Statement(_request_by_id)
@@ -173,3 +191,5 @@ REQUESTS_HELD = Among(_requests_held)
 REQUESTS_UNLINK = Statement(_requests_unlink)
 STEP_INSERT = Statement(lambda: _table(STEPS).insert())
 STEPS_OF = Among(_steps_of)
+STEPS_COUNTED = Among(_steps_counted)
+STEP_DELETE = Statement(_step_delete)
