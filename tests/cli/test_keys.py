@@ -129,7 +129,17 @@ def test_a_lost_key_store_is_put_back_from_its_copy(run: Run, project: Path):
     assert "never overwritten" in run("keys", "restore", copy).told
     with closing(sqlite3.connect(project / "main.db")) as database:
         tables = [row[0] for row in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
-        for name in ("store", "keys", "handles", "lookup_keys", "tombstones", "rotations", "recoveries", "epochs"):
+        for name in (
+            "store",
+            "keys",
+            "handles",
+            "lookup_keys",
+            "tombstones",
+            "rotations",
+            "recoveries",
+            "epochs",
+            "erasures",
+        ):
             assert f"datavern_{name}" in tables
             database.execute(f"DELETE FROM datavern_{name}")
         database.commit()

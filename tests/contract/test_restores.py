@@ -220,7 +220,7 @@ async def test_a_row_that_cannot_go_leaves_the_database_shut(place, sql):
         await erase(db, "a")
     await place.put_back()
     async with place.manager() as db:
-        with pytest.raises(RestoreForbidden, match="1 erasures wait"):
+        with pytest.raises(RestoreForbidden, match="erasures wait there: 1"):
             await db.personal("people").get("a")
         with pytest.raises(ErasureIncomplete, match="main.events") as told:
             await db.subject_requests.replay("main")

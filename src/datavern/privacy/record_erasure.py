@@ -201,7 +201,9 @@ class RecordErasure:
         Raises:
             PrivacyError: there are some. The erasure waits for the hold: their key is not destroyed until then.
         """
-        store, rows, subject = self._store, await self._store.rows(), self._entry.subject
+        store, rows, subject = self._store, self.place.rows, self._entry.subject
+        if rows is None:
+            return
         whole = store.records.writes(store.holding) is not None
         looked = [*(own if whole else ()), *shared]
         grips = await self._privacy.holds.grips(store.dataset, [subject], None) if looked else None

@@ -124,9 +124,8 @@ class Restores:
                 try:
                     await self.replay(database)
                 except DatavernError as error:
-                    self._shut(
-                        database, f"{database} was restored, and waits for {len(behind)} erasures ({why(error)})"
-                    )
+                    number = len(behind)
+                    self._shut(database, f"{database} was restored, and erasures wait there: {number} ({why(error)})")
 
     async def begin(self, database: str, *, since: dt.datetime) -> None:
         """Say that a database is about to be set back: its personal data is shut, in every process that opens from now.
