@@ -95,7 +95,7 @@ async def test_one_who_cannot_be_erased_waits_and_the_others_do_not(managed, dat
         for person in PEOPLE:
             await db.personal("events").insert({"id": person, "who": person, "note": "n"})
             await db.personal("letters").insert({"id": person, "who": person, "note": "n"})
-        await db["main"].execute(sql("CREATE TABLE fines (id INTEGER PRIMARY KEY, event TEXT REFERENCES events (id))"))
+        await db["main"].execute(sql("CREATE TABLE fines (id INT PRIMARY KEY, event {text} REFERENCES events (id))"))
         await db["main"].execute("INSERT INTO fines VALUES (1, 'cato')")
         done = dict(await answers(db, PEOPLE))
         waits = done.pop("cato")

@@ -212,7 +212,7 @@ async def test_a_row_that_cannot_go_leaves_the_database_shut(place, sql):
     async with place.manager() as db:
         await prepared(db)
         await fill(db, "a")
-        await db["main"].execute(sql("CREATE TABLE fines (id INTEGER PRIMARY KEY, event TEXT REFERENCES events (id))"))
+        await db["main"].execute(sql("CREATE TABLE fines (id INT PRIMARY KEY, event {text} REFERENCES events (id))"))
         await db["main"].execute("INSERT INTO fines VALUES (1, 'a')")
     await place.copy()
     async with place.manager() as db:
