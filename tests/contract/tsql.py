@@ -19,7 +19,7 @@ VERB = re.compile(r"\s*(SELECT|INSERT INTO|UPDATE|DELETE FROM|CREATE|ALTER|DROP|
 logging.getLogger("sqlglot").setLevel(logging.ERROR)  # it says of some statements that it reads them as commands
 
 _QUOTED = re.compile(r"N?'(?:[^']|'')*'|\"(?:[^\"]|\"\")*\"|\[(?:[^\]]|\]\])*\]")
-_BEYOND = re.compile(r"WAITFOR DELAY '00:\d\d:\d\d'|SAVE TRANSACTION \w+")
+_BEYOND = re.compile(r"WAITFOR DELAY '00:\d\d:\d\d'|SAVE TRANSACTION \w+|CREATE TRIGGER \w+ ON \w+ AFTER \w+ AS .*")
 """T-SQL that the parser does not read."""
 
 _OTHERS = {
@@ -40,13 +40,14 @@ _OTHERS = {
     r"\bnow\(\)": "now() is sysdatetime()",
     r"\b(length|octet_length|substr|random|regexp_\w+)\(": "a function of another engine",
     r"\b(pg_\w+|current_database|current_setting|sqlite_\w+|PRAGMA)\b": "a word of another engine",
+    r"\btimestamptz\b": "that is datetimeoffset",
     r"\bCASCADE\s*$": "DROP takes nothing with it",
     r"\b[xb]''": "bytes are written 0x…",
     r"\bCREATE\s+(EXTENSION|DOMAIN|ROLE|POLICY|VIRTUAL)\b": "there is no such thing",
 }
 _OTHER = [(re.compile(pattern, re.IGNORECASE), why) for pattern, why in _OTHERS.items()]
 
-_TYPES = {"TEXT", "BLOB", "BYTEA", "BOOLEAN", "JSONB", "TIMESTAMPTZ", "CITEXT", "SERIAL", "BIGSERIAL"}
+_TYPES = {"TEXT", "BLOB", "BYTEA", "BOOLEAN", "JSONB", "CITEXT", "SERIAL", "BIGSERIAL"}
 
 _RESERVED = frozenset(
     """

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import time
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeVar, Unpack, overload
 
 from datavern.config import TLS, Pool, Secret, checked
 from datavern.connectors.pool import Pool as ConnectionPool
@@ -49,6 +49,7 @@ from datavern.engines.people import RelationalPeople
 if TYPE_CHECKING:
     from datavern.contracts.capabilities import Services
     from datavern.contracts.fused import Entry
+    from datavern.engines.azuresql.bulk import BulkOptions, Rows
     from datavern.engines.azuresql.procedures import Output, ProcedureResult
     from datavern.engines.azuresql.wire import Answer, Wire
 
@@ -450,26 +451,33 @@ class AzureSQLProvider:
 
         return Output(type, value)
 
-    async def bulk_insert(
-        self, table: str, columns: Sequence[str], rows: Iterable[Sequence[Any]] | AsyncIterable[Sequence[Any]]
-    ) -> int:
-        """Insert rows in as few statements as T-SQL takes; how many. All of them are kept, or none.
+    async def bulk_insert(self, table: str, columns: Sequence[str], rows: Rows, **options: Unpack[BulkOptions]) -> int:
+        """Insert rows in bulk; how many. All of them are kept, or none.
+
+        With python-tds as a bulk load (INSERT BULK), where the table's columns are of types that it takes and the
+        values are of their columns' types; else in as few INSERT statements as T-SQL takes. Both mean the same: a NULL
+        stays one, constraints are checked, triggers fire.
 
         Args:
             table: ``schema.table`` or ``table``; names are quoted.
             columns: which columns the rows' values are for, in their order; the others get their defaults.
             rows: an iterable or async iterable of tuples or lists. It is read as it is sent.
+            options: ``batch_size``: rows that are held and sent at a time (a bulk load: 5000, or 4 MiB of text and
+                bytes). Of a bulk load alone: ``triggers=False``: fire none; ``constraints=False``: check no CHECK and
+                no foreign key, which the server then trusts no more; both take ALTER on the table;
+                ``lock_table=True``: one lock on all of it.
 
         Raises:
             QueryRejected: a row has too few or too many values, or one that T-SQL does not have. The message says
                 which row (the first is 1), and never the value.
             ConstraintViolated: a row breaks a constraint of the table.
-            ConfigurationError: `columns` or `rows` is not what it should be.
+            ConfigurationError: `columns` or `rows` is not what it should be, or an option asks for a bulk load where
+                there is none.
         """
         from datavern.engines.azuresql.bulk import bulk_insert  # noqa: PLC0415  (when the first is made)
 
         async with AzureSQLTransaction(self, None, read_only=False) as tx:
-            return await bulk_insert(tx, table, columns, rows)
+            return await bulk_insert(tx, table, columns, rows, **options)
 
     async def purge_idempotency(self, older_than: dt.timedelta = KEPT) -> int:
         """Forget the idempotency keys of changes that are older; how many. A change could be made again after that.

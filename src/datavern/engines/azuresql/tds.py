@@ -34,6 +34,7 @@ from datavern.engines.azuresql.wire import Answer, Lost, Refused, Unfit, Unread,
 if TYPE_CHECKING:
     import ssl
 
+    from datavern.engines.azuresql.loading import LoadColumn
     from datavern.engines.azuresql.settings import AzureSQLSettings
 
 __all__ = ["TDSWire"]
@@ -96,8 +97,27 @@ class TDSWire:
 
     def run(self, sql: str, parameters: Sequence[Any]) -> Answer:
         """Run a text and read all that it gives."""
+        return self._answered(self._submit(sql, parameters))
+
+    def load(self, text: str, columns: Sequence[LoadColumn], rows: Sequence[Sequence[Any]]) -> Answer:
+        """Load rows in bulk.
+
+        Args:
+            text: the INSERT BULK, after which the server waits for the rows.
+            columns: what it lists.
+            rows: their values, of the columns' types: what the driver cannot encode breaks the connection (`Unread`).
+        """
+        from datavern.engines.azuresql.tds_bulk import described  # noqa: PLC0415  (with the first)
+
+        self.run(text, ())
+        session = self._session
+        with self._writing:
+            _heard(lambda: session.submit_bulk(described(columns), rows), self._drain)
+        return self._answered(_heard(self._began, self._drain))
+
+    def _answered(self, more: bool) -> Answer:
+        """Read all of an answer whose beginning is there."""
         answer = Answer()
-        more = self._submit(sql, parameters)
         session = self._session
         while True:
             gives = more and session.res_info is not None and session.more_rows
@@ -235,11 +255,13 @@ class TDSWire:
                     call = [_parameter("", text), _parameter("", declared), *given]
                     _heard(lambda: session.submit_rpc(tds_base.SP_EXECUTESQL, call, 0))
 
-        def begin() -> bool:
-            session.begin_response()
-            return bool(session.find_result_or_done())
+        return _heard(self._began, self._drain)  # type: ignore[no-any-return]  # a bool
 
-        return _heard(begin, self._drain)  # type: ignore[no-any-return]  # a bool
+    def _began(self) -> bool:
+        """Wait for an answer's beginning; whether there is a result set."""
+        session = self._session
+        session.begin_response()
+        return bool(session.find_result_or_done())
 
     def _drain(self) -> None:
         """Read what is left of an answer that ended with an error, so that the next begins where it should."""
@@ -348,6 +370,7 @@ def _login(settings: AzureSQLSettings, host: str, port: int, *, password: str | 
     login.client_id = uuid.getnode()
     login.enc_flag = tds_base.PreLoginEnc.ENCRYPT_NOT_SUP  # the socket encrypts
     login.option_flag2 = tds_base.TDS_ODBC_ON  # ANSI settings, as every other driver has them
+    login.bulk_copy = True  # the session may load in bulk, as every other driver's may
     login.readonly = settings.read_only_intent
     login.bytes_to_unicode = True
     login.connect_timeout = settings.connect_timeout

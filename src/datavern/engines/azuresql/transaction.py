@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any, Final, Self
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Final, Self, Unpack
 
 from datavern.connectors.pool import Slot
 from datavern.contracts.capabilities import Isolation, Provider
@@ -18,6 +18,8 @@ from datavern.engines.azuresql.wire import Answer, Refused
 
 if TYPE_CHECKING:
     from datavern.contracts.fused import Entry
+    from datavern.engines.azuresql.bulk import BulkOptions, Rows
+    from datavern.engines.azuresql.loading import LoadColumn
     from datavern.engines.azuresql.procedures import ProcedureResult
     from datavern.engines.azuresql.provider import AzureSQLProvider
     from datavern.engines.azuresql.wire import Wire
@@ -247,14 +249,29 @@ class AzureSQLTransaction:
         answer, _ = await self._run(call.sql, call.values)
         return call.result(answer)
 
-    async def bulk_insert(
-        self, table: str, columns: Sequence[str], rows: Iterable[Sequence[Any]] | AsyncIterable[Sequence[Any]]
-    ) -> int:
-        """Insert rows in as few statements as T-SQL takes; how many. See `AzureSQLProvider.bulk_insert`."""
+    async def bulk_insert(self, table: str, columns: Sequence[str], rows: Rows, **options: Unpack[BulkOptions]) -> int:
+        """Insert rows in bulk; how many. See `AzureSQLProvider.bulk_insert`."""
         from datavern.engines.azuresql.bulk import bulk_insert  # noqa: PLC0415  (when the first is made)
 
         async with self.savepoint():
-            return await bulk_insert(self, table, columns, rows)
+            return await bulk_insert(self, table, columns, rows, **options)
+
+    @property
+    def loads(self) -> bool:
+        """Whether the driver has a bulk load that belongs to the transaction."""
+        return self._slot is not None and hasattr(self._slot.connection.wire, "load")
+
+    async def load(self, insert: str, text: str, columns: Sequence[LoadColumn], rows: Sequence[Sequence[Any]]) -> None:
+        """Load rows in bulk.
+
+        Args:
+            insert: the INSERT that does the same: who may not run it may not load either.
+            text: the INSERT BULK.
+            columns: what `text` lists.
+            rows: their values, of their types.
+        """
+        connection, does = self._ready(insert)
+        await self._call(connection, does, _watched, _load, text, columns, rows)
 
     def stream(self, sql: str, parameters: Parameters = (), *, batch_size: int = 1000) -> RowStream:
         """Rows in constant memory. The transaction runs nothing else until the stream is left."""
@@ -340,6 +357,10 @@ def _watched(wire: Wire, work: Any, *args: Any) -> Any:
 
 def _run(wire: Wire, sql: str, values: Sequence[Any]) -> Answer:
     return wire.run(sql, values)
+
+
+def _load(wire: Any, text: str, columns: Sequence[LoadColumn], rows: Sequence[Sequence[Any]]) -> None:
+    wire.load(text, columns, rows)
 
 
 class Savepoint:
