@@ -19,15 +19,16 @@ class DataMap:
     """All datasets of an application. It cannot be changed; it is read in the order in which it was written.
 
     Raises:
-        ConfigurationError: two datasets of one name or over one table; a `subject_via` that leads nowhere, in a circle,
-            or to rows that are gone when those that the law keeps must still say whose they are.
+        ConfigurationError: two datasets of one name, or over one table without leaving each other's people alone; a
+            `subject_via` that leads nowhere, in a circle, or to rows that are gone when those that the law keeps must
+            still say whose they are.
     """
 
     __slots__ = ("_by_name",)
 
     def __init__(self, datasets: Iterable[Dataset] = ()) -> None:
         self._by_name: dict[str, Dataset] = {}
-        tables: dict[tuple[str, str], str] = {}
+        tables: dict[tuple[str, str], list[Dataset]] = {}
         for dataset in datasets:
             if not isinstance(dataset, Dataset):
                 raise ConfigurationError("a data map is made of Dataset(…)")
@@ -35,14 +36,10 @@ class DataMap:
                 raise ConfigurationError(f"datasets.{dataset.name}: names that start with datavern are Datavern's own")
             if dataset.name in self._by_name:
                 raise ConfigurationError(f"datasets.{dataset.name}: there are two datasets of that name")
-            place = (dataset.database, dataset.key or dataset.table)
-            if place in tables:
-                what = "table" if dataset.key is None else "pattern"
-                raise ConfigurationError(
-                    f"datasets.{dataset.name}.{'store' if dataset.key is None else 'key'}: the dataset {tables[place]} "
-                    f"maps the same {what}: one {what} has one policy"
-                )
-            tables[place] = dataset.name
+            beside = tables.setdefault((dataset.database, dataset.key or dataset.table), [])
+            for other in beside:
+                _check_shared(dataset, other)
+            beside.append(dataset)
             self._by_name[dataset.name] = dataset
         for dataset in self:
             self._check_via(dataset)
@@ -223,6 +220,30 @@ def _check_engine(dataset: Dataset, provider: Any) -> None:
         problem = str(error)
     if problem:
         raise ConfigurationError(f"{where}.{problem}")
+
+
+def _check_shared(dataset: Dataset, other: Dataset) -> None:
+    """Refuse two datasets over one table that do not leave each other's people alone.
+
+    Rows may name two people, sender and receiver: each has a dataset, with the fields that are theirs. The erasure of
+    one empties those, and leaves the row.
+    """
+    where = f"datasets.{dataset.name}.{'store' if dataset.key is None else 'key'}"
+    what = "table" if dataset.key is None else "pattern"
+    same = f"the dataset {other.name} maps the same {what}"
+    if dataset.key is not None or None in {dataset.subject, other.subject} or dataset.subject == other.subject:
+        raise ConfigurationError(
+            f"{where}: {same}: one {what} has one policy, unless each dataset has a subject column of its own"
+        )
+    if any(d.erasure != "anonymize" or d.marks_erased for d in (dataset, other)):
+        raise ConfigurationError(
+            f"{where}: {same}: both need erasure = anonymize, without strategies and retention_from, so that the "
+            "erasure of one person leaves the row to the other"
+        )
+    if both := sorted(dataset.fields.keys() & {*other.fields, other.subject} | other.fields.keys() & {dataset.subject}):
+        raise ConfigurationError(f"{where}: {same}, and {both[0]} too: a field is one person's")
+    if dataset.needs_keys and other.needs_keys:
+        raise ConfigurationError(f"{where}: {same}: only one of them can have sealed fields")
 
 
 def _dataset(values: Mapping[str, Any], name: str, where: str) -> Dataset:

@@ -472,10 +472,26 @@ class Dataset:
                 )
             if f.anonymize is not None:
                 self._check_strategy(f"{where}.{name}.anonymize", name)
+            if f.of is not None and f.of != self.subject:
+                self._check_of_another(f"{where}.{name}.of", f)
         taken.update(self.indexes)
         clash = sorted(taken & ({*self.fields, *self.keys, self.subject} - {None}))
         if clash:
             raise ConfigurationError(f"{where}.{clash[0]}: Datavern keeps a column of its own by that name")
+
+    def _check_of_another(self, where: str, field: Field) -> None:
+        """What is about somebody else than the row's subject, and must outlast the subject's erasure."""
+        if field.sealed:
+            raise ConfigurationError(
+                f"{where}: a sealed field is under the key of the row's subject, and ends with it: map it in a dataset "
+                f"of its own over the same table, with subject = {field.of}"
+            )
+        if self.erasure == "delete":
+            raise ConfigurationError(
+                f"{where}: erasure = delete takes the whole row, and what is another's with it: use anonymize"
+            )
+        if field.anonymize is not None:
+            raise ConfigurationError(f"{where}: it stays when the row's subject is erased: leave anonymize out")
 
     def _check_strategy(self, where: str, name: str) -> None:
         if self.erasure != "anonymize":

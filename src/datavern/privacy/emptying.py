@@ -6,10 +6,11 @@ import datetime as dt
 import secrets
 import uuid
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
-from datavern.contracts.errors import DecryptionFailed, KeyErased
+from datavern.contracts.errors import ConfigurationError, DecryptionFailed, KeyErased
+from datavern.contracts.subjects import canonical_subject
 from datavern.privacy.dataset import ERASED_AT, RETAINED_UNTIL, ROW_TAG
 from datavern.privacy.rows import ANONYMOUS, is_whole
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from datavern.privacy.dataset import Dataset
     from datavern.privacy.rows import Rows
 
-__all__ = ["Remains", "emptied", "is_unique", "key_of_nobody", "left", "plain", "pseudonym"]
+__all__ = ["Remains", "emptied", "is_unique", "key_of_nobody", "left", "of_others", "plain", "pseudonym"]
 
 
 async def key_of_nobody(keys: KeyStore, dataset: Dataset) -> DataKey | None:
@@ -116,12 +117,28 @@ class Remains:
         return rows.with_aside(row, opened)
 
 
-def emptied(rows: Rows) -> dict[str, Any]:
-    """Every mapped field of a row, empty, and no index to it left."""
+def of_others(rows: Rows, row: Mapping[str, Any], subject: str) -> frozenset[str]:
+    """The fields of a row that are about somebody else than its subject: they stay (see `Field.of`).
+
+    None where there is no subject: the time of the whole row is up.
+    """
+    theirs = {name: f.of for name, f in rows.dataset.fields.items() if f.of not in (None, rows.dataset.subject)}
+    return frozenset(name for name, of in theirs.items() if subject and not _names(row.get(of or ""), subject))
+
+
+def _names(owner: Any, subject: str) -> bool:
+    try:
+        return owner is not None and canonical_subject(owner) == subject
+    except ConfigurationError:
+        return False  # several people, in a list
+
+
+def emptied(rows: Rows, others: Collection[str] = ()) -> dict[str, Any]:
+    """Every mapped field of a row, empty, and no index to it left; without those that are others'."""
     dataset = rows.dataset
     empty: dict[str, Any] = {}
     for name, field in dataset.fields.items():
-        if name in dataset.keys or (name == dataset.subject and not field.sealed):
+        if name in dataset.keys or name in others or (name == dataset.subject and not field.sealed):
             continue
         column = rows.columns[name]
         unique = is_unique(rows, column)
@@ -180,9 +197,8 @@ def is_unique(rows: Rows, column: Column | None) -> bool:
 def left(rows: Rows, *, subject: bool) -> list[str]:
     """The columns that stay as they are: those not mapped, the primary key, and the subject if it does."""
     dataset = rows.dataset
-    gone = {ROW_TAG, ERASED_AT, RETAINED_UNTIL, *dataset.indexes, *dataset.fields, *rows.aside.values()} - set(
-        dataset.keys
-    )
+    own = [name for name, field in dataset.fields.items() if field.of is None or field.of == dataset.subject]
+    gone = {ROW_TAG, ERASED_AT, RETAINED_UNTIL, *dataset.indexes, *own, *rows.aside.values()} - set(dataset.keys)
     if dataset.subject is not None and dataset.subject not in dataset.sealed:
         gone = gone - {dataset.subject} if subject else gone | {dataset.subject}
     return [name for name in rows.columns if name not in gone]

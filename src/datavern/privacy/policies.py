@@ -17,7 +17,7 @@ from datavern.contracts.errors import KeyErased, QueryRejected
 from datavern.contracts.values import timestamp
 from datavern.crypto.sealed import new_row_tag
 from datavern.privacy.dataset import ERASED_AT, RETAINED_UNTIL, ROW_TAG
-from datavern.privacy.emptying import Remains, emptied, is_unique, key_of_nobody, left, plain, pseudonym
+from datavern.privacy.emptying import Remains, emptied, is_unique, key_of_nobody, left, of_others, plain, pseudonym
 from datavern.privacy.retention import Period
 from datavern.privacy.rows import RETENTION
 
@@ -227,8 +227,8 @@ async def _anonymize(step: Step, outcome: Outcome) -> None:
     for row in found:
         if not step.subject:
             remains.another()
-        empty = emptied(rows)
-        if ROW_TAG in rows.columns:
+        empty = emptied(rows, of_others(rows, row, step.subject))
+        if ROW_TAG in rows.columns and rows.dataset.needs_keys:  # or the tag is another dataset's, over the same table
             empty[ROW_TAG] = new_row_tag()  # older copies of the row hold the old tag beside the subject
         if ERASED_AT in rows.columns:
             empty[ERASED_AT] = timestamp()
@@ -272,7 +272,7 @@ async def _soft(step: Step, outcome: Outcome) -> None:
     found = await step.free(outcome, **{ERASED_AT: None})
     moment = timestamp()
     for row in found:
-        await step.change(row, {**emptied(step.rows), ERASED_AT: moment})
+        await step.change(row, {**emptied(step.rows, of_others(step.rows, row, step.subject)), ERASED_AT: moment})
     if found:
         outcome["left"] = left(step.rows, subject=not step.rows.number)
     _done(outcome, "emptied and marked as erased", len(found))

@@ -145,7 +145,7 @@ def _known(datasets: Iterable[Dataset]) -> dict[str, frozenset[str] | None]:
         names = {*dataset.keys, *dataset.fields, *dataset.lookups.values(), "datavern_row"}
         if dataset.subject:
             names.add(dataset.subject)
-        known[_bare(dataset.table)] = frozenset(names)
+        known[_bare(dataset.table)] = frozenset(names) | (known.get(_bare(dataset.table)) or frozenset())
     return known
 
 
