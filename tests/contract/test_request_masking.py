@@ -94,18 +94,30 @@ async def test_documents_that_name_several_people(documents, keyring, tmp_path):
         erasure="anonymize",
         fields={"title": Field(), "people.name": Field(of="people.id")},
     )
+    users = Dataset(
+        "users", database="main", subject="id", erasure="anonymize", fields={"nr": Field(sealed=True, lookup=True)}
+    )
+    groups = Dataset("groups", database="documents", subject="people.nr", subject_via="users.nr", erasure="delete")
     databases = {"main": SQLiteProvider(tmp_path / "main.db", location="norway"), "documents": documents()}
-    async with DatabaseManager(databases, data_map=DataMap([cases, reports]), keyring=keyring, ledger="main") as db:
+    async with DatabaseManager(
+        databases, data_map=DataMap([users, groups, cases, reports]), keyring=keyring, ledger="main"
+    ) as db:
         store = db["documents"].collection("cases")
         people = [{"id": "u1", "name": "Own"}, {"id": "u2", "name": "Other"}]
         await store.insert_one({"title": "Shared", "members": people})
         await db["documents"].collection("reports").insert_one({"owner": "u1", "title": "t", "people": people})
+        await db.prepare("users")
+        await db.personal("users").insert_many([{"id": "u1", "nr": "7001"}, {"id": "u2", "nr": "7002"}])
+        numbered = [{"nr": "7001", "role": "a"}, {"nr": "7002", "role": "b"}]
+        await db["documents"].collection("groups").insert_one({"people": numbered})
         answer = await process(db, "access", "u1")
+        assert answer.data["documents.groups"][0]["people"] == [{"nr": "7001", "role": "a"}, None]
         (case,) = answer.data["documents.cases"]
         assert case["members"] == [{"id": "u1", "name": "Own"}, None]
         (report,) = answer.data["documents.reports"]
         assert report["people"] == [{"id": "u1", "name": "Own"}, {"id": None, "name": None}]
         assert {(m.dataset, m.field) for m in answer.masked} == {
+            ("documents.groups", "people.*"),
             ("documents.cases", "members.*"),
             ("documents.reports", "people.name"),
             ("documents.reports", "people.id"),

@@ -47,9 +47,11 @@ async def gathered(privacy: Privacy, subject: str, *, derived: bool) -> Found:
     found = Found()
     stores = await privacy.stores()
     for store in stores:
-        masking = Masking(store.dataset, [other.dataset for other in stores], subject)
+        datasets = [other.dataset for other in stores]
         rows: list[dict[str, Any]] = []
         try:
+            numbers = () if store.link is None else await store.link.values(subject)
+            masking = Masking(store.dataset, datasets, subject, link=store.link, numbers=numbers)
             if await store.exists():
                 rows = [masking.masked(readable(row)) async for row in store.all_of(subject)]
         except (ProviderError, RestoreForbidden) as error:

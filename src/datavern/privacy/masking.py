@@ -8,7 +8,7 @@ are theirs. A path leads through lists by itself, or by ``*``.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from datavern.contracts.errors import ConfigurationError
@@ -17,6 +17,7 @@ from datavern.privacy.request_values import Masked
 
 if TYPE_CHECKING:
     from datavern.privacy.dataset import Dataset
+    from datavern.privacy.links import Link
 
 __all__ = ["Masking"]
 
@@ -30,13 +31,24 @@ class Masking:
         dataset: whose rows.
         others: every dataset: those over the same table say whose their fields are.
         subject: the person's canonical id.
+        link: where rows know people by another number, which leads from it.
+        numbers: what stands for the person there, as `Link.values` gives it.
     """
 
-    __slots__ = ("_counts", "_dataset", "_elsewhere", "_of", "_subject")
+    __slots__ = ("_counts", "_dataset", "_elsewhere", "_link", "_numbers", "_of", "_subject")
 
-    def __init__(self, dataset: Dataset, others: Iterable[Dataset], subject: str) -> None:
+    def __init__(
+        self,
+        dataset: Dataset,
+        others: Iterable[Dataset],
+        subject: str,
+        *,
+        link: Link | None = None,
+        numbers: Collection[str] = (),
+    ) -> None:
         self._dataset = dataset
         self._subject = subject
+        self._link, self._numbers = link, frozenset(numbers)
         self._of: dict[str, str] = {name: f.of for name, f in dataset.fields.items() if f.of is not None}
         self._elsewhere: set[str] = set()
         for other in others:
@@ -75,6 +87,8 @@ class Masking:
             return any(self._theirs(one) for one in value)
         if value is None or isinstance(value, dict | float | bool):
             return False
+        if self._link is not None and self._link.text(value) in self._numbers:
+            return True
         try:
             return canonical_subject(value) == self._subject
         except ConfigurationError:
