@@ -74,3 +74,21 @@ async def test_a_member_of_the_group_that_cannot_be_asked_is_waited_for(servers,
                 replica.start()
             assert (await db.keys.rotate(patience=60)).epoch == 3
             assert (await db.personal("people").get("u1"))["name"] == "Åse"
+
+
+async def test_a_replica_of_which_nobody_said_where_it_is_is_found(servers):
+    from datavern.privacy.places import Place
+    from datavern.privacy.whereabouts import heard, unknown_followers
+
+    primary, _ = servers
+    async with create_test_database("postgresql", server=primary) as database:
+        main = database.provider("main", location="norway")
+        found = await heard({"main": main})
+        assert [one.problem for one in found] == [""]
+        (line,) = unknown_followers(found, {"main": main}, [])
+        assert "main sends a copy of everything to the replica standby" in line
+        known = Place("standby", "replica", location="norway", of="main")
+        assert list(unknown_followers(found, {"main": main}, [known])) == []
+        standby = database.provider("standby", location="norway")
+        group = FailoverGroup("group", primary=main, secondaries=[standby])
+        assert list(unknown_followers(found, {"group": group}, [])) == []

@@ -62,14 +62,24 @@ class RelationalPeople:
         provider: the provider: its session and its dialect.
         subjects: its tables.
         moments: how a window is asked for.
+        hidden: a statement of one parameter, a table's quoted name, that is true where its rows are hidden from this
+            user by a policy; None where there is no such thing.
     """
 
-    __slots__ = ("_moments", "_provider", "_subjects")
+    __slots__ = ("_hidden", "_moments", "_provider", "_subjects")
 
-    def __init__(self, provider: Any, subjects: RelationalSubjects, moments: Moments = moments_by_type) -> None:
+    def __init__(
+        self,
+        provider: Any,
+        subjects: RelationalSubjects,
+        moments: Moments = moments_by_type,
+        *,
+        hidden: str | None = None,
+    ) -> None:
         self._provider = provider
         self._subjects = subjects
         self._moments = moments
+        self._hidden = hidden
 
     def people(self, store: str, subject: str, where: Mapping[str, Any], *, window: Window | None = None) -> _People:
         """See `People.people`."""
@@ -84,6 +94,11 @@ class RelationalPeople:
         form, values = _conditions(where, subjects.most_values)
         if form is None:
             return None
+        if self._hidden and await self._provider.query_value(self._hidden, [subjects.quoted_store(store)]):
+            raise ConfigurationError(
+                f"{store}: a policy hides rows of it from this user (row-level security): count as a user whom it lets "
+                "see everything (BYPASSRLS, or the table's owner where it is not forced)"
+            )
         wanted = [subject, *(name for name, _, _ in form), *([window.column] if window else [])]
         table = subjects._table(store, wanted)  # noqa: SLF001  (a part of it)
         clauses, _ = subjects._clauses(table, form, 0)  # noqa: SLF001  (the same)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime as dt
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, asynccontextmanager
@@ -278,7 +279,7 @@ async def counted(
         for store in stores:
             part = await _count(store, keys, scope_for(store.dataset.name), only, everybody)
             found.append(part)
-        return Affected(everybody.count(), tuple(found), at, scope)
+        return Affected(await asyncio.to_thread(everybody.count), tuple(found), at, scope)
 
 
 async def _count(
@@ -305,7 +306,7 @@ async def _count(
                     everybody.add(mark[:_TAG])
         except (ProviderError, ConfigurationError) as error:
             problem = str(error)
-        return Counted(label, rows, people.count(), nobody, problem)
+        return Counted(label, rows, await asyncio.to_thread(people.count), nobody, problem)
 
 
 def _named(people: Iterable[Any], keys: KeyStore) -> Iterator[tuple[bytes, str | None]]:

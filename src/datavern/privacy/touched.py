@@ -53,12 +53,15 @@ async def read_in(reads: Reads, logs: Mapping[str, AuditLog], keys: KeyStore) ->
     for name, log in logs.items():
         try:
             async for entry in log.entries():
-                by_other = reads.actor is not None and entry["actor"] != reads.actor
-                if entry["action"] != "read" or by_other or not _within(entry["at"], since, until):
+                if entry["action"] != "read" or (reads.actor is not None and entry["actor"] != reads.actor):
+                    continue
+                said = json.loads(entry["details"] or "{}")
+                # What was gathered for a minute stands at its end, and says when it began.
+                if entry["at"] < since or (until is not None and said.get("since", entry["at"]) >= until):
                     continue
                 if entry["handle"] is not None:
                     handles.add(entry["handle"])
-                elif subjects := json.loads(entry["details"] or "{}").get("subjects"):
+                elif subjects := said.get("subjects"):
                     label = entry["dataset"] or name
                     together[label] = together.get(label, 0) + subjects
         except DatavernError as error:
@@ -72,10 +75,6 @@ async def read_in(reads: Reads, logs: Mapping[str, AuditLog], keys: KeyStore) ->
         for label, many in together.items()
     ]
     return {tag[:16] for tag in tags}, tuple(beside)
-
-
-def _within(at: str, since: str, until: str | None) -> bool:
-    return at >= since and (until is None or at < until)
 
 
 class Touched:
@@ -174,21 +173,27 @@ def scope_again(scope: Mapping[str, Any]) -> tuple[Any, Any, Reads | None]:
 def exposed_in(store: PersonalStore) -> Exposed:
     """What of a dataset is there to be read, as the data map has it."""
     dataset = store.dataset
-    by_category = {name: str(getattr(field, "category", None) or "") for name, field in dataset.fields.items()}
+    of_whole = tuple(name for name in getattr(dataset, "categories", ()) if name in _SPECIAL)
     return Exposed(
         dataset.label,
         sealed=dataset.sealed,
         readable=tuple(name for name in dataset.fields if name not in dataset.sealed),
         whole=_sealed_whole(store),
-        special=tuple(name for name in dataset.fields if _is_special(dataset.fields[name], by_category[name])),
+        special=(
+            *(name for name, field in dataset.fields.items() if getattr(field, "category", None) in _SPECIAL),
+            *of_whole,
+        ),
         numbers=tuple(name for name, field in dataset.fields.items() if field.kind == "fodselsnummer"),
     )
 
 
-def _is_special(field: Any, category: str) -> bool:
-    """Whether the data map marks it as one of Art. 9's."""
-    said = getattr(field, "special", None)
-    return bool(said) if isinstance(said, bool) else category.lower().startswith(("special", "art. 9", "art9"))
+_SPECIAL = frozenset(
+    {
+        "health", "genetic", "biometric", "ethnicity", "politics", "belief", "trade_union", "sex_life",
+        "sexual_orientation", "criminal",
+    }
+)  # fmt: skip
+"""The categories of GDPR Arts. 9 and 10, as the data map calls them."""
 
 
 def _sealed_whole(store: PersonalStore) -> bool:

@@ -83,13 +83,16 @@ def unknown_followers(found: Iterable[Heard], databases: Mapping[str, Any], plac
     database, or of a place of the kind replica.
     """
     known = {place.name for place in places if place.kind == "replica"}
+    hosts: dict[str, str] = {}
     for name, provider in databases.items():
         for member in getattr(provider, "members", ()) or (provider,):
-            host = getattr(getattr(member, "settings", None), "host", None)
-            known |= {name, member.name, *([host] if host else [])}
+            known |= {name, member.name}
+            hosts[member.name] = getattr(getattr(member, "settings", None), "host", "")
     for one in found:
+        # Nobody replicates from itself: where two servers share an address, it tells nothing.
+        addresses = {host for name, host in hosts.items() if name != one.member} - {hosts.get(one.member)}
         for follower in one.followers:
-            if follower.name not in known and follower.address not in known:
+            if follower.name not in known and follower.address not in addresses:
                 at = f" at {follower.address}" if follower.address else ""
                 yield (
                     f"{one.member} sends a copy of everything to the replica {follower.name}{at}, and nobody said "

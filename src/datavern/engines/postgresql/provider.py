@@ -72,6 +72,7 @@ T = TypeVar("T")
 _KNOWN_TEXTS = 4096
 _LONGEST_KNOWN_TEXT = 16_384
 _HEALTH_DEADLINE = 5.0
+_HIDDEN = "SELECT pg_catalog.row_security_active($1::text::regclass)"
 _HEALTH = """
 SELECT pg_catalog.pg_is_in_recovery() AS in_recovery,
        pg_catalog.current_setting('transaction_read_only') = 'on' AS read_only,
@@ -181,7 +182,7 @@ class PostgreSQLProvider(PostgreSQLSearches):
             guarded=PostgreSQLGuarded(self),
             point_reads=self,
             samples=PostgreSQLSamples(self),
-            people=RelationalPeople(self, self._subjects),
+            people=RelationalPeople(self, self._subjects, hidden=_HIDDEN),
             roles=PostgreSQLRoles(self),
             replicas=PostgreSQLReplicas(self),
             whereabouts=PostgreSQLWhereabouts(self),
