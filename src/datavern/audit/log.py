@@ -8,14 +8,15 @@ from operator import itemgetter
 from typing import Any
 
 from datavern.audit.checkpoint import Checkpoint, Signs, kept_of
+from datavern.audit.entry import GIVEN
 from datavern.audit.exporting import export
-from datavern.audit.pending import Entry, entry_values
+from datavern.audit.pending import Entry, Values, entry_values
 from datavern.audit.proof import Proof
 from datavern.audit.proving import prove
 from datavern.audit.ranges import place_of
 from datavern.audit.report import Report
 from datavern.audit.sampling import verify_sample
-from datavern.audit.sealer import begin_era, seal
+from datavern.audit.sealer import Era, begin_era, seal
 from datavern.audit.tables import START, log_of
 from datavern.audit.truncation import Truncation, last_truncation, truncate
 from datavern.audit.verifier import verify_log
@@ -46,7 +47,8 @@ class AuditLog:
         self._signer = signer
         self.origin = origin
         self.verifiers: tuple[str, ...] = (signer.verifier, *verifiers)
-        self._inserts: dict[str | None, tuple[str, Callable[[Mapping[str, Any]], tuple[Any, ...]]]] = {}
+        self._by_default = False
+        self._inserts: dict[str | None, tuple[str, Callable[[Values], Sequence[Any]] | None]] = {}
 
     @property
     def provider(self) -> Provider:
@@ -62,7 +64,12 @@ class AuditLog:
         needs(self._provider, "transactions")
         ledger = needs(self._provider, "ledger")
         await ledger.create_tables(log_of(ledger).metadata)
-        await begin_era(self._provider)
+        self._begun(await begin_era(self._provider, opening=True))
+
+    def _begun(self, era: Era) -> None:
+        if era.by_default != self._by_default:
+            self._by_default = era.by_default
+            self._inserts.clear()
 
     def entry(
         self,
@@ -89,7 +96,7 @@ class AuditLog:
             return self
         raise ConfigurationError(f"the audit entry belongs into the log of {self._provider.name}, not {provider.name}")
 
-    def insert(self, values: Mapping[str, Any], *, source: str | None = None) -> tuple[str, list[Any]]:
+    def insert(self, values: Values, *, source: str | None = None) -> tuple[str, Sequence[Any]]:
         """The insert of an entry, and its parameters.
 
         Args:
@@ -99,12 +106,15 @@ class AuditLog:
         insert = self._inserts.get(source)
         if insert is None:
             ledger = needs(self._provider, "ledger")
-            log = log_of(ledger)
-            statement = log.insert if source is None else log.insert_for_each(source)
+            statement = log_of(ledger).insert(source=source, by_default=self._by_default)
             compiled = statement.compiled(ledger.dialect)
-            insert = self._inserts[source] = (compiled.sql, itemgetter(*compiled.names))
+            places = [GIVEN.index(name) for name in compiled.names]
+            insert = self._inserts[source] = (
+                compiled.sql,
+                None if places == [*range(len(GIVEN))] else itemgetter(*places),
+            )
         sql, in_order = insert
-        return sql, [*in_order(values)]
+        return sql, values if in_order is None else in_order(values)
 
     async def append(
         self,
@@ -134,7 +144,7 @@ class AuditLog:
         """
         values = entry_values(action, handle, actor, dataset, details)
         await session.execute(*self.insert(values))
-        return values["entry_id"]  # type: ignore[no-any-return]  # made by new_entry_id
+        return values[0]
 
     async def append_many(self, session: Session, entries: Sequence[Mapping[str, Any]]) -> list[str]:
         """Write several entries, all or none, in their order: each as the keyword arguments of `append`.
@@ -149,8 +159,10 @@ class AuditLog:
             entry_values(e["action"], e.get("handle"), e.get("actor"), e.get("dataset"), e.get("details"))
             for e in entries
         ]
-        await session.execute_many(*log_of(ledger).insert.bind_many(ledger.dialect, rows))
-        return [row["entry_id"] for row in rows]
+        named = (dict(zip(GIVEN, row, strict=True)) for row in rows)
+        insert = log_of(ledger).insert(by_default=self._by_default)
+        await session.execute_many(*insert.bind_many(ledger.dialect, named))
+        return [row[0] for row in rows]
 
     async def seal(self, *, published: Checkpoint | None = None) -> Checkpoint:
         """Cover every settled entry with a signed checkpoint, and give the last one.
@@ -167,8 +179,9 @@ class AuditLog:
         """
         if published is not None:
             published = published.verified(self.verifiers, origin=self.origin)
+        self._begun(era := await begin_era(self._provider))
         return await seal(
-            self._provider, self._signer, origin=self.origin, verifiers=self.verifiers, published=published
+            self._provider, self._signer, origin=self.origin, verifiers=self.verifiers, published=published, era=era
         )
 
     async def truncate(self, before: dt.datetime) -> Truncation | None:

@@ -10,17 +10,22 @@ from datavern.audit.checkpoint import Checkpoint, Signs
 from datavern.audit.covered import covered
 from datavern.audit.entry import leaf_hashes
 from datavern.audit.merkle import Frontier
-from datavern.audit.tables import START, log_of
-from datavern.contracts.capabilities import Provider, needs
-from datavern.contracts.errors import ConstraintViolated, LogTampered
+from datavern.audit.tables import ENTRIES, START, log_of
+from datavern.contracts.capabilities import Provider, Transaction, needs
+from datavern.contracts.errors import AuditError, ConstraintViolated, LogTampered, ProviderError
 from datavern.contracts.values import Row, timestamp
 
-__all__ = ["MOST", "begin_era", "hashed", "seal"]
+__all__ = ["MOST", "Era", "begin_era", "hashed", "seal"]
 
 MOST: Final = 4096
 """Entries that one checkpoint adds at the most: what the verifier and a proof hold in memory of the tree."""
 _SLICE: Final = 256
 """Entries that are hashed before other tasks get a turn: about half a millisecond."""
+
+_PATIENCE: Final = 3.0
+"""Seconds that the beginning of an era waits for those who write entries just now: others wait behind it meanwhile."""
+_HURRY: Final = 0.1
+"""The same for what can wait until another time."""
 
 
 class _Head(NamedTuple):
@@ -30,28 +35,80 @@ class _Head(NamedTuple):
     highest_seq: int
 
 
-async def begin_era(provider: Provider) -> int:
-    """The era of what is written now. Starts a new one when this is another server than the last era's. Idempotent."""
+class Era(NamedTuple):
+    """What is written now belongs to.
+
+    Attributes:
+        number: the era's.
+        by_default: an insert that gives no era takes this one, in every process and from the moment it begins.
+    """
+
+    number: int
+    by_default: bool
+
+
+async def begin_era(provider: Provider, *, opening: bool = False) -> Era:
+    """The era of what is written now. Starts a new one when this is another server than the last era's. Idempotent.
+
+    Where an engine can give a column another default at any time, that is the era, and inserts need not look it up.
+
+    Args:
+        provider: whose log.
+        opening: a log that was made before the column had a default gets one. Where that may not be, since the table is
+            somebody else's or is written to just now, its inserts look the era up, and the next opening tries again.
+
+    Raises:
+        AuditError: a new era is due, and the log's table cannot be told of it.
+    """
     ledger = needs(provider, "ledger")
     session = needs(provider, "session")
+    sets: Any = ledger if getattr(ledger, "sets_defaults", False) else None
     identity = await ledger.identity()
     log, dialect = log_of(ledger), ledger.dialect
     while True:
         last = await session.query_one(*log.last_era.bind(dialect))
+        default = None if sets is None else await sets.default_of(session, ENTRIES, "era")
+        known = None
         if last is not None and last["identity"] == identity:
-            return int(last["era"])
-        era = 1 if last is None else last["era"] + 1
+            known = Era(int(last["era"]), by_default=default == last["era"])
+            if sets is None or known.by_default or (default is None and not opening):
+                return known
         try:
-            async with needs(provider, "transactions").transaction() as tx:
-                await tx.execute(*log.insert_era.bind(dialect, era=era, identity=identity, at=timestamp()))
-                head = await tx.query_one(*log.last_checkpoint.bind(dialect))
-                if head is not None:
-                    place = {"era": head["era"], "stamp": head["stamp"], "seq": head["seq"]}
-                    adopt = log.adopt.bind(dialect, new_era=era, highest_seq=head["highest_seq"], **place)
-                    await tx.execute(*adopt)
+            async with needs(provider, "transactions").transaction(isolation="read committed" if sets else None) as tx:
+                if sets is not None:  # from here on nobody else begins an era, and no entry is on its way
+                    await sets.set_default(tx, ENTRIES, "era", default or 1, patience=_HURRY if known else _PATIENCE)
+                era = await _begun(tx, provider, identity)
+                if sets is not None and era != (default or 1):
+                    await sets.set_default(tx, ENTRIES, "era", era, patience=_PATIENCE)
+            return Era(era, by_default=sets is not None)
         except ConstraintViolated:
             continue  # another process began it just now
-        return era
+        except ProviderError as error:
+            if known is not None:
+                return known
+            if last is None or sets is None or error.code is None:
+                raise
+            failed = error
+        raise AuditError(
+            f"{provider.name}: the data came from another server, so the audit log begins a new era, and the table "
+            f"{ENTRIES} could not be told of it: {failed}. Open the log, or seal it, once as the role that owns it and "
+            "while no transaction that has written an entry stays open; until then nothing is sealed"
+        )
+
+
+async def _begun(tx: Transaction, provider: Provider, identity: str) -> int:
+    ledger = needs(provider, "ledger")
+    log, dialect = log_of(ledger), ledger.dialect
+    last = await tx.query_one(*log.last_era.bind(dialect))
+    if last is not None and last["identity"] == identity:
+        return int(last["era"])
+    era = 1 if last is None else int(last["era"]) + 1
+    await tx.execute(*log.insert_era.bind(dialect, era=era, identity=identity, at=timestamp()))
+    head = await tx.query_one(*log.last_checkpoint.bind(dialect))
+    if head is not None:
+        place = {"era": head["era"], "stamp": head["stamp"], "seq": head["seq"]}
+        await tx.execute(*log.adopt.bind(dialect, new_era=era, highest_seq=head["highest_seq"], **place))
+    return era
 
 
 async def seal(
@@ -61,6 +118,7 @@ async def seal(
     origin: str,
     verifiers: Sequence[str],
     published: Checkpoint | None = None,
+    era: Era | None = None,
 ) -> Checkpoint:
     """Cover every settled entry with a checkpoint, and give the last one.
 
@@ -73,12 +131,13 @@ async def seal(
         origin: the log's name in them.
         verifiers: the public keys that are trusted.
         published: a checkpoint of the log that was kept elsewhere, read before this is called.
+        era: what `begin_era` gave just now.
 
     Raises:
         LogTampered: the last checkpoint is not as it was signed, or the log is not the one, or goes less far than the
             one, that was published. Nothing is signed on top of it.
     """
-    era = await begin_era(provider)
+    era = await begin_era(provider) if era is None else era
     if published is not None:
         from datavern.audit.ranges import same_log  # noqa: PLC0415  (it is built on this module)
 
@@ -93,7 +152,7 @@ async def seal(
         place = START if head is None else head.place
         rows = await session.query(
             *log.settled_page.bind(
-                dialect, **dict(zip(("era", "stamp", "seq"), place, strict=True)), current=era, most=MOST
+                dialect, **dict(zip(("era", "stamp", "seq"), place, strict=True)), current=era.number, most=MOST
             )
         )
         if head is not None and not rows:

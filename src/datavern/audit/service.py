@@ -121,8 +121,8 @@ class Audit:
         Raises:
             ConfigurationError: the subject id or the details cannot stand in the log.
         """
-        handle = None
-        if subject is not None:
+        handle = None if subject is None else self._keystore.known_handle(subject)
+        if handle is None and subject is not None:
             handle = await self._keystore.handle(canonical_subject(subject), session=transaction)
         return Entry(self, entry_values(action, handle, actor, dataset, details))
 

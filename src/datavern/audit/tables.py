@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
-from datavern.audit.entry import COLUMNS
+from datavern.audit.entry import COLUMNS, GIVEN
 from datavern.contracts.capabilities import Ledger
 from datavern.contracts.statements import Statement
 
@@ -29,12 +29,13 @@ def log_of(ledger: Ledger) -> Log:
     # Where there are no identity columns, the plain integer key counts; it must be told not to use a number twice.
     counting = None if dialect.supports_identity_columns else f"{dialect.name}_autoincrement"
     as_bytes = bool(getattr(ledger, "stamp_bytes", False))
-    return _log(ledger.stamp_type, ledger.stamp_default, ledger.settled, counting, as_bytes)
+    by_default = bool(getattr(ledger, "sets_defaults", False))
+    return _log(ledger.stamp_type, ledger.stamp_default, ledger.settled, counting, (as_bytes, by_default))
 
 
 @cache
-def _log(stamp_type: str, stamp_default: str, settled: str, counting: str | None, as_bytes: bool) -> Log:
-    return Log(stamp_type, stamp_default, settled, counting, as_bytes=as_bytes)
+def _log(stamp_type: str, stamp_default: str, settled: str, counting: str | None, does: tuple[bool, bool]) -> Log:
+    return Log(stamp_type, stamp_default, settled, counting, as_bytes=does[0], by_default=does[1])
 
 
 class Log:
@@ -46,10 +47,18 @@ class Log:
         settled: SQL predicate over it.
         counting: the option that makes a plain integer key count, for engines without identity columns.
         as_bytes: the engine keeps a stamp as eight bytes, the highest first, and not as a number.
+        by_default: the engine can have the column `era` take another number whenever one begins.
     """
 
     def __init__(
-        self, stamp_type: str, stamp_default: str, settled: str, counting: str | None, *, as_bytes: bool = False
+        self,
+        stamp_type: str,
+        stamp_default: str,
+        settled: str,
+        counting: str | None,
+        *,
+        as_bytes: bool = False,
+        by_default: bool = False,
     ) -> None:
         import sqlalchemy as sa  # noqa: PLC0415  (loaded when the first own table is needed)
 
@@ -71,7 +80,7 @@ class Log:
 
         self._settled = settled
         self._stamp = Stamp
-        self._sourced: dict[str, Statement] = {}
+        self._inserts: dict[tuple[str | None, bool], Statement] = {}
         self.metadata = sa.MetaData()
         seq: sa.Column[int] = (
             sa.Column("seq", sa.Integer, primary_key=True)
@@ -85,7 +94,7 @@ class Log:
             self.metadata,
             seq,
             sa.Column("entry_id", sa.Text, nullable=False, unique=True),
-            sa.Column("era", sa.BigInteger, nullable=False),
+            sa.Column("era", sa.BigInteger, nullable=False, server_default=sa.text("1") if by_default else None),
             sa.Column("stamp", Stamp(), nullable=False, server_default=default),
             sa.Column("at", sa.Text, nullable=False),
             sa.Column("action", sa.Text, nullable=False),
@@ -125,7 +134,6 @@ class Log:
             sa.Column("at", sa.Text, nullable=False),
             sa.Column("note", sa.Text, nullable=False),
         )
-        self.insert = Statement(self._insert)
         self.page = Statement(lambda: self._after().limit(sa.bindparam("most")))
         self.settled_page = Statement(self._settled_page)
         self.keys_page = Statement(self._keys_page)
@@ -156,34 +164,30 @@ class Log:
             lambda: sa.delete(self.truncations).where(self.truncations.c.size < sa.bindparam("below"))
         )
 
-    def insert_for_each(self, source: str) -> Statement:
-        """The same insert, once for each row of a relation: nothing is written where it has none."""
-        found = self._sourced.get(source)
+    def insert(self, *, source: str | None = None, by_default: bool = False) -> Statement:
+        """The insert of an entry.
+
+        Args:
+            source: name of a relation: the entry is written once for each of its rows, and where it has none, not.
+            by_default: the era is the column's own default, and is not looked up.
+        """
+        known = (source, by_default)
+        found = self._inserts.get(known)
         if found is None:
-            found = self._sourced[source] = Statement(lambda: self._insert_from(source))
+            found = self._inserts[known] = Statement(lambda: self._insert(source, by_default=by_default))
         return found
 
-    def _insert(self) -> sa.Executable:
+    def _insert(self, source: str | None, *, by_default: bool) -> sa.Executable:
         import sqlalchemy as sa  # noqa: PLC0415  (as above)
 
-        return sa.insert(self.entries).values(self._values()).inline()  # nobody reads back what the engine filled in
-
-    def _insert_from(self, source: str) -> sa.Executable:
-        import sqlalchemy as sa  # noqa: PLC0415  (as above)
-
-        values = self._values()
+        values: dict[str, Any] = {name: sa.bindparam(name, type_=sa.Text()) for name in GIVEN}
+        if not by_default:
+            values["era"] = sa.select(sa.func.max(self.eras.c.era)).scalar_subquery()
+        if source is None:
+            return sa.insert(self.entries).values(values).inline()  # nobody reads back what the engine filled in
         return sa.insert(self.entries).from_select(
             list(values), sa.select(*values.values()).select_from(sa.table(source)), include_defaults=False
         )
-
-    def _values(self) -> dict[str, Any]:
-        import sqlalchemy as sa  # noqa: PLC0415  (as above)
-
-        values: dict[str, Any] = {
-            name: sa.bindparam(name, type_=sa.Text()) for name in COLUMNS if name not in {"seq", "era", "stamp"}
-        }
-        values["era"] = sa.select(sa.func.max(self.eras.c.era)).scalar_subquery()
-        return values
 
     def _columns(self) -> Any:
         import sqlalchemy as sa  # noqa: PLC0415  (as above)

@@ -328,6 +328,10 @@ class Ledger(Protocol):
             Entries ordered by ``(era, stamp, id)`` and settled never get a neighbour before them.
 
     An engine that keeps a stamp as eight bytes, the highest first, and not as a number, says ``stamp_bytes = True``.
+    One that can change at any time which number a column takes where an insert gives none says ``sets_defaults = True``
+    and has ``await default_of(session, table, column)`` and ``await set_default(transaction, table, column, number,
+    patience=seconds)``; the latter waits for whoever writes to the table, so long at most, and keeps writers out until
+    its transaction ends.
     """
 
     @property

@@ -32,7 +32,7 @@ class Entry(Protocol):
         """What it will be known by: `datavern.audit.service.Audit.prove` takes it."""
         ...
 
-    def statement(self, provider: Provider, *, source: str | None = None) -> tuple[str, list[Any]]:
+    def statement(self, provider: Provider, *, source: str | None = None) -> tuple[str, Sequence[Any]]:
         """The insert that writes it, and its parameters, in the provider's own words.
 
         Args:
@@ -69,7 +69,7 @@ class Guarded(Protocol):
         ...
 
 
-def entry_statement(audit: Any, provider: Provider, *, source: str | None = None) -> tuple[str, list[Any]]:
+def entry_statement(audit: Any, provider: Provider, *, source: str | None = None) -> tuple[str, Sequence[Any]]:
     """What an engine asks of the `audit` that a call was given: see `Entry.statement`.
 
     Raises:

@@ -230,6 +230,14 @@ class KeyStore:
             found.update(bytes(row[0]) for row in await self._session().query(*statement))
         return found
 
+    def known_handle(self, subject: object) -> str | None:
+        """The handle, where it is at hand and nothing has to be asked for it; what is no canonical id has none."""
+        known = self._known
+        if type(subject) is not str or monotonic() >= known.fresh_until:
+            return None
+        remembered = known.handles.get(subject)
+        return None if remembered is None else remembered[1]
+
     async def hold_handle(self, subject: str, *, session: Session) -> str:
         """The handle, made where there is none, and held: an erasure of the subject starts before this, or waits.
 

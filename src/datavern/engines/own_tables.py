@@ -19,6 +19,7 @@ class RelationalLedger:
     stamp_type: str
     stamp_default: str
     settled: str
+    sets_defaults = False
 
     def __init__(self, provider: Provider) -> None:
         self._provider: Any = provider

@@ -1,4 +1,5 @@
 import json
+import os
 import uuid
 from hashlib import sha256
 
@@ -6,9 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from datavern.audit.entry import COLUMNS, canonical, check_text, details_text, leaf_hashes, new_entry_id
+from datavern.audit.entry import COLUMNS, SEEN, canonical, check_text, details_text, leaf_hashes, new_entry_id
+from datavern.audit.pending import entry_values
 from datavern.contracts.errors import ConfigurationError
 
+NUMBER = "13097248022"
 numbers = st.integers(0, 2**63 - 1)
 texts = st.text(st.characters(codec="utf-8"), max_size=20)
 rows = st.tuples(numbers, texts, numbers, numbers, texts, texts, *[st.none() | texts] * 4)
@@ -90,3 +93,38 @@ def test_a_fodselsnummer_may_not(text):
     with pytest.raises(ConfigurationError, match="fødselsnummer") as caught:
         check_text("actor", text)
     assert text not in str(caught.value)
+
+
+def test_words_that_were_said_before_are_known_and_others_are_refused():
+    for _ in range(2):
+        assert entry_values("did", None, "case-worker-7", "users", {"n": 1})[2:] == (
+            "did", "case-worker-7", None, "users", '{"n":1}',
+        )  # fmt: skip
+        for words in (("did", NUMBER, "users"), ("did", "a", NUMBER), (NUMBER, "a", "users"), (["did"], "a", "users")):
+            with pytest.raises(ConfigurationError):
+                entry_values(words[0], None, words[1], words[2], None)
+        with pytest.raises(ConfigurationError):
+            entry_values("did", NUMBER, None, None, None)
+        with pytest.raises(ConfigurationError):
+            entry_values("did", None, None, None, {"n": NUMBER})
+
+
+def test_many_words_are_not_all_remembered():
+    for n in range(2000):
+        entry_values("did", None, None, f"dataset {n}", {"n": n})
+    assert len(SEEN) <= 512
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_a_forked_process_gives_other_ids():
+    new_entry_id()
+    reads, writes = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.write(writes, new_entry_id().encode())
+        os._exit(0)
+    os.waitpid(child, 0)
+    ids = [os.read(reads, 36).decode(), new_entry_id()]
+    os.close(reads)
+    os.close(writes)
+    assert ids[0][14:] != ids[1][14:]

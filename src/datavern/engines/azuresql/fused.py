@@ -62,7 +62,7 @@ class Fusing:
         tx: AzureSQLTransaction,
         sql: str,
         parameters: Parameters,
-        entry: tuple[str, list[Any]] | None,
+        entry: tuple[str, Sequence[Any]] | None,
         key: str | None,
     ) -> int:
         if key is not None and (made := await self._found(tx, key, 0)) is not None:

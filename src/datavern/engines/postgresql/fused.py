@@ -127,7 +127,7 @@ class Fusing:
             raise failure
         return made
 
-    async def _looked_into(self, sql: str, parameters: Parameters, entry: tuple[str, list[Any]]) -> int:
+    async def _looked_into(self, sql: str, parameters: Parameters, entry: tuple[str, Sequence[Any]]) -> int:
         """The change has changed no row: how many it has after all.
 
         Where there is no rule in the database that was all, and the entry is written. Where there is one, whether the
@@ -232,7 +232,7 @@ class Fusing:
         tx: PostgreSQLTransaction,
         sql: str,
         parameters: Parameters,
-        entry: tuple[str, list[Any]] | None,
+        entry: tuple[str, Sequence[Any]] | None,
         written: tuple[str, str] | None,
     ) -> int:
         name = self._provider.name

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING
+import re
+from typing import TYPE_CHECKING, Final
 
 from datavern.engines.own_tables import RelationalLedger
 from datavern.engines.postgresql.subjects import EXCLUDE, dialect
@@ -15,6 +16,13 @@ if TYPE_CHECKING:
 
 __all__ = ["PostgreSQLLedger"]
 
+_DEFAULT: Final = (
+    "SELECT pg_catalog.pg_get_expr(d.adbin, d.adrelid) FROM pg_catalog.pg_attrdef d "
+    "JOIN pg_catalog.pg_attribute a ON a.attrelid = d.adrelid AND a.attnum = d.adnum "
+    "WHERE d.adrelid = pg_catalog.to_regclass($1) AND a.attname = $2"
+)
+_NUMBER: Final = re.compile(r"\'?([0-9]+)\'?(?:::bigint)?")
+
 
 class PostgreSQLLedger(RelationalLedger):
     """The order of commits is told by transaction ids: one below every running transaction's can get no neighbour.
@@ -25,6 +33,7 @@ class PostgreSQLLedger(RelationalLedger):
     stamp_type = "xid8"
     stamp_default = "pg_current_xact_id()"
     settled = "stamp < pg_snapshot_xmin(pg_current_snapshot())"
+    sets_defaults = True
 
     @property
     def dialect(self) -> Dialect:
@@ -35,6 +44,17 @@ class PostgreSQLLedger(RelationalLedger):
         """The tables and indexes that a name without a schema finds."""
         rows = await tx.query("SELECT c.relname::text FROM pg_catalog.pg_class c WHERE pg_table_is_visible(c.oid)")
         return {row[0] for row in rows}
+
+    async def default_of(self, session: Session, table: str, column: str) -> int | None:
+        """The number that a column takes where an insert gives none; None where it has none."""
+        text = await session.query_value(_DEFAULT, [table, column])
+        digits = None if text is None else _NUMBER.fullmatch(text)
+        return None if digits is None else int(digits[1])
+
+    async def set_default(self, tx: Transaction, table: str, column: str, number: int, *, patience: float) -> None:
+        """Have it take that number from the commit on. Waits for writers so many seconds, and others wait behind it."""
+        await tx.execute(f"SET LOCAL lock_timeout = {round(patience * 1000)}")
+        await tx.execute(f"ALTER TABLE {table} ALTER COLUMN {column} SET DEFAULT {number:d}")
 
     async def exclude(self, tx: Transaction) -> None:
         """Wait until nobody else makes tables in this database."""
