@@ -109,3 +109,26 @@ async def test_a_log_that_was_changed_gives_no_proof(managed):
         await db["main"].execute("UPDATE datavern_audit SET actor = 'nobody' WHERE action = 'erased'")
         with pytest.raises(LogTampered):
             await db.subject_requests.certificate(request.id)
+
+
+async def test_the_shredded_statement_verifies_offline_too(managed, monkeypatch):
+    from datavern.crypto import keystore, remembered
+
+    monkeypatch.setattr(remembered, "FRESH", 0.05)  # nobody else is there who would have to hear of it
+    monkeypatch.setattr(keystore, "FRESH", 0.05)
+    async with managed(dataset("visits")) as db:
+        await db.prepare("visits")
+        await db.personal("visits").insert_many([{"id": w, "who": w, "name": NAME} for w in ("u1", "u2")])
+        await db.subject_requests.process(SubjectRequest("erasure", subject="u1"))
+        await db.keys.rotate()
+        statement = await db.subject_requests.shredded("u1")
+        for text in (statement.to_json(), statement.to_html("nb"), statement.to_html("en")):
+            checked, unchecked = verify_certificate(text, verifier(db))
+            assert checked[0].endswith("signed exactly this, as shredded")
+            assert "the old epoch key is gone" in checked[1]
+            assert any("every copy of the epoch key" in line for line in unchecked)
+        assert statement.to_pdf("nb").startswith(b"%PDF-")
+        changed = json.loads(statement.to_json())
+        changed["certificate"]["since"] = "2020-01-01T00:00:00Z"
+        with pytest.raises(NotValid, match="no key of the verifier"):
+            verify_certificate(json.dumps(changed), verifier(db))

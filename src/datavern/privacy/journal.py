@@ -303,7 +303,7 @@ class Journal:
 
 
 def _text(details: Mapping[str, Any]) -> str:
-    return json.dumps(details, ensure_ascii=False, sort_keys=True)
+    return json.dumps(details, ensure_ascii=False)
 
 
 def _named(entry: Entry) -> str | None:

@@ -42,12 +42,14 @@ class Plan:
     """What a rectification is to change.
 
     Attributes:
+        stores: the datasets, in the order in which they were asked for.
         work: database → dataset, which row, the right values: they change together.
         records: the same, of engines where nothing commits together: one after the other.
         done: label → how many rows were changed before, by a run that did not come to its end.
         waiting: label → why it cannot be looked at now.
     """
 
+    stores: list[PersonalStore] = field(default_factory=list)
     work: dict[str, _Work] = field(default_factory=dict)
     records: list[tuple[RecordStore, dict[str, Any], dict[str, Any]]] = field(default_factory=list)
     done: dict[str, int] = field(default_factory=dict)
@@ -70,9 +72,8 @@ async def plan(privacy: Privacy, request: str, subject: str, changes: Changes | 
     """
     if not changes or not all(changes.values()):
         raise SubjectRequestRejected('rectification: changes is missing: changes={"users": {"name": "Right Name"}}')
-    found = Plan()
-    stores = [(privacy.personal(name), values) for name, values in changes.items()]
-    for store, values in stores:
+    found = Plan([privacy.personal(name) for name in changes])
+    for store, values in zip(found.stores, changes.values(), strict=True):
         label = store.dataset.label
         try:
             if store.dataset.name in await privacy.site(store.dataset.database).steps.done(request):
@@ -118,7 +119,7 @@ async def rectify(privacy: Privacy, request: str, subject: str, planned: Plan) -
             planned.waiting[label] = _why(error)
             continue
         changed[label] = 1
-    return changed
+    return {store.dataset.label: 1 for store in planned.stores if store.dataset.label in changed}
 
 
 async def _recorded(privacy: Privacy, store: RecordStore, request: str) -> None:
