@@ -4,7 +4,7 @@ import datetime as dt
 
 import pytest
 
-from datavern import Dataset, Field, KeyErased, SubjectRequest
+from datavern import ConfigurationError, Dataset, Field, KeyErased, SubjectRequest
 
 BORN = dt.date(1972, 9, 13)
 NUMBER = "13097248022"
@@ -70,6 +70,25 @@ async def test_what_is_left_of_a_person(managed):
         assert "postcode: 1 values were none that it could be done to: emptied" in store["notes"]
         assert "Ukjent" not in response.certificate.to_json()
         assert await people.delete("1")
+
+
+async def test_how_far_rows_hide_in_one_another(managed):
+    async with managed(PEOPLE, Dataset("visits", database="main", subject="who")) as db:
+        await db.prepare("people")
+        people = db.personal("people")
+        assert (await db.retention.anonymity("people")).smallest is None
+        for n, (born, postcode) in enumerate(((1972, "0150"), (1979, "0155"), (1972, "5003"), (1972, "0150"))):
+            row = {**ROW, "who": "u2" if n == 3 else "u1", "born": dt.date(born, 1, 1), "postcode": postcode}
+            await people.insert({"id": str(n), **row})
+        await erase(db)
+        found = await db.retention.anonymity("people", ["born", "postcode"])
+        assert (found.rows, found.groups, found.smallest, found.alone) == (3, 2, 1, 1)
+        assert (await db.retention.anonymity("people", ["born"])).smallest == 3
+        assert (await db.retention.anonymity("people")).fields == ("born", "postcode", "signed", "income")
+        with pytest.raises(ConfigurationError, match="nmae is no field"):
+            await db.retention.anonymity("people", ["nmae"])
+        with pytest.raises(ConfigurationError, match="not anonymised: erasure is delete"):
+            await db.retention.anonymity("visits")
 
 
 async def test_what_is_sealed_anew_outlives_a_rotation_of_the_keys(managed, monkeypatch):

@@ -73,6 +73,37 @@ def run(
         raise typer.Exit(1)
 
 
+@app.command()
+def anonymity(
+    dataset: Annotated[str, typer.Argument(help="A dataset whose rows are anonymised.")],
+    *,
+    field: Annotated[list[str] | None, typer.Option(help="What is compared, once for each.")] = None,
+    config: Config = CONFIG,
+    json_output: Json = False,
+    verbose: Verbose = False,
+) -> None:
+    """Say how far anonymised rows hide in one another: the smallest group of them that says the same (k)."""
+    out = Output(as_json=json_output, verbose=verbose)
+
+    async def work() -> Any:
+        from datavern.manager import DatabaseManager
+
+        async with DatabaseManager.from_config(config) as db:
+            return await db.retention.anonymity(dataset, field or None)
+
+    found = command(out, work)
+    out.document(found)
+    if found.smallest is None:
+        out.say(f"{found.dataset}: no row of it is anonymised yet.")
+        return
+    out.say(f"{found.dataset}: {found.rows} anonymised rows, in {found.groups} groups that say the same.")
+    out.say(f"The smallest group has {found.smallest} (k); {found.alone} rows stand alone.")
+    if found.alone:
+        out.say(
+            "Whoever knows a person's values of these fields knows which row that is: generalise further.", "yellow"
+        )
+
+
 def vars_of(report: Any) -> dict[str, Any]:
     """A report as JSON has it."""
     return {"dry_run": report.dry_run, "rows": report.rows, "datasets": report.datasets, "completed": report.completed}

@@ -28,6 +28,7 @@ from datavern.privacy.retention import Period
 if TYPE_CHECKING:
     from datavern.contracts.capabilities import Transaction
     from datavern.crypto.sealed import DataKey
+    from datavern.privacy.anonymity import Anonymity
     from datavern.privacy.dataset import Dataset
     from datavern.privacy.holds import Grips
     from datavern.privacy.personal import PersonalStore
@@ -186,6 +187,21 @@ class Retention:
         while via is not None:
             depth, via = depth + 1, by_name[via.rpartition(".")[0]].subject_via
         return depth
+
+    async def anonymity(self, dataset: str, fields: Sequence[str] | None = None) -> Anonymity:
+        """How far the anonymised rows of a dataset hide in one another: the smallest group that says the same.
+
+        Args:
+            dataset: which.
+            fields: what is compared; None: the fields that are generalised or noisy.
+
+        Raises:
+            ConfigurationError: its rows are not anonymised, or there is nothing to compare.
+        """
+        from datavern.privacy.anonymity import anonymity  # noqa: PLC0415  (seldom asked)
+
+        name = self._privacy.personal(dataset).dataset.name
+        return await anonymity(next(one for one in self._privacy.datasets if one.dataset.name == name), fields)
 
     # ---- what there is ----------------------------------------------------------------------------------------------
 
