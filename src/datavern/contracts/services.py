@@ -7,15 +7,15 @@ not import them: `datavern` itself sets `standalone`, and the provider asks it.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from datavern.contracts.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from datavern.contracts.capabilities import Provider, Services
 
-__all__ = ["Alone", "serve_alone", "standalone"]
+__all__ = ["Admits", "Alone", "Gate", "serve_alone", "standalone"]
 
 standalone: Callable[[Provider, str], Awaitable[Services]] | None = None
 """Makes the services of a provider that belongs to no manager, from the provider and its keyring's URL."""
@@ -32,6 +32,51 @@ async def serve_alone(provider: Provider, keyring: str | None, call: str) -> Ser
             f"{provider.name}: {call} needs keys: put the provider in a DatabaseManager, or give it keyring="
         )
     return await standalone(provider, keyring)
+
+
+class Gate(Protocol):
+    """What an engine asks before a call of its own uses somebody's data."""
+
+    def due(self) -> bool:
+        """Whether anything is to be asked now: no I/O, and nearly always no."""
+        ...
+
+    async def admit(
+        self,
+        store: str,
+        *,
+        rows: Sequence[Mapping[str, Any]] = (),
+        tags: Iterable[bytes] = (),
+        writing: bool,
+    ) -> None:
+        """Let a use through, or refuse it.
+
+        Args:
+            store: the collection or key pattern, as the data map names it, or another one.
+            rows: what is used, as the data map's dataset would read it.
+            tags: the keyed tags of people who are known beside.
+            writing: whether it is a write.
+
+        Raises:
+            ProcessingRestricted: a restriction or an objection stands against it.
+            ConsentRequired: reads of the dataset need a consent, and none stands.
+        """
+        ...
+
+    async def hidden(
+        self, store: str, rows: Sequence[Sequence[Mapping[str, Any]]], tags: Sequence[Sequence[bytes]]
+    ) -> set[int]:
+        """The numbers of those things that a read found which are not to be handed out; each with its rows and tags."""
+        ...
+
+
+@runtime_checkable
+class Admits(Protocol):
+    """Services that know what stands against the use of people's data."""
+
+    def gate(self, provider: Provider) -> Gate:
+        """The gate for that provider's own calls."""
+        ...
 
 
 class Alone:

@@ -85,7 +85,7 @@ class PersonalStore(GuardedRows):
             if standing.until <= monotonic():
                 await standing.ask(transaction)
             if standing.marks:
-                await self._admit((self._keys.subject_tag(subject),), transaction)
+                await self.admit((self._keys.subject_tag(subject),), transaction)
             key = self._keys.warm(dataset.name, subject) or await self._keys.subject_key(
                 dataset.name, subject, session=transaction
             )

@@ -87,7 +87,7 @@ class ReadRows(StoredRows):
         if standing.until <= monotonic():
             await standing.ask(transaction)
         if standing.marks or self._asks:
-            await self._let_see([self._keys.subject_tag(canonical_subject(subject))], transaction)
+            await self.let_see([self._keys.subject_tag(canonical_subject(subject))], transaction)
         async for row in self.all_of(subject, transaction=transaction):
             yield row
 
@@ -314,12 +314,12 @@ class ReadRows(StoredRows):
         self, rows: Rows, found: Sequence[Mapping[str, Any]], transaction: Transaction | None
     ) -> None:
         marked = await self.marked(found, transaction)
-        await self._let_see([tag for row in marked for tag in self.tags_of(rows, row)], transaction)
+        await self.let_see([tag for row in marked for tag in self.tags_of(rows, row)], transaction)
 
-    async def _let_see(self, tags: Sequence[bytes], transaction: Transaction | None) -> None:
+    async def let_see(self, tags: Sequence[bytes], transaction: Transaction | None = None) -> None:
         """Let a read of these people's data through, or refuse it."""
         if self._standing.marks:
-            await self._admit(tags, transaction, writing=False)
+            await self.admit(tags, transaction, writing=False)
         if self._asks and (needed := self._needed()):
             lacking = await self._consents.standing(tags, needed, rules=self._rules, transaction=transaction)
             for purpose in lacking.values():
@@ -339,7 +339,7 @@ class ReadRows(StoredRows):
         hidden: set[bytes] = set()
         for tag in every if standing.marks else ():
             try:
-                await self._admit((tag,), transaction, writing=False)
+                await self.admit((tag,), transaction, writing=False)
             except ProcessingRestricted:
                 hidden.add(tag)
         if self._asks and (needed := self._needed()):

@@ -40,6 +40,7 @@ from datavern.privacy.standing import Standing
 if TYPE_CHECKING:
     from datavern.audit.publishing import Publisher
     from datavern.contracts.capabilities import Provider, Transaction
+    from datavern.contracts.services import Gate
     from datavern.crypto.signing import Signer
     from datavern.privacy.completing import Completions
     from datavern.privacy.consent import Consent
@@ -286,6 +287,21 @@ class Privacy:
         """The store of the dataset whose table that is, in a provider of the manager's; None where it is none."""
         name = next((name for name, known in self._databases.items() if known is provider.face), None)
         return next((s for s in self._stores.values() if s.dataset.database == name and s.dataset.table == table), None)
+
+    def name_of(self, provider: Provider) -> str:
+        """The name of a provider in this manager; its own where it is none of them."""
+        return next((name for name, known in self._databases.items() if known is provider.face), provider.name)
+
+    def mapped_store(self, database: str, store: str) -> PersonalStore | None:
+        """The dataset over that collection or key pattern, as an engine names it."""
+        found = (s for s in self._stores.values() if s.dataset.database == database)
+        return next((s for s in found if store in (getattr(s, "holding", s.dataset).store, s.dataset.table)), None)
+
+    def gate(self, provider: Provider) -> Gate:
+        """What a provider asks before a call of its own uses somebody's data."""
+        from datavern.privacy.gates import EngineGate  # noqa: PLC0415  (only where there are records)
+
+        return EngineGate(self, provider)
 
     def in_place(self, column: str, *, batch_size: int = 500, step: Any = None) -> InPlace:
         """The sealing of a column that is there: see `datavern.privacy.sealing`."""

@@ -282,7 +282,7 @@ class StoredRows:
             )
         return (named,) if named in self._purposes else ()
 
-    async def _admit(
+    async def admit(
         self, tags: Iterable[bytes], transaction: Transaction | None = None, *, writing: bool = True
     ) -> None:
         """Let a use of these people's data through, or refuse it: see `datavern.privacy.standing`."""
@@ -299,7 +299,7 @@ class StoredRows:
             await standing.ask(transaction)
         if standing.marks:
             found = await self.marked([*found], transaction)
-            await self._admit([tag for row in found for tag in self.tags_of(rows, row)], transaction, writing=writing)
+            await self.admit([tag for row in found for tag in self.tags_of(rows, row)], transaction, writing=writing)
 
     def living(self) -> dict[str, Any]:
         """The condition for rows that are not marked as erased."""

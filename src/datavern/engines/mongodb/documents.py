@@ -208,6 +208,9 @@ class Documents:
             if key is None:
                 key = place.key = await (await provider.keys.ready("insert_document")).dataset_key(place.dataset)
         tag = None if key is None else key.subject_tag
+        gate = provider.keys.gate
+        if gate is not None and gate.due():
+            await gate.admit(name, rows=mapped_rows(place, document), tags=() if tag is None else (tag,), writing=True)
         id_ = document["_id"] if "_id" in document else ObjectId()
         moment, by = time_ns() // 1_000_000, current_actor()
         metadata = {
@@ -260,6 +263,7 @@ class Documents:
         if "_id" in document and document["_id"] != id_:
             raise ConfigurationError(f"{name}: _id cannot be changed")
         labels = labels_of(metadata, id_, place.options)
+        await self.admit(place, name, [found], writing=True)
         grade = graded(metadata["classification"])
         store = await provider.keys.ready("replace_document") if labels.subject_tag or grade in SEALED else None
         who, key = await self.key_of(place, store, labels.subject_tag, subject, name)
@@ -322,6 +326,9 @@ class Documents:
         found = await self.first(place, filter_, session, None)
         if found is None:
             return None
+        gate = self._provider.keys.gate
+        if gate is not None and gate.due():
+            await self.admit(place, name, [found])
         sealed = found.get(SEALED_BODY)
         if not isinstance(sealed, bytes):
             return _in_the_clear(found, name)
@@ -360,6 +367,11 @@ class Documents:
                     raise error
                 if not found:
                     return
+                gate = provider.keys.gate
+                if gate is not None and gate.due():
+                    rows = [mapped_rows(place, document) for document in found]
+                    hidden = await gate.hidden(name, rows, [tags_in(document) for document in found])
+                    found = [document for at, document in enumerate(found) if at not in hidden]
                 for document in await self.open(name, found):
                     yield document
         finally:
@@ -379,6 +391,20 @@ class Documents:
                 opened.append(_in_the_clear(document, name))
         return opened
 
+    async def admit(
+        self, place: Place, name: str, documents: Sequence[Mapping[str, Any]], *, writing: bool = False
+    ) -> None:
+        """Let a use of documents through, as they are stored, or refuse it.
+
+        Raises:
+            ProcessingRestricted, ConsentRequired: see `datavern.contracts.services.Gate`.
+        """
+        gate = self._provider.keys.gate
+        if gate is not None and gate.due():
+            rows = [row for document in documents for row in mapped_rows(place, document)]
+            tags = [tag for document in documents for tag in tags_in(document)]
+            await gate.admit(name, rows=rows, tags=tags, writing=writing)
+
     async def first(
         self,
         place: Place,
@@ -393,6 +419,18 @@ class Documents:
         except DRIVER_ERRORS as caught:
             error = translate(caught, provider=self._provider.name, document=filter_, options=place.options)
         raise error
+
+
+def tags_in(document: Mapping[str, Any]) -> list[bytes]:
+    """The keyed tag of the person whom a document was inserted for."""
+    metadata = document.get(METADATA)
+    tag = metadata.get("subject") if isinstance(metadata, Mapping) else None
+    return [bytes(tag)] if isinstance(tag, bytes) else []
+
+
+def mapped_rows(place: Place, document: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The document, where the data map says by a path in the clear whose it is."""
+    return [] if place.subject_path in (None, DOCUMENT_TAG) else [document]
 
 
 def check_subject(

@@ -111,6 +111,8 @@ class Files:
         pieces = _pieces(source)
         sealed = grade in SEALED
         store, key, who = await self._key(subject, sealed=sealed)
+        if key is not None and key.subject_tag is not None:
+            await self._admit(key.subject_tag, writing=True)
         await provider.audited.note(self.store, "uploaded", subject)
         id_ = ObjectId() if file_id is None else file_id
         options = provider.database.codec_options
@@ -210,8 +212,13 @@ class Files:
             QueryRejected: on entering: there is no such file.
             KeyErased: its subject was erased.
             DecryptionFailed: it, or what stands beside it, was changed.
+            ProcessingRestricted, ConsentRequired: its person's data is restricted, or may not be read without consent.
         """
-        return Opened(self._provider, partial(self._look, file, revision))
+        return Opened(self._provider, partial(self._look, file, revision, True))
+
+    def held(self, file_id: Any) -> Opened:
+        """A file by its id, for the answer to its person's request: no restriction stands against that."""
+        return Opened(self._provider, partial(self._look, file_id, -1, False))
 
     async def read(self, file: Any, *, revision: int = -1) -> bytes:
         """A whole file, in memory. The arguments and errors are those of `open`, and of reading it."""
@@ -233,9 +240,13 @@ class Files:
             where[FILE_TAG] = Binary(store.subject_tag(canonical_subject(subject)))
         if not where:
             raise ConfigurationError("files.find needs a name or a subject")
-        return [
-            await self._file(document) for document in await self._documents(where, 0, [("uploadDate", 1), ("_id", 1)])
-        ]
+        found = await self._documents(where, 0, [("uploadDate", 1), ("_id", 1)])
+        gate = self._provider.keys.gate
+        if gate is not None and gate.due():
+            tags = [() if (tag := _tag(document)) is None else (tag,) for document in found]
+            hidden = await gate.hidden(self.store, [()] * len(found), tags)
+            found = [document for at, document in enumerate(found) if at not in hidden]
+        return [await self._file(document) for document in found]
 
     async def delete(self, file_id: Any) -> bool:
         """Remove a file by its id; whether there was one. Its chunks go first: what is found is never half a file."""
@@ -263,7 +274,7 @@ class Files:
             names.append(await self._sealed_name(await keys.ready("files"), name))
         return names
 
-    async def _look(self, file: Any, revision: int) -> File:
+    async def _look(self, file: Any, revision: int, asked: bool) -> File:
         if isinstance(file, str):
             where: dict[str, Any] = {"filename": {"$in": await self._names(file)}}
         else:
@@ -273,7 +284,15 @@ class Files:
         found = await self._documents(where, 1, [("uploadDate", way), ("_id", way)], skip=skip)
         if not found:
             raise QueryRejected("there is no such file", provider=self._provider.name)
+        tag = _tag(found[0])
+        if asked and tag is not None:
+            await self._admit(tag, writing=False)
         return await self._file(found[0])
+
+    async def _admit(self, tag: bytes, *, writing: bool) -> None:
+        gate = self._provider.keys.gate
+        if gate is not None and gate.due():
+            await gate.admit(self.store, tags=(tag,), writing=writing)
 
     async def _documents(
         self, where: Mapping[str, Any], limit: int, sort: list[tuple[str, int]], *, skip: int = 0
@@ -318,6 +337,13 @@ class Files:
         except KeyError:
             pass
         raise DecryptionFailed
+
+
+def _tag(document: Mapping[str, Any]) -> bytes | None:
+    """The keyed tag of the person whose file it is."""
+    metadata = document.get("metadata")
+    tag = metadata.get("subject") if isinstance(metadata, Mapping) else None
+    return bytes(tag) if isinstance(tag, bytes) else None
 
 
 async def _pieces(source: Any) -> AsyncGenerator[bytes]:

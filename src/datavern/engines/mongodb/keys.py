@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from datavern.contracts.errors import ConfigurationError, ResidencyViolation
-from datavern.contracts.services import Alone
+from datavern.contracts.services import Admits, Alone
 from datavern.contracts.values import Classification, Location
 
 if TYPE_CHECKING:
     from datavern.contracts.capabilities import Provider, Services
+    from datavern.contracts.services import Gate
     from datavern.crypto.keystore import KeyStore
 
 __all__ = ["SEALED", "TAG_PATHS", "Keys", "NamesSubjects", "check_residency", "graded"]
@@ -77,17 +78,19 @@ class Keys:
         keyring: URL of its own key ring, or None.
     """
 
-    __slots__ = ("_alone", "_provider", "store")
+    __slots__ = ("_alone", "_provider", "gate", "store")
 
     def __init__(self, provider: Provider, keyring: str | None) -> None:
         self._provider = provider
         self._alone = Alone(provider, keyring)
         self.store: KeyStore | None = None
+        self.gate: Gate | None = None
 
     def attach(self, services: Services) -> None:
         """The manager's services: they come before a key ring of one's own."""
         self._alone.attach(services)
         self.store = services.keys
+        self.gate = services.gate(self._provider) if isinstance(services, Admits) else None
 
     @property
     def reachable(self) -> bool:
@@ -112,7 +115,7 @@ class Keys:
     async def close(self) -> None:
         """Close the key store that the provider opened for itself alone. Idempotent."""
         if self._alone.own:
-            self.store = None
+            self.store = self.gate = None
         await self._alone.close()
 
     def subject_path(self, store: str) -> str | None:

@@ -408,6 +408,7 @@ class MongoDBProvider:
             KeyErased: its subject was erased: nobody can open it again.
             DecryptionFailed: it, or its metadata, was changed, or belongs elsewhere.
             ConfigurationError: it was encrypted by MongoDB's client-side field level encryption.
+            ProcessingRestricted, ConsentRequired: its person's data is restricted, or may not be read without consent.
         """
         return await self._documents.find_one(collection, filter, session)
 
@@ -424,7 +425,7 @@ class MongoDBProvider:
         """``async for`` over the documents that match, opened; those of one subject with `subject`.
 
         Raises:
-            KeyErased, DecryptionFailed, ConfigurationError: as `find_document`.
+            KeyErased, DecryptionFailed, ConfigurationError: as `find_document`. What may not be used is left out.
         """
         return self._documents.find(collection, filter, subject=subject, sort=sort, limit=limit, session=session)
 
@@ -486,6 +487,7 @@ class MongoDBProvider:
 
     async def open_documents(self, collection: str, documents: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         """Documents of any query of PyMongo's that kept ``_id``, ``_metadata`` and ``_sealed``, opened."""
+        await self._documents.admit(self._documents.place(collection), collection, documents)
         return await self._documents.open(collection, documents)
 
     def encrypted_collection(self, name: str) -> EncryptedCollection:

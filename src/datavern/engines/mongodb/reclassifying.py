@@ -60,6 +60,7 @@ async def _reclassify(
         raise ConfigurationError(f"{name}: the document was not written by insert_document: use collection()")
     new = {**metadata, "classification": mark.name}
     labels = labels_of(new, id_, place.options)
+    await documents.admit(place, name, [found], writing=True)
     tag = labels.subject_tag
     if place.subject_path is not None:
         check_subject(place, name, mark.grade, tag)

@@ -175,7 +175,7 @@ class MongoDBRecords:
             except KeyErased:  # as below
                 return encrypted.emptied(document)
         try:
-            return (await self._provider.open_documents(store, [document]))[0]
+            return (await self._provider._documents.open(store, [document]))[0]  # noqa: SLF001  (a part of it)
         except KeyErased:  # what a write left that was under way when its process died: nobody can open it again
             metadata = {name: value for name, value in document[METADATA].items() if name != "subject"}
             return {"_id": document["_id"], METADATA: metadata, SEALED_BODY: None}
@@ -183,7 +183,7 @@ class MongoDBRecords:
     async def _file(self, record: Mapping[str, Any]) -> dict[str, Any]:
         files = self._provider.files
         try:
-            async with files.open(record["_id"]) as opened:
+            async with files.held(record["_id"]) as opened:
                 known = opened.file
                 content = await opened.read() if known.length <= _INLINE else None
         except KeyErased:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from datavern.contracts.capabilities import Services
     from datavern.engines.redis.provider import RedisProvider
 
-__all__ = ["Audited", "features"]
+__all__ = ["Audited", "features", "features_run"]
 
 _features: ContextVar[bool] = ContextVar("datavern_redis_features", default=False)
 
@@ -31,6 +31,11 @@ def features() -> Iterator[None]:
         yield
     finally:
         _features.reset(token)
+
+
+def features_run() -> bool:
+    """Whether this is such a block."""
+    return _features.get()
 
 
 class Audited:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from datavern.engines.redis.audited import Audited
     from datavern.engines.redis.router import Router
     from datavern.engines.redis.vault import Vault
+    from datavern.engines.redis.watched import Watched
 
 __all__ = ["Commands"]
 
@@ -58,6 +59,7 @@ class Commands:
     _sealed: bool
     _kept: Vault | None
     _audited: Audited | None
+    _watched: Watched | None
 
     async def _vault(self) -> Vault:
         raise NotImplementedError
@@ -76,8 +78,13 @@ class Commands:
             DecryptionFailed: the value was not sealed under this key, or is another subject's.
             KeyErased: its subject was erased.
             QueryRejected: the key holds something else than a value.
+            ProcessingRestricted, ConsentRequired: the data map names the key, and its person's data is restricted, or
+                may not be read without consent.
         """
         name = key.encode() if type(key) is str and key.isascii() else name_of(key)
+        watched = self._watched
+        if watched is not None and watched.due():
+            await watched.admit((name,), writing=False)
         raw = await self._router.call(pack((b"GET", name)), name, True)
         if raw is None:
             return None
@@ -113,6 +120,9 @@ class Commands:
         if nx or xx or self._audited is not None:
             return await self._run(await self._steps.set(key, value, ex=ex, nx=nx, xx=xx, subject=subject))  # type: ignore[no-any-return]  # the step says so
         name = key.encode() if type(key) is str and key.isascii() else name_of(key)
+        watched = self._watched
+        if watched is not None and watched.due():
+            await watched.admit((name,), writing=True)
         until = self._lives.default if ex is None else (b"PX", self._lives.milliseconds(ex))
         if self._sealed and value is not None:
             vault = self._kept or await self._vault()
@@ -243,6 +253,9 @@ class Commands:
                 raise ConfigurationError(f"{self.name}: a command's words are text, bytes and numbers")
         words = tuple(name_of(w) if isinstance(w, str) else w for w in command)
         route = name_of(key) if key is not None else next((w for w in words[1:] if isinstance(w, bytes)), b"")
+        if self._watched is not None and self._watched.due():
+            names = [route] if read else await written_keys(self._router, words, route) or [route]
+            await self._watched.admit(names, writing=not read)
         if self._audited is not None and not read:
             await self._audited.note(await written_keys(self._router, words, route))
         if self._lives.cap is not None:
@@ -262,6 +275,8 @@ class Commands:
 
     async def _run(self, step: Step) -> Any:
         """Send a step and wait for what its reply becomes."""
+        if self._watched is not None and self._watched.due():
+            await self._watched.admit(names_of_step(step) or (step.key,), writing=not step.read)
         if self._audited is not None:
             await self._audited.note(names_of_step(step))
         return await self._send(step)

@@ -121,6 +121,10 @@ class Pipeline:
                 provider=commands.name,
                 code="CROSSSLOT",
             )
+        watched = commands._watched  # noqa: SLF001  (the same)
+        if watched is not None and watched.due():
+            for step in steps:
+                await watched.admit(names_of_step(step) or (step.key,), writing=not step.read)
         if commands._audited is not None:  # noqa: SLF001  (the same)
             await commands._audited.note(name for step in steps for name in names_of_step(step))  # noqa: SLF001  (the same)
         parts = [part for step in steps for part in step.parts]

@@ -27,6 +27,7 @@ from datavern.engines.redis.settings import RedisSettings, Sentinel, normalised,
 from datavern.engines.redis.steps import Steps
 from datavern.engines.redis.streams import Streams
 from datavern.engines.redis.subjects import RedisSubjects
+from datavern.engines.redis.watched import Watched
 
 if TYPE_CHECKING:
     from datavern.contracts.capabilities import Services
@@ -127,6 +128,7 @@ class RedisProvider(Streams):
         self._alone = Alone(self, settings.keyring)
         self._kept: Vault | None = None
         self._audited: Audited | None = None
+        self._watched: Watched | None = None
         self._connecting = asyncio.Lock()
         self._router: Router = _NotOpen(settings.name)
         self._hub: Hub | None = None
@@ -298,6 +300,7 @@ class RedisProvider(Streams):
         self._alone.attach(services)
         self._kept = None
         self._audited = Audited.of(self, services)
+        self._watched = Watched.of(self, services)
 
     async def _vault(self) -> Vault:
         if self._kept is None:

@@ -74,6 +74,8 @@ class Streams(Commands):
     async def xdel(self, key: Key, *ids: str) -> int:
         """Delete entries; how many were there."""
         name = name_of(key)
+        if self._watched is not None and self._watched.due():
+            await self._watched.admit((name,), writing=True)
         if self._audited is not None:
             await self._audited.note((name,))
         return await self._router.call(pack((b"XDEL", name, *ids)), name, False)  # type: ignore[no-any-return]  # a number
@@ -85,6 +87,8 @@ class Streams(Commands):
         name = name_of(key)
         if start == "-" and self._lives.cap is not None:
             start = str(int(time.time() * 1000) - self._lives.cap)
+        if self._watched is not None and self._watched.due():
+            await self._watched.admit((name,), writing=False)
         command: tuple[Any, ...] = (b"XRANGE", name, start, end)
         if count is not None:
             command += (b"COUNT", count)
@@ -146,6 +150,8 @@ class Streams(Commands):
         names = [name_of(key) for key in streams]
         if not names:
             raise ConfigurationError(f"{self.name}: name at least one stream, and the id after which to read")
+        if self._watched is not None and self._watched.due():
+            await self._watched.admit(names, writing=False)
         if count is not None:
             command += [b"COUNT", count]
         if wait is not None:

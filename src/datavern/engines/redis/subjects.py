@@ -216,14 +216,16 @@ class RedisSubjects:
         if values != "all":
             for key, _ in keys:
                 pipe.exists(key)
-            there = await pipe.execute() if values == "there" else [1] * len(keys)
+            with features():
+                there = await pipe.execute() if values == "there" else [1] * len(keys)
             for (key, subject), found in zip(keys, there, strict=True):
                 if found:
                     yield {"key": shown(key), "subject": subject}
             return
         for key, _ in keys:
             pipe.get(key).ttl(key)
-        replies = await pipe.execute(raise_on_error=False)
+        with features():
+            replies = await pipe.execute(raise_on_error=False)
         for (key, subject), reply, ttl in zip(keys, replies[::2], replies[1::2], strict=True):
             value = await self._other(key, reply) if isinstance(reply, BaseException) else reply
             if isinstance(ttl, BaseException):
@@ -241,6 +243,10 @@ class RedisSubjects:
             return None
         if getattr(error, "code", None) != "WRONGTYPE":
             raise error
+        with features():
+            return await self._whole(key, error)
+
+    async def _whole(self, key: bytes, error: BaseException) -> Any:
         provider = self._provider
         kind = bytes(await provider.execute("TYPE", key, read=True)).decode()
         if kind == "stream":
