@@ -123,3 +123,19 @@ def test_a_certificate_as_page_and_pdf_with_its_proofs(run: Run, project: Path):
 def _page(run: Run, project: Path, request: str) -> str:
     assert run("subject", "certificate", request, "--html", "en.html", "--language", "en").code == 0
     return (project / "en.html").read_text(encoding="utf-8")
+
+
+def test_what_stands_against_the_use_of_data(run: Run, project: Path):
+    assert "Nothing stands" in run("subject", "standing", WHO).said
+    done = run("subject", "restrict", WHO, "--ground", "accuracy", "--identity", "bankid", "--json")
+    assert done.code == 0, done.told
+    shown = run("subject", "standing", WHO)
+    assert "restriction" in shown.said
+    assert done.json["request"] in shown.said
+    assert run("subject", "lift", done.json["request"]).code == 1  # nobody was told
+    lifted = run("subject", "lift", done.json["request"], "--informed", LATE)
+    assert lifted.code == 0, lifted.told
+    assert "Nothing stands" in run("subject", "standing", WHO).said
+    objected = run("subject", "object", WHO, "--purpose", "no such purpose")
+    assert objected.code == 1
+    assert "Traceback" not in objected.told

@@ -10,6 +10,7 @@ from datavern import (
     ErasureIncomplete,
     Field,
     Identity,
+    LegalBasis,
     RequestIncomplete,
     SubjectRequest,
     SubjectRequestRejected,
@@ -176,6 +177,37 @@ async def test_open_requests_are_listed_the_most_urgent_first(db):
     assert [r.id for r in await db.subject_requests.open()] == [old.id]
     assert (await db.subject_requests.process(old.id)).success
     assert len(await audited(db, "request_received")) == 2
+
+
+async def test_an_answer_says_why_the_data_is_there_and_who_must_be_told(managed):
+    fields = {"name": Field(sealed=True, kind=None), "born": Field(sealed=True, category="identity")}
+    told = visits(
+        fields=fields,
+        purposes=["treatment", "newsletter"],
+        legal_basis=[LegalBasis("public_task", "helsepersonelloven § 39", purposes=["treatment"])],
+        recipients=["Skatteetaten"],
+        retention="10y",
+        retention_from_year_end=True,
+    )
+    async with managed(told, visits("unused", recipients=["NAV"])) as db:
+        await db.prepare("visits")
+        consent = await db.consents.grant(subject="u1", purpose="newsletter")
+        await db.personal("visits").insert({"id": "1", "who": "u1", "name": NAME}, consent=consent)
+        answer = await db.subject_requests.process(asks("access"))
+        (label,) = answer.information
+        said = answer.information[label]
+        assert label == "main.visits"
+        assert "helsepersonelloven § 39" in said.purposes["treatment"]
+        assert said.purposes["newsletter"] == "consent (GDPR Art. 6(1)(a))"
+        assert (said.recipients, said.kept) == (("Skatteetaten",), "10y, from the end of that year")
+        assert len(said.categories) == 1
+        assert "Datatilsynet" in answer.letters["nb"]
+        right = await db.subject_requests.process(asks("rectification", changes={"visits": {"name": "Right"}}))
+        assert right.recipients == {"main.visits": ["Skatteetaten"]}
+        again = await db.subject_requests.process(asks("rectification", id=right.request_id))
+        assert again.recipients == right.recipients
+        erased = await db.subject_requests.process(asks("erasure"))
+        assert erased.recipients == erased.certificate.body["recipients"] == {"main.visits": ["Skatteetaten"]}
 
 
 # ---- refusals -------------------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from datavern.cli import subject_register
+from datavern.cli import subject_register, subject_standing
 from datavern.cli.common import (
     CONFIG,
     Actor,
@@ -50,6 +50,7 @@ app = typer.Typer(
 )
 
 app.add_typer(subject_register.app)
+app.add_typer(subject_standing.app)
 
 Page = Annotated[Path | None, typer.Option("--html", help="Write it as a page to this new file.")]
 Pdf = Annotated[Path | None, typer.Option("--pdf", help="Write it as PDF to this new file (datavern[pdf]).")]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -14,6 +14,7 @@ import typer
 from datavern.cli.common import Output, jsonable, shown, write_new
 
 if TYPE_CHECKING:
+    from datavern.privacy.information import Information
     from datavern.privacy.request_values import Identity, SubjectRequest, SubjectResponse
 
 __all__ = ["IdentityOption", "Language", "Received", "Subject", "answer", "answered", "body_of", "identity_of",
@@ -62,6 +63,8 @@ def answer(response: SubjectResponse, *, deadline: bool) -> dict[str, Any]:
         "identity": response.identity,
         "masked": response.masked,
         "recipients": response.recipients,
+        "information": response.information,
+        "rights": response.letters,
     }
 
 
@@ -87,10 +90,22 @@ def told(out: Output, response: SubjectResponse) -> None:
     if response.identity is not None:
         by = f", by {response.identity.verified_by}" if response.identity.verified_by else ""
         out.say(f"Identity: {response.identity.method}{by}.")
+    for label, said in response.information.items():
+        for line in _information(said):
+            out.say(f"{label}: {line}")
     for one in response.masked:
         out.say(f"Left out: {one.dataset}.{one.field}, {one.times} times, by {one.of}: {one.why}.")
     for label, names in response.recipients.items():
         out.say(f"To be told of it (GDPR Art. 19), of {label}: {', '.join(names)}.")
+
+
+def _information(said: Information) -> Iterator[str]:
+    for purpose, basis in said.purposes.items():
+        yield f"used for {purpose}; basis: {basis}." if purpose else f"basis: {basis}."
+    if said.recipients:
+        yield f"given to {', '.join(said.recipients)}."
+    if said.kept is not None:
+        yield f"kept for {said.kept}."
 
 
 def wrote(response: SubjectResponse, output: Path) -> None:

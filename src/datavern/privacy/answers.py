@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from datavern.contracts.errors import DatavernError, ProviderError, RestoreForbidden
 from datavern.privacy.dataset import OWN_DATASETS
 from datavern.privacy.erasure import CONSENTS
+from datavern.privacy.information import Information, informed
 from datavern.privacy.masking import Masking
 from datavern.privacy.request_values import Masked
 
@@ -26,11 +27,13 @@ class Found:
 
     Attributes:
         data: dataset's label → rows.
+        information: dataset's label → what the data map says of it, where anything was found.
         masked: what was left out because it is about others.
         waiting: dataset's label → why it could not be looked into.
     """
 
     data: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    information: dict[str, Information] = field(default_factory=dict)
     masked: list[Masked] = field(default_factory=list)
     waiting: dict[str, str] = field(default_factory=dict)
 
@@ -59,6 +62,8 @@ async def gathered(privacy: Privacy, subject: str, *, derived: bool) -> Found:
             continue
         if rows or not store.dataset.name.startswith(OWN_DATASETS):
             found.data[store.dataset.label] = rows
+        if rows and not store.dataset.name.startswith(OWN_DATASETS):
+            found.information[store.dataset.label] = informed(store.dataset)
         found.masked += masking.report()
     consents = [readable(_plain(consent)) for consent in await privacy.consents.list(subject)]
     if consents:

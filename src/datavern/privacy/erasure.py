@@ -376,7 +376,7 @@ class Survey:
 
 def recipients(stores: Sequence[PersonalStore], *, found: Mapping[str, Mapping[str, Any]]) -> dict[str, list[str]]:
     """Dataset → who was given its data and must be told (GDPR Art. 19), of the datasets where anything was found."""
-    told = {store.dataset.label: list(getattr(store.dataset, "recipients", ())) for store in stores}
+    told = {store.dataset.label: list(store.dataset.recipients) for store in stores}
     return {label: names for label, names in told.items() if names and found.get(label, {}).get("found")}
 
 

@@ -16,6 +16,7 @@ from datavern.privacy.journal import new_request_id
 
 if TYPE_CHECKING:
     from datavern.privacy.certificate import Certificate
+    from datavern.privacy.information import Information
 
 __all__ = [
     "Extension",
@@ -217,6 +218,8 @@ class SubjectResponse:
         request_id: the request's id.
         identity: how it was made sure that the person asked; None: it was not recorded.
         deadline: by when the answer was due, with an extension counted in.
+        information: of an access request: dataset → why the data is there, on what basis, who is given it and for how
+            long (Art. 15(1)), as the data map says it; where anything was found.
         masked: what was left out of `data` because it is about other people.
         recipients: of a rectification or an erasure: dataset → who must be told of it, because they were given the
             data (Art. 19), as the data map names them.
@@ -225,7 +228,8 @@ class SubjectResponse:
         found: of a restriction: dataset → rows about the person; where a store could not be reached it is missing.
         about: of an access request: dataset → what Art. 15(1) asks for beside the copy: purposes and legal bases,
             categories, recipients, how long it is kept, where it comes from.
-        letters: of a refusal: what to write to the person, by language: "nb" and "en".
+        letters: what to write to the person, by language ("nb" and "en"): of a refusal, why; of an access request, what
+            they may ask for.
     """
 
     success: bool
@@ -237,6 +241,7 @@ class SubjectResponse:
     files: dict[str, bytes] | None = None
     identity: Identity | None = None
     deadline: dt.date | None = None
+    information: Mapping[str, Information] = field(default_factory=dict)
     masked: Sequence[Masked] = ()
     recipients: Mapping[str, Sequence[str]] = field(default_factory=dict)
     decisions: Sequence[Mapping[str, Any]] = ()

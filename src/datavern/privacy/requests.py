@@ -428,6 +428,10 @@ class SubjectRequests:
             from datavern.privacy.portability import portable  # noqa: PLC0415  (only for such requests)
 
             files = portable(found.data, asked(entry).get("format") or "json", found.masked)
+        elif entry.kind == "access":
+            from datavern.privacy.information import RIGHTS  # noqa: PLC0415  (only for such requests)
+
+            response = replace(response, information=found.information, letters=RIGHTS)
         return replace(response, data=found.data, files=files, masked=found.masked)
 
     async def _begun(self, entry: Entry) -> Entry:
