@@ -101,21 +101,40 @@ async def test_the_text_is_sealed_and_leaves_no_trace_in_the_log(breached, logge
 
 async def test_what_was_changed_or_removed_is_found(breached):
     db = breached
-    for _ in range(3):
+    for _ in range(5):
         await db.breaches.open(**WHAT)
-    first, second, third = [breach.id for breach in await db.breaches.list()]
+    first, second, third, fourth, fifth = [breach.id for breach in await db.breaches.list()]
     await db.breaches.update(second, note="more")
+    for note in ("a", "b"):
+        await db.breaches.update(fifth, note=note)
     main = db["main"]
     await main.execute(f"DELETE FROM datavern_breaches WHERE id = '{first}'")
     await main.execute(f"UPDATE datavern_breaches SET version = 7 WHERE id = '{second}' AND version = 2")
     other = f"SELECT body FROM datavern_breaches WHERE id = '{second}' AND version = 1"
     await main.execute(f"UPDATE datavern_breaches SET body = ({other}) WHERE id = '{third}'")
-    assert await db.breaches.verify() == [
+    await main.execute(f"UPDATE datavern_breaches SET actor = 'somebody else' WHERE id = '{fourth}'")
+    await main.execute(f"DELETE FROM datavern_breaches WHERE id = '{fifth}' AND version = 2")
+    seen = [
         f"{second}: entry 7 stands in no audit log",
         f"{third}: entry 1 was changed",
-        f"{first}: entry 1 was removed",
-        f"{second}: entry 2 was removed",
+        f"{fourth}: entry 1 was changed",
+        f"{fifth}: entry 2 was removed",
     ]
+    assert await db.breaches.verify(whole=False) == seen
+    assert await db.breaches.verify() == [*seen, f"{first}: entry 1 was removed", f"{second}: entry 2 was removed"]
+
+
+async def test_the_end_of_old_audit_entries_is_no_change(breached):
+    db = breached
+    breach = await db.breaches.open(**WHAT)
+    await db.breaches.update(breach.id, note="more")
+    await db.audit.seal()
+    await db.audit.truncate(now() + dt.timedelta(seconds=1))
+    await db.breaches.update(breach.id, note="and more")
+    await db.audit.seal()
+    assert await db.breaches.verify() == []
+    await db["main"].execute("UPDATE datavern_breaches SET actor = 'somebody else' WHERE version = 2")
+    assert await db.breaches.verify() == [f"{breach.id}: entry 2 was changed"]
 
 
 async def test_two_officers_at_once_lose_nothing(breached):
@@ -232,6 +251,25 @@ async def test_those_who_were_read_count(managed):
         assert (found.people, found.rows, found.lower_bound) == (2, 2, False)
         assert (await db.breaches.count(breach.id, reads=Reads(since))).people == 3
         assert (await db.breaches.count(breach.id, reads=Reads(ago(hours=2), since))).people == 0
+
+
+async def test_others_whom_a_row_names_count_too(managed):
+    letters = Dataset(
+        "letters",
+        database="main",
+        subject="sender_id",
+        erasure="anonymize",
+        fields={"text": Field(), "receiver": Field(of="receiver_id"), "receiver_id": Field(of="receiver_id")},
+    )
+    async with managed(letters) as db:
+        await db.prepare("letters")
+        for n, (sender, receiver) in enumerate((("anne", "bjørn"), ("anne", None), ("cecilie", "anne"))):
+            row = {"id": str(n), "sender_id": sender, "receiver_id": receiver, "receiver": "x", "text": "x"}
+            await db.personal("letters").insert(row)
+        breach = await db.breaches.open(**WHAT, datasets=["letters"])
+        found = await db.breaches.count(breach.id)
+        assert (found.people, found.rows) == (3, 3)
+        assert (await db.breaches.count(breach.id, subjects=["bjørn"])).people == 1
 
 
 async def test_rows_of_people_who_were_erased_count_nobody(managed):
@@ -412,7 +450,7 @@ async def test_the_report_has_what_article_33_asks_for(breached):
     assert "> Found over Christmas." in text
     assert "> # Not a title" in text
     assert "4 people, 7 records" in text
-    assert "| main.users | 3 | 3 | name, number | no: sealed |" in text
+    assert "| main.users | 3 | 3 | identity_number, name | no: sealed |" in text
     for part in ("(a) Nature", "(b) Contact point", "(c) Likely consequences", "(d) Measures"):
         assert f"## {part}" in text
     assert any(word in text for word in ("CET", "CEST"))
@@ -437,3 +475,18 @@ async def test_what_it_recommends_and_why(breached):
     told = await db.breaches.assess(plain.id)
     assert told.people == "assess"
     assert "was not counted yet" in told.reasons[0]
+
+
+async def test_special_categories_are_marked(managed):
+    fields = {"diagnosis": Field(category="health"), "name": Field(sealed=True, category="identity"), "note": Field()}
+    journal = Dataset("journal", database="main", subject="who", fields=fields, about=["patients"])
+    async with managed(journal) as db:
+        await db.prepare("journal")
+        await db.personal("journal").insert({"id": "1", "who": "anne", "diagnosis": "x", "name": "x", "note": "x"})
+        breach = await db.breaches.open(**WHAT, datasets=["journal"])
+        await db.breaches.count(breach.id)
+        told = await db.breaches.assess(breach.id)
+        assert (told.authority, told.people) == ("notify", "inform")
+        assert any("main.journal.diagnosis" in reason for reason in told.reasons)
+        text = (await db.breaches.report(breach.id)).to_markdown()
+        assert "| main.journal | 1 | 1 | patients: health (Art. 9), identity, note | in part |" in text

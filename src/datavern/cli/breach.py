@@ -250,7 +250,7 @@ def list_(
     async def work() -> bool:
         async with manager_of(config) as db:
             found = await db.breaches.list(open_only=not all_)
-            wrong = await db.breaches.verify()
+            wrong = await db.breaches.verify(whole=False)
         overdue = [one for one in found if one.overdue()]
         out.document(
             {"breaches": [plain_of(one) for one in found], "overdue": [o.id for o in overdue], "problems": wrong}
@@ -272,6 +272,25 @@ def list_(
         if overdue:
             out.say(f"{len(overdue)} of {len(found)} are overdue.", "bold red")
         return not overdue and not wrong
+
+    if not command(out, work):
+        raise typer.Exit(1)
+
+
+@app.command()
+def verify(*, config: Config = CONFIG, json_output: Json = False, verbose: Verbose = False) -> None:
+    """Compare the whole register with the audit log. Exit code 1 when an entry was changed or removed."""
+    out = Output(as_json=json_output, verbose=verbose)
+
+    async def work() -> bool:
+        async with manager_of(config) as db:
+            wrong = await db.breaches.verify()
+        out.document({"ok": not wrong, "problems": list(wrong)})
+        for line in wrong:
+            out.say(f"The register was changed: {line}.", "bold red")
+        if not wrong:
+            out.say("Every entry is as it was written, as far as the audit log goes: `datavern audit verify`.", "green")
+        return not wrong
 
     if not command(out, work):
         raise typer.Exit(1)

@@ -18,6 +18,7 @@ from datavern.privacy.rows import fit
 if TYPE_CHECKING:
     from datavern.contracts.capabilities import Column
     from datavern.crypto.keystore import KeyStore
+    from datavern.privacy.dataset import Dataset
     from datavern.privacy.personal import PersonalStore
 
 __all__ = ["Affected", "Counted", "Scope", "counted", "ids_of"]
@@ -159,10 +160,17 @@ def scope_of(
 
 
 @asynccontextmanager
-async def _held(store: PersonalStore, scope: Scope) -> AsyncIterator[AsyncIterator[Held]]:
-    """The people of a dataset, as its engine counts them; one row after another where it does not."""
+async def _held(store: PersonalStore, scope: Scope, column: str | None = None) -> AsyncIterator[AsyncIterator[Held]]:
+    """The people of a dataset, as its engine counts them; one row after another where it does not.
+
+    Args:
+        store: the dataset.
+        scope: what of it.
+        column: that says whose the rows are; the subject's when None.
+    """
     dataset = store.dataset
-    assert dataset.subject is not None  # noqa: S101  (for the type checker: those about people were chosen)
+    subject = column or dataset.subject
+    assert subject is not None  # noqa: S101  (for the type checker: those about people were chosen)
     capabilities = store.provider.capabilities
     where = {**(await _conditions(store, scope.where or {})), **store.living()}
     if capabilities.people is None or dataset.subject_via is not None:
@@ -174,7 +182,7 @@ async def _held(store: PersonalStore, scope: Scope) -> AsyncIterator[AsyncIterat
         async with store.subjects.stream(dataset.table, where) as rows:
             yield _one_by_one(plan.subject_of, rows)
         return
-    async with capabilities.people.people(dataset.table, dataset.subject, where, window=scope.window) as found:
+    async with capabilities.people.people(dataset.table, subject, where, window=scope.window) as found:
         yield found
 
 
@@ -217,13 +225,34 @@ async def _one_by_one(subject_of: Callable[[Mapping[str, Any]], str | None], row
 
 
 async def _of_scope(store: PersonalStore, scope: Scope) -> AsyncIterator[Held]:
-    """The same, for everybody or for these people alone."""
+    """The same, for everybody or for these people alone; after them whom else the rows name (`Field.of`), without rows.
+
+    Raises:
+        ConfigurationError, ProviderError: it cannot be counted.
+    """
+    async for one in _of_column(store, scope, None):
+        yield one
+    if store.dataset.subject_via is not None or store.provider.capabilities.people is None:
+        return
+    for column in _others(store.dataset):
+        async for one in _of_column(store, scope, column):
+            if one.people:
+                yield Held(one.people, 0)
+
+
+def _others(dataset: Dataset) -> Iterator[str]:
+    """The columns, or paths, that say whose a field is, where it is not the row's subject's."""
+    named = (field.of for field in dataset.fields.values())
+    yield from dict.fromkeys(of.replace(".*.", ".") for of in named if of is not None and of != dataset.subject)
+
+
+async def _of_column(store: PersonalStore, scope: Scope, column: str | None) -> AsyncIterator[Held]:
     if scope.subjects is None:
-        async with _held(store, scope) as found:
+        async with _held(store, scope, column) as found:
             async for one in found:
                 yield one
         return
-    subject = store.dataset.subject
+    subject = column or store.dataset.subject
     if store.dataset.subject_via is not None:
         everyone = set(scope.subjects)
         async with _held(store, replace(scope, subjects=None)) as found:
@@ -235,7 +264,7 @@ async def _of_scope(store: PersonalStore, scope: Scope) -> AsyncIterator[Held]:
         wanted = scope.subjects[at : at + _AT_ONCE]
         narrowed = replace(scope, where={**(scope.where or {}), str(subject): wanted}, subjects=None)
         known = {*wanted}
-        async with _held(store, narrowed) as found:
+        async with _held(store, narrowed, column) as found:
             async for one in found:
                 # A document of several people counts for those who are asked about.
                 people = tuple(p for p in one.people if isinstance(p, bytes) or _text(p) in known)

@@ -222,7 +222,9 @@ class Exposed:
         sealed: names of the fields that are sealed where it lies.
         readable: names of those that are not.
         whole: whether each record is sealed as a whole.
-        special: names of the fields with special categories of data (Art. 9).
+        special: names of the fields with special categories of data, or data about crimes (Arts. 9 and 10).
+        categories: of data, as the data map has them, the special ones marked; fields of none by their names.
+        about: what kinds of people it is about.
         numbers: names of the fields with a fødselsnummer.
     """
 
@@ -231,6 +233,8 @@ class Exposed:
     readable: tuple[str, ...] = ()
     whole: bool = False
     special: tuple[str, ...] = ()
+    categories: tuple[str, ...] = ()
+    about: tuple[str, ...] = ()
     numbers: tuple[str, ...] = ()
 
     @property
@@ -278,8 +282,8 @@ def assess(breach: Breach, exposed: Sequence[Exposed]) -> Assessment:
     readable = set() if unreadable else {f"{o.label}.{name}" for o in exposed for name in _high(o, secret=secret)}
     if readable:
         reasons.append(
-            f"Special categories or identity numbers could be read ({', '.join(sorted(readable))}): a high risk is "
-            "likely, so tell the people without undue delay (Art. 34(1))."
+            f"Special categories, data about crimes or identity numbers could be read ({', '.join(sorted(readable))}): "
+            "a high risk is likely, so tell the people without undue delay (Art. 34(1))."
         )
         return Assessment("notify", "inform", tuple(reasons))
     reasons.append("Whether the risk is high, so that the people must be told (Art. 34(1)), is for you to assess.")
@@ -309,5 +313,5 @@ def _of_sealing(breach: Breach, exposed: Sequence[Exposed], *, unreadable: bool)
 def _high(one: Exposed, *, secret: bool) -> tuple[str, ...]:
     """The fields that make a high risk likely, of those that could be read."""
     sensitive = (*one.special, *one.numbers)
-    hidden = set(sensitive) if secret and one.whole else set(one.sealed) if secret else set()
+    hidden = set(sensitive) if secret and one.unreadable else set(one.sealed) if secret else set()
     return tuple(name for name in sensitive if name not in hidden)

@@ -173,10 +173,11 @@ def _numbers(nature: Mapping[str, Any]) -> Iterator[str]:
     yield "|---|---|---|---|---|"
     for one in nature["categories"]:
         count = counts.get(one["label"], {})
-        marked = [f"{name} (Art. 9)" if name in one["special"] else name for name in (*one["sealed"], *one["readable"])]
+        kinds = ", ".join(one["categories"]) or "–"
+        kinds = f"{', '.join(one['about'])}: {kinds}" if one["about"] else kinds
         secret = nature["exposure"] == "stored" and not nature["keys_exposed"]
         read = "no: sealed" if one["unreadable"] and secret else "in part" if one["sealed"] and secret else "yes"
-        cells = [one["label"], count.get("people", "?"), count.get("rows", "?"), ", ".join(marked) or "–", read]
+        cells = [one["label"], count.get("people", "?"), count.get("rows", "?"), kinds, read]
         yield "| " + " | ".join(_cell(cell) for cell in cells) + " |"
     for problem in (c for c in nature["datasets"] if c["problem"]):
         yield ""

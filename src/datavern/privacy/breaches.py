@@ -12,7 +12,6 @@ import difflib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields, replace
-from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -24,6 +23,7 @@ from datavern.crypto.sealed import RowSealer, new_row_tag
 from datavern.privacy import breach_tables as tables
 from datavern.privacy.affected import Affected, Counted, Distinct, counted, ids_of, window_of
 from datavern.privacy.breach import Assessment, Breach, Exposed, assess, checked_changes
+from datavern.privacy.breach_proof import WRITTEN, digest_of, verify_register
 from datavern.privacy.touched import Reads, Touched, exposed_in, read_in, scope_again, write_lines
 
 if TYPE_CHECKING:
@@ -35,7 +35,6 @@ __all__ = ["Breaches", "Reads"]
 
 _DATASET: Final = "datavern.breaches"
 _ATTEMPTS: Final = 8
-_WRITTEN: Final = "breach_"
 _CHANGES: Final = frozenset({f.name for f in fields(Breach)}) - {
     "id", "version", "opened_at", "closed_at", "affected", "scope", "essential", "changed_at", "changed_by"
 }  # fmt: skip
@@ -142,11 +141,12 @@ class Breaches:
 
     async def _change(self, breach: str, action: str, of: Any, *, closed: bool = False) -> Breach:
         for _ in range(_ATTEMPTS):
-            found = await self.get(breach)
+            row = (await self._rows_of(breach))[-1]
+            (found,) = await self._opened([row])
             if found.closed_at is not None and not closed:
                 raise ConfigurationError(f"{breach} is closed: open it again with reopen")
             changed = replace(found, **{"note": "", **of(found)}, version=found.version + 1)
-            written = await self._write(changed, action)
+            written = await self._write(changed, action, before=digest_of(row))
             if written is not None:
                 return written
         raise ConfigurationError(f"{breach}: others are changing it at the same time: try again")
@@ -158,12 +158,10 @@ class Breaches:
         tag, at, actor = new_row_tag(), timestamp(), current_actor()
         text = json.dumps(breach.plain(), ensure_ascii=False, sort_keys=True)
         body = self._sealer.seal_row(key, tag, {"body": text})["body"] or b""
-        said = {"breach": breach.id, "version": breach.version, "digest": digest_of(tag, body), **details}
-        entry = await privacy.audit.entry(f"{_WRITTEN}{action}", details=said)
-        row = {
-            "id": breach.id, "version": breach.version, "at": at, "actor": actor, "entry": entry.id, "row_tag": tag,
-            "body": body,
-        }  # fmt: skip
+        row = {"id": breach.id, "version": breach.version, "at": at, "actor": actor, "row_tag": tag, "body": body}
+        said = {"breach": breach.id, "version": breach.version, "digest": digest_of(row), **details}
+        entry = await privacy.audit.entry(f"{WRITTEN}{action}", details=said)
+        row["entry"] = entry.id
         ledger = needs(privacy.ledger, "ledger")
         try:
             async with needs(privacy.ledger, "transactions").transaction() as tx:
@@ -186,12 +184,15 @@ class Breaches:
 
     async def history(self, breach: str) -> Sequence[Breach]:
         """Every entry of a breach, the oldest first. Errors as `get`."""
+        return await self._opened(await self._rows_of(breach))
+
+    async def _rows_of(self, breach: str) -> Sequence[Any]:
         await self._prepare()
         rows = await self._rows(tables.OF, breach=breach)
         if not rows:
             known = ", ".join(one.id for one in await self.list()) or "none"
             raise ConfigurationError(f"there is no breach {breach}; there are: {known}")
-        return await self._opened(rows)
+        return rows
 
     async def list(self, *, open_only: bool = False) -> Sequence[Breach]:
         """Every breach, as its last entry has it, the oldest first.
@@ -204,30 +205,18 @@ class Breaches:
         found = await self._opened(last.values())
         return [breach for breach in found if not (open_only and breach.closed_at is not None)]
 
-    async def verify(self) -> Sequence[str]:
+    async def verify(self, *, whole: bool = True) -> Sequence[str]:
         """What of the register is not as it was written, one line each; empty when all is well.
 
-        Every entry is compared with the audit log, and the audit log with the entries. That the log itself was not
-        changed, `Audit.verify` tells.
+        Every entry is compared with its audit entry. That the log itself was not changed, `Audit.verify` tells. Entries
+        whose audit entries went with the end of old ones (`Audit.truncate`) are compared with the next of their breach,
+        which names their digest.
+
+        Args:
+            whole: read the whole audit log, to find breaches whose last entries were removed.
         """
         await self._prepare()
-        log = self._privacy.ledger_log
-        written: dict[tuple[str, int], str] = {}
-        async for entry in log.entries():
-            if entry["action"].startswith(_WRITTEN):
-                said = json.loads(entry["details"] or "{}")
-                if "digest" in said:
-                    written[said["breach"], said["version"]] = said["digest"]
-        problems = []
-        for row in await self._rows(tables.ALL):
-            place = (row["id"], row["version"])
-            digest = written.pop(place, None)
-            if digest is None:
-                problems.append(f"{place[0]}: entry {place[1]} stands in no audit log")
-            elif digest != digest_of(bytes(row["row_tag"]), bytes(row["body"])):
-                problems.append(f"{place[0]}: entry {place[1]} was changed")
-        problems += [f"{breach}: entry {version} was removed" for breach, version in sorted(written)]
-        return problems
+        return await verify_register(self._privacy.ledger_log, await self._rows(tables.ALL), whole=whole)
 
     async def _rows(self, statement: Any, **values: Any) -> Sequence[Any]:
         ledger = needs(self._privacy.ledger, "ledger")
@@ -355,7 +344,7 @@ class Breaches:
             )
             listed = await asyncio.to_thread(write_lines, Path(path), ids)
         details = {"breach": breach, "people": listed, "by_tag_alone": tagged, "unread": len(problems)}
-        await self._privacy.audit.record(f"{_WRITTEN}people_listed", details=details)
+        await self._privacy.audit.record(f"{WRITTEN}people_listed", details=details)
         return listed, tagged, problems
 
     def _stores(self, breach: Breach) -> Sequence[PersonalStore]:
@@ -395,11 +384,6 @@ class Breaches:
         found = history[-1]
         exposed = self.exposed(found)
         details = {"breach": found.id, "version": found.version, "phase": len(found.sent) + 1}
-        await self._privacy.audit.record(f"{_WRITTEN}reported", details=details)
+        await self._privacy.audit.record(f"{WRITTEN}reported", details=details)
         purposes = {store.dataset.label: store.dataset.purposes for store in self._stores(found)}
         return report(found, exposed, assess(found, exposed), purposes, organisation=self._privacy.organisation)
-
-
-def digest_of(tag: bytes, body: bytes) -> str:
-    """What the audit log keeps of an entry."""
-    return sha256(tag + body).hexdigest()

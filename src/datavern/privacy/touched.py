@@ -14,6 +14,7 @@ from datavern.contracts.errors import ConfigurationError, DatavernError
 from datavern.contracts.values import timestamp
 from datavern.privacy.affected import Counted, Distinct, Scope, scope_of, window_of
 from datavern.privacy.breach import Exposed
+from datavern.privacy.categories import article_of, categories_of
 from datavern.privacy.records import holding_of
 
 if TYPE_CHECKING:
@@ -173,27 +174,22 @@ def scope_again(scope: Mapping[str, Any]) -> tuple[Any, Any, Reads | None]:
 def exposed_in(store: PersonalStore) -> Exposed:
     """What of a dataset is there to be read, as the data map has it."""
     dataset = store.dataset
-    of_whole = tuple(name for name in getattr(dataset, "categories", ()) if name in _SPECIAL)
+    categories = categories_of(dataset)
+    # What the dataset as a whole is of names no field: the category's own name stands for it.
+    special = {name: fields or (name,) for name, fields in categories.items() if article_of(name)}
     return Exposed(
         dataset.label,
         sealed=dataset.sealed,
         readable=tuple(name for name in dataset.fields if name not in dataset.sealed),
         whole=_sealed_whole(store),
-        special=(
-            *(name for name, field in dataset.fields.items() if getattr(field, "category", None) in _SPECIAL),
-            *of_whole,
+        special=tuple(dict.fromkeys(field for fields in special.values() for field in fields)),
+        categories=(
+            *(f"{name} (Art. {article_of(name)})" if name in special else name for name in categories),
+            *(name for name in dataset.fields if not any(name in fields for fields in categories.values())),
         ),
-        numbers=tuple(name for name, field in dataset.fields.items() if field.kind == "fodselsnummer"),
+        about=tuple(dataset.about),
+        numbers=categories.get("identity_number", ()),
     )
-
-
-_SPECIAL = frozenset(
-    {
-        "health", "genetic", "biometric", "ethnicity", "politics", "belief", "trade_union", "sex_life",
-        "sexual_orientation", "criminal",
-    }
-)  # fmt: skip
-"""The categories of GDPR Arts. 9 and 10, as the data map calls them."""
 
 
 def _sealed_whole(store: PersonalStore) -> bool:
