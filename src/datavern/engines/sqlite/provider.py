@@ -18,14 +18,11 @@ from datavern.contracts.regions import locate
 from datavern.contracts.services import serve_alone
 from datavern.contracts.values import Compliance, Health, Location, Parameters, PoolStats
 from datavern.engines.idempotency import KEPT
-from datavern.engines.people import RelationalPeople
-from datavern.engines.sqlite.ages import SQLiteAges
 from datavern.engines.sqlite.fused import Fusing, SQLiteGuarded, run_fused
 from datavern.engines.sqlite.health import SQLiteRoles, probe, stats
 from datavern.engines.sqlite.jobs import Job, Kind, Run, classify, forget, run_function
 from datavern.engines.sqlite.lanes import Lanes
 from datavern.engines.sqlite.online_backup import Upkeep
-from datavern.engines.sqlite.people import moments
 from datavern.engines.sqlite.searches import SQLiteSearches
 from datavern.engines.sqlite.session import Statements
 from datavern.engines.sqlite.settings import MEMORY, SQLiteSettings
@@ -132,8 +129,11 @@ class SQLiteProvider(Statements, SQLiteSearches, Upkeep):
         self._kinds: dict[str, Kind] = {}
         self._mapped: Mapped | None = None
         self._holders: set[SQLiteTransaction | Stream] = set()
+        from datavern.engines.people import RelationalPeople  # noqa: PLC0415
+        from datavern.engines.sqlite.ages import SQLiteAges  # noqa: PLC0415
         from datavern.engines.sqlite.columns import SQLiteColumns  # noqa: PLC0415
         from datavern.engines.sqlite.ledger import SQLiteLedger  # noqa: PLC0415  (a provider needs it, the name does not)
+        from datavern.engines.sqlite.people import moments  # noqa: PLC0415
         from datavern.engines.sqlite.samples import SQLiteSamples  # noqa: PLC0415
         from datavern.engines.sqlite.subjects import SQLiteSubjects  # noqa: PLC0415
 
