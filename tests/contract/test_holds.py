@@ -2,11 +2,16 @@
 
 import asyncio
 import datetime as dt
+from contextlib import contextmanager
 
 import pytest
 
 from datavern import ConfigurationError, Dataset, ErasureIncomplete, Field, KeyErased, PrivacyError, SubjectRequest
-from datavern.privacy import completing, holds
+from datavern.audit.log import AuditLog
+from datavern.crypto.keystore import KeyStore
+from datavern.privacy import completing, holds, policies
+from datavern.privacy.holds import Holds
+from datavern.privacy.journal import Journal, Steps
 from datavern.testing import create_test_database
 
 LAW = "bokføringsloven § 13"
@@ -271,3 +276,120 @@ async def test_in_documents_keys_and_wholes(managed, database, documents, cache)
         (done,) = await db.subject_requests.resume()
         assert done.success
         assert await db["cache"].get("user:session:u2") is None
+
+
+class Cut(BaseException):
+    """The process ends here: nothing in Datavern catches this."""
+
+
+PLACES = (
+    (AuditLog, "append"),
+    (Steps, "record"),
+    (KeyStore, "start_erasure"),
+    (KeyStore, "destroy"),
+    (policies.Step, "change"),
+    (policies.Step, "delete"),
+    (completing.Completions, "key"),
+)
+
+
+@contextmanager
+def cut_at(place):
+    """Cut at the n-th place from now on, before or after one of those; without a place, count them."""
+    passed = 0
+    originals = [(owner, name, getattr(owner, name)) for owner, name in PLACES]
+
+    def here():
+        nonlocal passed
+        passed += 1
+        if passed == place:
+            raise Cut
+
+    def wrapped(original):
+        async def call(*args, **kwargs):
+            here()
+            result = await original(*args, **kwargs)
+            here()
+            return result
+
+        return call
+
+    for owner, name, original in originals:
+        setattr(owner, name, wrapped(original))
+    try:
+        yield lambda: passed
+    finally:
+        for owner, name, original in originals:
+            setattr(owner, name, original)
+
+
+async def test_a_completion_that_is_cut_off_at_any_step_is_done_once(managed):
+    async with managed(dataset("delete"), dataset("shred", "shred")) as db:
+        names = ("delete", "shred")
+
+        async def held(subject):
+            for name in names:
+                await db.prepare(name)
+                await db.personal(name).insert({"id": subject, "who": subject, "name": "x", "note": "n"})
+            hold = await db.holds.place(subject=subject, reason=WHY)
+            response, _ = await erase(db, subject)
+            return hold, response
+
+        hold, _ = await held("whole")
+        with cut_at(None) as passed:
+            assert len(await db.holds.release(hold)) == 1
+        assert passed() > 15
+        places = range(1, passed() + 1, 2)
+        for place in places:
+            subject = f"person-{place}"
+            hold, response = await held(subject)
+            try:
+                with cut_at(place):
+                    await db.holds.release(hold)
+            except Cut:
+                pass
+            done = await db.subject_requests.resume()
+            done += await db.holds.release(hold)  # again, where it was cut off before it was released
+            assert len(done) <= 1
+            certificate = await db.subject_requests.certificate(f"{response.request_id}-completed")
+            assert {s["dataset"]: s["done"] for s in certificate.body["stores"]} == {
+                "main.delete": {"deleted": 1},
+                "main.shred": {"shredded with their keys": 1},
+            }
+            assert len(certificate.body["keys"]) == 2
+            assert subject not in await raw(db, "delete")
+        assert await db["main"].query("SELECT * FROM datavern_kept") == []
+        told = await audited(db, "erasure_completed")
+        assert told == 2 * (len(places) + 1)
+
+
+async def test_an_erasure_with_a_hold_that_is_cut_off_is_finished(managed):
+    async with managed(dataset("delete"), dataset("anonymize", "anonymize")) as db:
+        for name in ("delete", "anonymize"):
+            await db.prepare(name)
+        places = (
+            (Steps, "record"),
+            (Journal, "close"),
+            (completing.Completions, "wait"),
+            (Holds, "keep"),
+            (policies.Step, "under_retention_key"),
+        )
+        for number, (owner, name) in enumerate(places):
+            subject = f"u{number}"
+            for store in ("delete", "anonymize"):
+                rows = [{"id": f"{subject}-{n}", "who": subject, "name": "x", "note": "n"} for n in range(2)]
+                await db.personal(store).insert_many(rows)
+            hold = await db.holds.place("delete", key=f"{subject}-0", reason=WHY)
+
+            async def cut(*args, **kwargs):
+                raise Cut
+
+            with pytest.MonkeyPatch.context() as patched:
+                patched.setattr(owner, name, cut)
+                with pytest.raises(Cut):
+                    await erase(db, subject)
+            (response,) = await db.subject_requests.resume()
+            assert stores(response)["main.delete"]["kept"] == [{"rows": 1, "why": WHY, "until": "the hold is released"}]
+            assert set(await raw(db, "delete")) == {f"{subject}-0"}
+            (completed,) = await db.holds.release(hold)
+            assert stores(completed)["main.delete"]["done"] == {"deleted": 1}

@@ -135,6 +135,13 @@ class Completions:
             behind, most = found[-1]["request"], most - len(found)
         return done
 
+    async def hasten(self, tags: Iterable[bytes]) -> None:
+        """Have those of these people looked at today."""
+        for statement in tables.COMPLETIONS_HASTEN.bind(
+            self._dialect, [tag for tag in tags if tag], day=today().isoformat()
+        ):
+            await self._session.execute(*statement)
+
     async def of(self, tags: Iterable[bytes]) -> list[SubjectResponse]:
         """The same of these people, whatever day it waits for."""
         statements = tables.COMPLETIONS_OF.bind(self._dialect, [tag for tag in tags if tag])

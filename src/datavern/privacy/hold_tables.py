@@ -143,6 +143,11 @@ def _put_off() -> Any:
     return table.update().where(_waiting() & (table.c.request == _bind("of_request"))).values(due=_bind("day"))
 
 
+def _hasten(values: list[Any]) -> Any:
+    table = _table(COMPLETIONS)
+    return table.update().where(_waiting() & table.c.subject_tag.in_(values)).values(due=_bind("day"))
+
+
 def _complete() -> Any:
     table = _table(COMPLETIONS)
     done = {"completed_at": _bind("at"), "certificate": _bind("signed"), "subject_tag": _bind("nobody")}
@@ -166,5 +171,6 @@ COMPLETION_INSERT = Statement(lambda: _table(COMPLETIONS).insert())
 COMPLETIONS_DUE = Statement(_due)
 COMPLETIONS_OF = Among(_waiting_of)
 COMPLETION_PUT_OFF = Statement(_put_off)
+COMPLETIONS_HASTEN = Among(_hasten)
 COMPLETION_DONE = Statement(_complete)
 COMPLETION = Statement(_completion)

@@ -206,6 +206,8 @@ class Holds:
         if not entries:
             raise PrivacyError("there is no hold of that id: `datavern hold list` shows them")
         by = actor or current_actor()
+        tags = list(dict.fromkeys(bytes(entry["subject_tag"]) for entry in entries))
+        await self._privacy.completions.hasten(tags)  # so that a crash on the way leaves them to the next who looks
         for site in self._sites():
 
             async def work(tx: Transaction, site: Site = site) -> None:
@@ -214,7 +216,6 @@ class Holds:
                     await site.log.append(tx, action="hold_released", actor=by, details={"hold": id_})
 
             await needs(site.provider, "transactions").run_in_transaction(work)
-        tags = dict.fromkeys(bytes(entry["subject_tag"]) for entry in entries)
         return await self._privacy.completions.of(tags)
 
     # ---- for whoever ends rows --------------------------------------------------------------------------------------
