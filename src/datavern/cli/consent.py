@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import datetime as dt
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 
-from datavern.cli.common import CONFIG, Actor, Config, Json, Output, Verbose, command, shown
+from datavern.cli.common import CONFIG, Actor, Config, Json, Output, Verbose, command, require_file, shown
 
 app = typer.Typer(
     add_completion=False,
@@ -28,6 +29,14 @@ def grant(
         dt.datetime | None, typer.Option(formats=["%Y-%m-%d"], help="The last day that it holds.")
     ] = None,
     text: Annotated[str | None, typer.Option(help="Which version of the text was agreed to.")] = None,
+    language: Annotated[str | None, typer.Option(help="In which language it was read.")] = None,
+    source: Annotated[str | None, typer.Option(help='How it was given: "web form", "paper".')] = None,
+    proof: Annotated[str | None, typer.Option(help="What shows it later; sealed under the person's key.")] = None,
+    explicit: Annotated[bool, typer.Option("--explicit", help="Given explicitly: GDPR Art. 9(2)(a).")] = False,
+    born: Annotated[
+        dt.datetime | None, typer.Option("--born", formats=["%Y-%m-%d"], help="The birth date; it is not kept.")
+    ] = None,
+    guardian: Annotated[str | None, typer.Option(help="Who gives it for a child: their id.")] = None,
     config: Config = CONFIG,
     actor: Actor = None,
     json_output: Json = False,
@@ -42,7 +51,18 @@ def grant(
         async with DatabaseManager.from_config(config) as db:
             # The last day counts whole, by the clock on the wall here.
             end = None if expires is None else (expires + dt.timedelta(days=1)).astimezone()
-            consent = await db.consents.grant(subject=subject, purpose=purpose, expires=end, version=text)
+            consent = await db.consents.grant(
+                subject=subject,
+                purpose=purpose,
+                expires=end,
+                version=text,
+                language=language,
+                source=source,
+                proof=proof,
+                explicit=explicit,
+                birth_date=None if born is None else born.date(),
+                guardian=guardian,
+            )
         out.document(consent)
         out.say(f"{consent.id}: {subject} agreed to {purpose}.")
 
@@ -90,6 +110,125 @@ def list_(subject: Subject, *, config: Config = CONFIG, json_output: Json = Fals
             ["consent", "purpose", "holds", "granted", "ended"],
             [[c.id, c.purpose, c.holds(), c.granted_at, c.withdrawn_at or c.expires_at] for c in consents],
             whole={"consent"},
+        )
+
+    command(out, work)
+
+
+@app.command("show")
+def show(
+    consent: Annotated[str, typer.Argument(help="The consent's id.")],
+    *,
+    config: Config = CONFIG,
+    json_output: Json = False,
+    verbose: Verbose = False,
+) -> None:
+    """Show what proves a consent: the text, how it was given, its audit entry (GDPR Art. 7(1))."""
+    out = Output(as_json=json_output, verbose=verbose)
+
+    async def work() -> None:
+        from datavern.manager import DatabaseManager
+
+        async with DatabaseManager.from_config(config) as db:
+            found = await db.consents.evidence(consent)
+        out.document(found)
+        c, text = found.consent, found.text
+        rows: list[list[Any]] = [
+            ["purpose", c.purpose],
+            ["granted", c.granted_at],
+            ["holds", c.holds()],
+            ["ended", c.withdrawn_at or c.expires_at],
+            ["how", c.source],
+            ["explicit", c.explicit],
+            ["by a guardian", c.by_guardian],
+            ["of age on", c.of_age_on],
+            ["text", None if text is None else f"{text.version} ({text.language}), SHA-256 {text.hash}"],
+            ["proof", found.proof],
+            ["audit entry", found.entry],
+        ]
+        out.table(["", consent], [row for row in rows if row[1] not in (None, False) or row[0] == "holds"])
+        if text is not None:
+            out.say()
+            out.say(text.content)
+
+    command(out, work)
+
+
+@app.command()
+def text(
+    purpose: Annotated[str, typer.Argument(help="What is agreed to: one of the purposes of the data map.")],
+    version: Annotated[str, typer.Argument(help='Its name, such as "2026-02".')],
+    file: Annotated[Path, typer.Argument(help="The text, as people read it.")],
+    *,
+    language: Annotated[str, typer.Option(help="Of the text.")] = "nb",
+    config: Config = CONFIG,
+    actor: Actor = None,
+    json_output: Json = False,
+    verbose: Verbose = False,
+) -> None:
+    """Register the text that people agree to. What is registered does not change."""
+    out = Output(as_json=json_output, verbose=verbose)
+
+    async def work() -> None:
+        from datavern.manager import DatabaseManager
+
+        content = require_file(file, "text")
+        async with DatabaseManager.from_config(config) as db:
+            found = await db.consents.text(purpose, version, content, language=language)
+        out.document(found)
+        out.say(f"{purpose}, version {version} ({language}): SHA-256 {found.hash}.")
+
+    command(out, work, actor=actor)
+
+
+@app.command()
+def texts(
+    purpose: Annotated[str | None, typer.Argument(help="Of one purpose.")] = None,
+    *,
+    config: Config = CONFIG,
+    json_output: Json = False,
+    verbose: Verbose = False,
+) -> None:
+    """List the registered texts, the oldest version first."""
+    out = Output(as_json=json_output, verbose=verbose)
+
+    async def work() -> None:
+        from datavern.manager import DatabaseManager
+
+        async with DatabaseManager.from_config(config) as db:
+            found = await db.consents.texts(purpose)
+        out.document(found)
+        if not found:
+            out.say("No text is registered.")
+            return
+        rows = [[t.purpose, t.version, t.language, t.registered_at, t.hash[:16]] for t in found]
+        out.table(["purpose", "version", "language", "registered", "SHA-256"], rows)
+
+    command(out, work)
+
+
+@app.command("coming-of-age")
+def coming_of_age(
+    *,
+    by: Annotated[dt.datetime | None, typer.Option(formats=["%Y-%m-%d"], help="By that day; today without it.")] = None,
+    config: Config = CONFIG,
+    json_output: Json = False,
+    verbose: Verbose = False,
+) -> None:
+    """List the standing consents of guardians whose child consents itself: it is to be told (GDPR Art. 8)."""
+    out = Output(as_json=json_output, verbose=verbose)
+
+    async def work() -> None:
+        from datavern.manager import DatabaseManager
+
+        async with DatabaseManager.from_config(config) as db:
+            found = await db.consents.coming_of_age(None if by is None else by.date())
+        out.document(found)
+        if not found:
+            out.say("No guardian's consent is of somebody who consents alone by now.")
+            return
+        out.table(
+            ["consent", "purpose", "of age on"], [[c.id, c.purpose, c.of_age_on] for c in found], whole={"consent"}
         )
 
     command(out, work)

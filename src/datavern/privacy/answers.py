@@ -17,8 +17,11 @@ from datavern.privacy.request_values import Masked
 
 if TYPE_CHECKING:
     from datavern.privacy.service import Privacy
+    from datavern.privacy.standing import Mark
 
 __all__ = ["Found", "counted", "gathered", "readable"]
+
+RESTRICTIONS = "datavern.restrictions"
 
 
 @dataclass(slots=True)
@@ -65,9 +68,7 @@ async def gathered(privacy: Privacy, subject: str, *, derived: bool) -> Found:
         if rows and not store.dataset.name.startswith(OWN_DATASETS):
             found.information[store.dataset.label] = informed(store.dataset)
         found.masked += masking.report()
-    consents = [readable(_plain(consent)) for consent in await privacy.consents.list(subject)]
-    if consents:
-        found.data[CONSENTS] = consents
+    found.data |= await _own(privacy, subject, whole=derived)
     for made in privacy.derived.values() if derived else ():
         try:
             derived_rows = [readable(row) for row in await made.found(subject)]
@@ -77,6 +78,17 @@ async def gathered(privacy: Privacy, subject: str, *, derived: bool) -> Found:
         if derived_rows or made.access is not None:
             found.data[made.label] = derived_rows
     return found
+
+
+async def _own(privacy: Privacy, subject: str, *, whole: bool) -> dict[str, list[dict[str, Any]]]:
+    """What Datavern itself keeps about a person: consents, and of an access request what was decided besides."""
+    consents = [_plain(consent) for consent in await privacy.consents.list(subject)]
+    told: dict[str, list[dict[str, Any]]] = {CONSENTS: consents}
+    if whole:
+        for given in await privacy.consents.given_for_others(subject):
+            consents.append({**_plain(given), "given_as": "guardian of somebody else"})  # noqa: PERF401  (two lists)
+        told[RESTRICTIONS] = [_mark(mark) for mark in await privacy.standing.of(subject)]
+    return {label: [readable(row) for row in rows] for label, rows in told.items() if rows}
 
 
 def readable(value: Any) -> Any:  # noqa: PLR0911  (one return for each kind of value)
@@ -106,4 +118,11 @@ def counted(numbers: Mapping[str, int]) -> str:
 
 def _plain(consent: Any) -> dict[str, Any]:
     names = ("id", "purpose", "granted_at", "expires_at", "withdrawn_at", "version")
-    return {name: getattr(consent, name) for name in names}
+    further = ("language", "source", "explicit", "by_guardian", "of_age_on")
+    told = {name: getattr(consent, name) for name in names}
+    return told | {name: value for name in further if (value := getattr(consent, name))}
+
+
+def _mark(mark: Mark) -> dict[str, Any]:
+    told = {"request": mark.request, "kind": mark.kind, "since": mark.since, "lifted_at": mark.lifted_at}
+    return {**told, "ground": mark.ground, "where": {label: list(what) for label, what in mark.reach.items()}}

@@ -226,8 +226,6 @@ class SubjectResponse:
         decisions: of an objection: what came of it, for each dataset and purpose: ``dataset``, ``purpose``, ``basis``,
             ``decision`` ("stopped", "overridden", "withdraw", "does_not_apply" or "undecided"), ``why``.
         found: of a restriction: dataset → rows about the person; where a store could not be reached it is missing.
-        about: of an access request: dataset → what Art. 15(1) asks for beside the copy: purposes and legal bases,
-            categories, recipients, how long it is kept, where it comes from.
         letters: what to write to the person, by language ("nb" and "en"): of a refusal, why; of an access request, what
             they may ask for.
     """
@@ -246,7 +244,6 @@ class SubjectResponse:
     recipients: Mapping[str, Sequence[str]] = field(default_factory=dict)
     decisions: Sequence[Mapping[str, Any]] = ()
     found: Mapping[str, int] = field(default_factory=dict)
-    about: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     letters: Mapping[str, str] = field(default_factory=dict)
 
 
