@@ -133,13 +133,22 @@ def export(
 
 @app.command()
 def erase(
-    subject: Subject,
+    subject: Annotated[str | None, typer.Argument(help="Who: the id that the data map calls the subject.")] = None,
     *,
     received: Received = None,
+    file: Annotated[
+        Path | None, typer.Option("--file", help="Many people: a file with their ids, one a line.")
+    ] = None,
+    batch: Annotated[
+        str | None,
+        typer.Option("--batch", help="A name for the file's people: run again, it goes on and does nobody twice.",
+                     show_default="what the file says"),
+    ] = None,
     output: Annotated[
         Path | None,
         typer.Option(
-            "--output", "-o", help="The certificate's file.", show_default="certificate-….json beside the configuration"
+            "--output", "-o", help="The certificate's file; of many people, the folder of their certificates.",
+            show_default="certificate-….json beside the configuration",
         ),
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
@@ -151,7 +160,30 @@ def erase(
 ) -> None:  # fmt: skip
     """Erase a person everywhere, and sign a certificate. GDPR Article 17. It cannot be undone."""
     out = Output(as_json=json_output, verbose=verbose)
+    with told(out):
+        if (subject is None) == (file is None) or (batch is not None and file is None):
+            raise ConfigurationError("say whom: SUBJECT, or --file (and --batch) for many people")
+    if file is not None:
+        from datavern.cli.subject_batch import erase_file
 
+        given: Any = {"received": received, "identity": identity, "yes": yes, "config": config, "actor": actor}
+        if not erase_file(out, file, batch=batch, output=output, **given):
+            raise typer.Exit(1)
+        return
+    _erase_one(out, str(subject), output, received=received, identity=identity, yes=yes, config=config, actor=actor)
+
+
+def _erase_one(
+    out: Output,
+    subject: str,
+    output: Path | None,
+    *,
+    received: dt.datetime | None,
+    identity: str | None,
+    yes: bool,
+    config: Path,
+    actor: str | None,
+) -> None:
     file = output or _free(config.absolute().parent)
     with told(out):
         from datavern.config import load
