@@ -446,7 +446,7 @@ async def test_health_tells_the_servers_role(postgresql_database: EmptyDatabase,
 async def test_health_of_a_server_that_is_gone(
     postgresql_database: EmptyDatabase, postgresql_server: PostgreSQLServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from datavern.engines.postgresql import provider as module
+    from datavern.engines import pooling as module
 
     monkeypatch.setattr(module, "_HEALTH_DEADLINE", 0.2)
     with TCPProxy(postgresql_server.host, postgresql_server.port) as proxy:

@@ -296,7 +296,7 @@ async def test_opening_is_not_hurried_by_the_acquire_deadline(postgresql_databas
 async def test_health_of_a_pool_that_is_in_use(
     postgresql_database: EmptyDatabase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from datavern.engines.postgresql import provider as module
+    from datavern.engines import pooling as module
 
     monkeypatch.setattr(module, "_HEALTH_DEADLINE", 0.1)
     for acquire in (0.05, 30.0):

@@ -417,7 +417,7 @@ async def test_a_procedure_that_leaves_a_transaction_open_is_told_of(azuresql, m
 
 
 async def test_a_statement_that_passed_by_is_tried_again(azuresql, monkeypatch):
-    from datavern.engines.azuresql import provider as module
+    from datavern.engines.azuresql import session as module
 
     real, tried = module._plain, []
 
@@ -434,7 +434,7 @@ async def test_a_statement_that_passed_by_is_tried_again(azuresql, monkeypatch):
 
 
 async def test_a_constraint_is_not_tried_again(azuresql, monkeypatch):
-    from datavern.engines.azuresql import provider as module
+    from datavern.engines.azuresql import session as module
 
     tried = []
 
@@ -450,7 +450,7 @@ async def test_a_constraint_is_not_tried_again(azuresql, monkeypatch):
 
 
 async def test_a_batch_of_changes_is_all_or_nothing(azuresql, monkeypatch):
-    from datavern.engines.azuresql import provider as module
+    from datavern.engines.azuresql import session as module
     from datavern.engines.azuresql.wire import Answer
 
     sent = []

@@ -1,0 +1,339 @@
+"""What engines share whose connections are Datavern's own pool: how a provider is made, opened, closed and well.
+
+A provider of such an engine is this and its statements. What differs is in a few methods: how it connects, how it asks
+how the server is. Nothing here is on the way of a statement.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, Self, TypeVar
+
+from datavern.config import Secret, checked
+from datavern.connectors.retry import Budget, run_in_transaction
+from datavern.contracts import services
+from datavern.contracts.errors import ConfigurationError, ConnectionFailed, DatavernError, PoolTimeout
+from datavern.contracts.fused import checked_key
+from datavern.contracts.regions import locate
+from datavern.contracts.values import Health, Location, PoolStats
+from datavern.engines.idempotency import KEPT
+
+if TYPE_CHECKING:
+    from datavern.connectors.pool import Slot
+    from datavern.contracts.capabilities import Capabilities, Provider, Services
+    from datavern.engines.mapped import Mapped
+
+__all__ = ["NotOpen", "PooledProvider"]
+
+T = TypeVar("T")
+
+_HEALTH_DEADLINE = 5.0
+
+
+class PooledProvider:
+    """The ground of a provider. `_begin_with` is the first thing that its constructor does."""
+
+    engine: str
+
+    secrets: ClassVar[tuple[str, ...]] = ("password",)
+    """Settings that are taken as text, too, and kept as a `Secret`."""
+
+    settings: Any
+    _pool: Any
+    _capabilities: Capabilities
+    _fusing: Any
+
+    # ---- what an engine fills in ------------------------------------------------------------------------------------
+
+    def _set_up(self, values: dict[str, Any], *, path: str) -> None:
+        """Check the settings and make what needs no I/O."""
+        raise NotImplementedError
+
+    @classmethod
+    def _merged(cls, url: str | None, given: Mapping[str, Any], *, path: str) -> dict[str, Any]:
+        """The settings of a URL and those beside it."""
+        raise NotImplementedError
+
+    async def _ask(self) -> Health:
+        """How the server says that it is. It is asked twice: the first answer's time is the connection's."""
+        raise NotImplementedError
+
+    # ---- how it is made ---------------------------------------------------------------------------------------------
+
+    def _begin_with(self, kind: Any, values: dict[str, Any], *, path: str) -> None:
+        """What every provider has. `kind`: of settings."""
+        for key in self.secrets:
+            given = values.get(key)
+            if given is not None and not isinstance(given, Secret):
+                values[key] = Secret(given)
+        if "compliance" in values:
+            values["compliance"] = frozenset(values["compliance"])
+        settings: Any = checked(kind, values, path=path)
+        self.settings = settings
+        self.name: str = settings.name
+        self.region: str | None = settings.region
+        self.location = _location(settings, path)
+        self.compliance: frozenset[str] = frozenset(settings.compliance)
+        self.face: Provider = self  # type: ignore[assignment]  # with what the engine adds it is one
+        if "nsm" in self.compliance and not self.encrypted:
+            raise ConfigurationError(
+                f"{path}.tls: compliance nsm refuses an unencrypted or unverified connection beyond this machine "
+                "(NSM 2.7.4): use TLS(verify='full')"
+            )
+        self._services: Services | None = None
+        self._connecting = asyncio.Lock()
+        self._budget = Budget(reserve=max(100.0, 10.0 * settings.pool.max))
+        self._pool = NotOpen(self.name)
+        self._mapped: Mapped | None = None
+
+    @classmethod
+    def from_url(cls, url: str, **settings: Any) -> Self:
+        """A provider from a URL, and settings beside it: ``postgresql://…``, ``mssql://…``.
+
+        Raises:
+            ConfigurationError: as the constructor does; also where both say something different.
+        """
+        name = settings.setdefault("name", cls.engine)
+        return cls.from_settings(name, {"url": url, **{k: v for k, v in settings.items() if k != "name"}}, path=name)
+
+    @classmethod
+    def from_settings(cls, name: str, settings: Mapping[str, Any], *, path: str | None = None) -> Self:
+        """A provider as a configuration file describes it, ``url`` among the settings or not.
+
+        ``postgresql://user:password@host:port/database?sslmode=…``, ``mssql://user:password@host:port/database?…``
+
+        Raises:
+            ConfigurationError: an unknown key, a wrong type, a contradiction: each with its path.
+        """
+        path = path or f"databases.{name}"
+        given = {key: value for key, value in settings.items() if key not in {"url", "provider"}}
+        url = settings.get("url")
+        if isinstance(url, Secret):
+            url = url.reveal()
+        values = cls._merged(url, given, path=path)
+        if "database" not in values:
+            raise ConfigurationError(f"{path}.database: missing; expected its name, or a url that ends in it")
+        provider = cls.__new__(cls)
+        provider._set_up({"name": name, **values}, path=path)  # noqa: SLF001  (the other half of the constructor)
+        return provider
+
+    # ---- what it is -------------------------------------------------------------------------------------------------
+
+    @property
+    def provider(self) -> Self:
+        """Itself: a provider is a session."""
+        return self
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What it can do."""
+        return self._capabilities
+
+    @property
+    def encrypted(self) -> bool:
+        """Whether the connection is encrypted and verified, or cannot leave this machine."""
+        return bool(self.settings.local or self.settings.effective_tls.verify == "full")
+
+    def stats(self) -> PoolStats:
+        """The pool, at this moment."""
+        return self._pool.stats()  # type: ignore[no-any-return]  # PoolStats
+
+    # ---- opening and closing ----------------------------------------------------------------------------------------
+
+    async def connect(self) -> None:
+        """Open the pool and make the first connection. Idempotent."""
+        raise NotImplementedError
+
+    async def close(self) -> None:
+        """Close every connection. Idempotent; never waits for a server that does not answer."""
+        pool = self._pool  # it stays in place until it is closed: borrowers give back to it meanwhile
+        try:
+            await pool.close()
+        finally:
+            if self._pool is pool:
+                self._pool = NotOpen(self.name)
+
+    async def __aenter__(self) -> Self:
+        await self.connect()
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self.close()
+
+    def suspend(self) -> None:
+        """Give no statement a connection until `resume`: calls wait, for `pool.acquire` at the most. Idempotent.
+
+        What has a connection goes on: an open transaction, a stream. With `drain` it is how a server is changed under a
+        program that runs on.
+
+        Raises:
+            ConnectionFailed: the provider is not open.
+        """
+        self._open_pool().suspend()
+
+    def resume(self) -> None:
+        """Go on after `suspend`. Idempotent."""
+        self._open_pool().resume()
+
+    async def drain(self, within: float = 30.0) -> bool:
+        """Replace every connection that is open now: the idle ones at once, those in use as they come back.
+
+        Args:
+            within: seconds to wait for those in use.
+
+        Returns:
+            Whether all of them are gone. False: some are in use still; they go when they come back.
+
+        Raises:
+            ConnectionFailed: the provider is not open.
+        """
+        return bool(await self._open_pool().drain(within))
+
+    async def warm_up(self, connections: int | None = None) -> int:
+        """Make connections before they are needed; how many are open then.
+
+        Args:
+            connections: how many; None: `pool.max`, which is the most.
+
+        Raises:
+            ConnectionFailed: one could not be made, or the provider is not open.
+        """
+        most = self.settings.pool.max
+        return int(await self._open_pool().warm_up(most if connections is None else connections))
+
+    def _open_pool(self) -> Any:
+        pool = self._pool
+        if isinstance(pool, NotOpen):
+            pool.take()
+        return pool
+
+    # ---- how it is --------------------------------------------------------------------------------------------------
+
+    async def health(self) -> Health:
+        """Ask the server for its role and version; the pool's state is in the answer."""
+        if isinstance(self._pool, NotOpen):
+            return Health("unhealthy", detail="not open")
+        try:
+            async with asyncio.timeout(_HEALTH_DEADLINE):
+                self._pool.give(await self._pool.acquire(outage=0.0))  # a server that is away is told at once
+                return await self._ask()
+        except (DatavernError, TimeoutError) as error:
+            return self._unwell(error)
+
+    def _unwell(self, error: Exception) -> Health:
+        stats, most = self.stats(), self.settings.pool.max
+        if isinstance(error, TimeoutError | PoolTimeout) and stats.in_use >= most:
+            return Health("degraded", detail=f"all {most} connections are in use (pool.max)", pool=stats)
+        detail = str(error) if isinstance(error, DatavernError) else f"no answer within {_HEALTH_DEADLINE:g} s"
+        return Health("unhealthy", detail=detail, pool=stats)
+
+    # ---- transactions -----------------------------------------------------------------------------------------------
+
+    async def _run_in_transaction(
+        self,
+        work: Callable[[Any], Awaitable[T]],
+        begin: Callable[[], AbstractAsyncContextManager[Any]],
+        *,
+        read_only: bool,
+        attempts: int,
+        idempotency_key: str | None,
+    ) -> T | None:
+        """Run ``work(tx)`` in transactions that `begin` begins, until one of them commits; once for each key."""
+
+        @asynccontextmanager
+        async def keyed() -> AsyncIterator[Any]:
+            await self._fusing.prepare_keys()
+            async with begin() as tx:
+                yield tx
+
+        if idempotency_key is not None:
+            checked_key(idempotency_key)
+            if read_only:
+                raise ConfigurationError("idempotency_key: what only reads needs none, and cannot hold one")
+        return await run_in_transaction(
+            begin if idempotency_key is None else keyed,
+            work,
+            attempts=attempts,
+            idempotency_key=idempotency_key,
+            budget=self._budget,
+            patience=self.settings.pool.acquire,
+        )
+
+    async def purge_idempotency(self, older_than: dt.timedelta = KEPT) -> int:
+        """Forget the idempotency keys of changes that are older; how many. A change could be made again after that.
+
+        Raises:
+            ConfigurationError: no length of time.
+        """
+        return int(await self._fusing.purge(older_than))
+
+    # ---- what belongs to the features above -------------------------------------------------------------------------
+
+    async def store_personal_data(self, data: Mapping[str, Any], consent: Any) -> Any:
+        """Seal `data` and keep it in the built-in ``personal_data`` table, with consent and audit.
+
+        Raises:
+            ConfigurationError: the provider belongs to no manager and has no keyring.
+        """
+        if self._services is None:
+            alone: Any = self
+            self._services = await services.serve_alone(alone, self.settings.keyring, "store_personal_data")
+        return await self._services.store_personal_data(self.face, data, consent)
+
+    # ---- inside -----------------------------------------------------------------------------------------------------
+
+    def _part(self, slot: Slot[Any], found: Any) -> None:
+        """Part with a connection as a `Fault` says."""
+        if found.connection == "keep":
+            self._pool.give(slot)
+        elif found.connection == "renew":
+            self._pool.renew(slot)
+        else:
+            self._pool.discard(slot)
+
+
+class NotOpen:
+    """In the place of the pool while there is none."""
+
+    closed = True
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def take(self) -> NoReturn:
+        """There is nothing to take."""
+        raise ConnectionFailed(f"{self._name} is not open: use it inside `async with`", provider=self._name)
+
+    def stats(self) -> PoolStats:
+        """No connections."""
+        return PoolStats()
+
+    async def close(self) -> None:
+        """It is."""
+
+    def recover(self, slot: Any) -> None:
+        """A borrower that outlived the pool: its connection was aborted with it."""
+
+    give = discard = renew = recover
+
+    severed = False
+
+    def sever(self) -> None:
+        """There is nothing to sever, or to hold."""
+
+    hold = sever
+
+
+def _location(settings: Any, path: str) -> Location:
+    """Where the data is: the region is evidence, the label is not."""
+    if settings.region is None:
+        return settings.location or Location.GLOBAL
+    found = locate(settings.region)
+    if settings.location is not None and settings.location != found:
+        raise ConfigurationError(
+            f"{path}.location: is {settings.location}, and the region {settings.region} is in {found}: leave it out"
+        )
+    return found
