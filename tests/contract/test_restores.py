@@ -17,6 +17,8 @@ from datavern import (
 )
 from datavern.testing import create_test_database
 
+pytestmark = pytest.mark.not_on("azuresql", "a named server's databases are not put back")
+
 SEALED = {"note": Field(sealed=True), "plain": Field()}
 LAW = {"erasure": "retain", "retention": "5y", "legal_basis": "bokføringsloven § 13"}
 EVENTS = Dataset("events", database="main", subject="who", fields=SEALED)
@@ -84,8 +86,6 @@ class Place:
 
 @pytest.fixture
 async def place(managed, database, engine, request):
-    if engine not in ("sqlite", "postgresql"):
-        pytest.skip("a named server's databases are not put back")
     server = request.getfixturevalue("postgresql_server") if engine == "postgresql" else None
     async with create_test_database(engine) as ledger:
         place = Place(managed, database, ledger, server)
