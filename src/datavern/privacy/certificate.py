@@ -193,9 +193,15 @@ def _lines(body: Mapping[str, Any], key: str) -> Iterator[str]:
     ):
         if body.get(name):
             yield f"  {label + ':':<14}{body[name]}"
+    identity = body.get("identity")
+    if identity:
+        by = f" ({identity['verified_by']})" if identity.get("verified_by") else ""
+        yield f"  {'Identity:':<14}{identity['method']}{by}, {identity['at']}"
     yield ""
     for store in body.get("stores", ()):
         yield from _store_lines(store)
+    for label, names in (body.get("recipients") or {}).items():
+        yield f"  to be told of it, of {label}: {', '.join(names)}"
     keys = body.get("keys", ())
     yield f"  {len(keys)} key{'' if len(keys) == 1 else 's'} destroyed"
     for destroyed in keys:

@@ -44,7 +44,7 @@ dd { font-weight: 600; }
 table { width: 100%; margin: .8rem 0 1.2rem; border-collapse: collapse; font-size: 1rem; }
 caption { text-align: left; color: var(--soft); padding-bottom: .35rem; }
 th, td { padding: .5rem .6rem; border-bottom: 1px solid var(--line); text-align: left; vertical-align: top;
-  overflow-wrap: anywhere; }
+  overflow-wrap: break-word; }
 thead th { background: var(--shade); border-bottom: 2px solid var(--mark); }
 tbody th { font-weight: 600; }
 code, pre { font: .9rem/1.5 ui-monospace, "Cascadia Mono", Consolas, "DejaVu Sans Mono", monospace; }
@@ -58,12 +58,13 @@ summary { cursor: pointer; }
 summary:focus-visible { outline: .2rem solid var(--mark); outline-offset: .2rem; }
 @media (max-width: 40rem) { main { margin: 0; padding: 1.5rem 1.1rem; border-radius: 0; }
   dl { grid-template-columns: 1fr; } dt { border: 0; padding-bottom: 0; } dd { padding-top: 0; }
-  h1 { font-size: 1.6rem; } }
+  h1 { font-size: 1.6rem; } table { font-size: .875rem; } th, td { padding: .4rem .4rem .4rem 0; } }
 @media print { @page { size: A4; margin: 18mm 18mm 20mm; }
   body { background: #fff; font-size: 10.5pt; } main { max-width: none; margin: 0; padding: 0; border: 0;
   box-shadow: none; } h1 { font-size: 20pt; } h2 { font-size: 13pt; break-after: avoid; }
   .lead { font-size: 12pt; } table { font-size: 9.5pt; } thead { display: table-header-group; }
-  tr, li, dl > * { break-inside: avoid; } thead th { background: none; } details { display: none; } }
+  table, tr, li, p, dl > * { break-inside: avoid; }
+  caption { break-after: avoid; } thead th { background: none; } details { display: none; } }
 """.strip()
 _FILE = {"nb": "Den signerte filen, certificate.json", "en": "The signed file, certificate.json"}
 _EMBEDDED = re.compile(r'<pre id="certificate" lang="en">(.*?)</pre>', re.DOTALL)

@@ -215,9 +215,9 @@ def _proofs(certificate: Certificate, word: Any, language: Language) -> Iterator
         checkpoint = Checkpoint.read(proof["checkpoint"])
         what = entry["action"] if entry.get("dataset") is None else f"{entry['action']}: {entry['dataset']}"
         sealed = moment(checkpoint.at, language)
-        rows.append([what, entry["entry_id"], str(proof["position"]), str(checkpoint.size), sealed])
-    headers = [word("done"), word("entry"), word("position"), word("size"), word("sealed")]
-    yield Table(word("audit-caption"), headers, rows, (29, 31, 9, 8, 23), code=(1,))
+        rows.append([what, entry["entry_id"], word("place-of", place=proof["position"], size=checkpoint.size), sealed])
+    headers = [word("done"), word("entry"), word("position"), word("sealed")]
+    yield Table(word("audit-caption"), headers, rows, (28, 34, 14, 24), code=(1,))
 
 
 def _number(found: Any, word: Any) -> str:

@@ -101,7 +101,7 @@ _WORDS: Final[dict[str, tuple[str, str]]] = {
     ),
     "entry": ("Innførsel", "Entry"),
     "position": ("Plass", "Position"),
-    "size": ("Av", "Of"),
+    "place-of": ("{place} av {size}", "{place} of {size}"),
     "sealed": ("Forseglet", "Sealed"),
     "claims-heading": ("Hva dette bekrefter", "What this states"),
     "limits-heading": ("Hva dette ikke sier", "What this does not state"),

@@ -14,6 +14,8 @@ CONTENTS = {
     "request": "r1",
     "subject": "test-user",
     "received": "2026-11-23",
+    "identity": {"method": "bankid", "verified_by": "case-worker-7", "at": "2026-11-23T01:00:00Z"},
+    "recipients": {"main.users": ["Skatteetaten"]},
     "completed": "2026-11-23T02:39:51.123456Z",
     "stores": [
         {
@@ -105,6 +107,8 @@ def test_people_can_read_it():
         "Eksempel kommune",
         "test-user",
         "main.users: 1 row found",
+        "bankid (case-worker-7)",
+        "of main.users: Skatteetaten",
         "anonymized: 1",
         "columns left as they were: created_at",
         "kept: 2, bokføringsloven § 13, until 2030-12-31",
