@@ -6,13 +6,13 @@ It makes Datavern's own tables where all else is well and they are missing, as o
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from datavern.cli.common import CONFIG, Config, Json, Output, Verbose, command, probe
+from datavern.cli.findings import Finding
 from datavern.contracts.errors import DatavernError
 
 if TYPE_CHECKING:
@@ -21,26 +21,14 @@ if TYPE_CHECKING:
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing that was looked at.
-
-    Attributes:
-        part: what, by its path in the configuration.
-        ok: whether it is as it should be.
-        detail: what was found, and what to do when it is not ok.
-    """
-
-    part: str
-    ok: bool
-    detail: str
-
-
 @app.command()
 def check(
     *,
     residency: Annotated[
         bool, typer.Option("--residency", help="Everywhere that data can get, whether it may, and how that is known.")
+    ] = False,
+    record: Annotated[
+        bool, typer.Option("--record", help="The record of processing activities (GDPR Art. 30), as Markdown.")
     ] = False,
     offline: Annotated[bool, typer.Option("--offline", help="With --residency: do not ask the servers.")] = False,
     config: Config = CONFIG,
@@ -49,6 +37,11 @@ def check(
 ) -> None:
     """Check configuration, keys, databases, residency and data map. Exit code 1 when something is wrong."""
     out = Output(as_json=json_output, verbose=verbose)
+    if record:
+        from datavern.cli.check_record import show as show_record
+
+        command(out, lambda: show_record(out, config))
+        return
     if residency:
         from datavern.cli.residency import show
 
@@ -62,8 +55,9 @@ def check(
         findings = await examine(config)
         ok = all(f.ok for f in findings)
         out.document({"ok": ok, "findings": [asdict(f) for f in findings]})
-        marks = {True: Text("ok", "green"), False: Text("wrong", "bold red")}
-        out.table(["part", "", "detail"], [[f.part, marks[f.ok], f.detail] for f in findings])
+        marks = {"ok": Text("ok", "green"), "note": Text("note", "yellow"), "wrong": Text("wrong", "bold red")}
+        rows = [[f.part, marks["wrong" if not f.ok else "note" if f.note else "ok"], f.detail] for f in findings]
+        out.table(["part", "", "detail"], rows)
         wrong = sum(not f.ok for f in findings)
         out.say("Everything holds." if ok else f"{wrong} of {len(findings)} are wrong.", "green" if ok else "bold red")
         return ok
@@ -74,8 +68,11 @@ def check(
 
 async def examine(config: Any) -> list[Finding]:
     """Look at every part; one that is wrong keeps no other from being looked at."""
+    from datavern.cli.check_record import record_findings
+    from datavern.cli.check_schema import examine_dataset, examine_unmapped
     from datavern.config import load
     from datavern.manager import DatabaseManager
+    from datavern.privacy.datamap import DataMap
 
     settings = load(config)
     db = DatabaseManager.from_config(config)
@@ -83,6 +80,8 @@ async def examine(config: Any) -> list[Finding]:
     findings = [Finding("configuration", ok=True, detail=str(config))]
     findings += await _keys(keyring)
     findings += [Finding("compliance", ok=False, detail=problem) for problem in db.compliance_problems()]
+    findings += _special(db)
+    findings += record_findings(db, settings.general)
     findings += _residency(db)
     databases = db.databases
     try:
@@ -91,9 +90,13 @@ async def examine(config: Any) -> list[Finding]:
             healthy = health.status == "healthy"
             detail = f"{databases[name].engine} {health.version}, {health.role}" if healthy else health.detail
             findings.append(Finding(f"databases.{name}", healthy, detail))
-        for dataset in db.data_map or ():
+        data_map = db.data_map or DataMap()
+        for dataset in data_map:
             if found[dataset.database].status != "unhealthy":
-                findings.append(await _dataset(dataset, databases))
+                findings += await examine_dataset(dataset, data_map, databases)
+        for name, health in found.items():
+            if health.status != "unhealthy" and data_map.of_database(name):
+                findings += await examine_unmapped(name, data_map, databases[name])
     finally:
         await asyncio.gather(*(p.close() for p in databases.values()))
     if not db.data_map:
@@ -118,6 +121,18 @@ async def _keys(keyring: str | None) -> list[Finding]:
     return [Finding("datavern.keyring", ok=True, detail=detail)]
 
 
+def _special(db: DatabaseManager) -> list[Finding]:
+    """Special categories of data, and data about crimes, that nothing lets be used (GDPR Arts. 9 and 10)."""
+    from datavern.privacy.categories import without_exemption
+
+    return [
+        Finding(f"datasets.{dataset.name}", ok=False, detail=problem)
+        for dataset in db.data_map or ()
+        if "gdpr" in db.databases[dataset.database].compliance
+        for problem in without_exemption(dataset)
+    ]
+
+
 def _residency(db: DatabaseManager) -> list[Finding]:
     if db.data_map is None:
         return []
@@ -140,48 +155,6 @@ def _residency(db: DatabaseManager) -> list[Finding]:
         detail = f"nobody said where {unknown} of the places are: `datavern check --residency`"
         findings.append(Finding("residency", ok=True, detail=detail))
     return [Finding("residency", ok=True, detail=places), *findings]
-
-
-async def _dataset(dataset: Any, databases: Mapping[str, Any]) -> Finding:
-    """The dataset against the live schema: what is missing is what `prepare` would make."""
-    from datavern.contracts.capabilities import needs
-
-    part = f"datasets.{dataset.name}"
-    records = databases[dataset.database].capabilities.records
-    if records is not None:
-        return await _records(dataset, records)
-    prepare = f"`datavern prepare {dataset.name}` makes it"
-    try:
-        store = await needs(databases[dataset.database], "subjects").describe(dataset.table)
-    except DatavernError as error:
-        return Finding(part, ok=False, detail=str(error))
-    if store is None:
-        return Finding(part, ok=False, detail=f"{dataset.database} has no table {dataset.table}: {prepare}")
-    wanted = [*dataset.keys, *([dataset.subject] if dataset.subject else []), *dataset.fields]
-    if dataset.needs_keys:
-        wanted += ["datavern_row", *dataset.indexes]
-    missing = [name for name in dict.fromkeys(wanted) if store.column(name) is None]
-    if missing:
-        return Finding(part, ok=False, detail=f"{dataset.table} lacks {', '.join(missing)}: {prepare}")
-    sealed = f", {len(dataset.sealed)} of {len(dataset.fields)} fields sealed" if dataset.fields else ""
-    return Finding(part, ok=True, detail=f"{dataset.label}{sealed}")
-
-
-async def _records(dataset: Any, records: Any) -> Finding:
-    """A dataset of documents, files or keys against what is there."""
-    from datavern.privacy.records import holding_of
-
-    part = f"datasets.{dataset.name}"
-    try:
-        lack = await records.missing(holding_of(dataset))
-    except DatavernError as error:
-        return Finding(part, ok=False, detail=str(error))
-    if lack is not None and lack.wrong:
-        return Finding(
-            part, ok=False, detail=f"{lack.detail}: correct the data map, or `datavern prepare {dataset.name}`"
-        )
-    where = dataset.key or f"{dataset.table}, {dataset.subject}"
-    return Finding(part, ok=True, detail=f"{dataset.label}: {where}" + (f"; {lack.detail}" if lack else ""))
 
 
 async def _together(db: DatabaseManager) -> list[Finding]:

@@ -26,6 +26,8 @@ __all__ = [
     "article_of",
     "categories_of",
     "check_category",
+    "exemptions_of",
+    "explicit_consent",
     "settle",
     "without_exemption",
 ]
@@ -171,7 +173,7 @@ def settle(dataset: Dataset) -> tuple[Exemption, ...]:
         for name in dataset.categories:
             check_category(name)
         what = "exemption"
-        found = _exemptions(dataset.exemption)
+        found = exemptions_of(dataset.exemption)
     except ConfigurationError as error:
         problem = str(error)
     if problem:
@@ -184,7 +186,8 @@ def settle(dataset: Dataset) -> tuple[Exemption, ...]:
     return found
 
 
-def _exemptions(given: Any) -> tuple[Exemption, ...]:
+def exemptions_of(given: Any) -> tuple[Exemption, ...]:
+    """Exemptions as the data map may write them: a kind, a table, or several."""
     if given is None:
         return ()
     if isinstance(given, Exemption):
@@ -194,7 +197,7 @@ def _exemptions(given: Any) -> tuple[Exemption, ...]:
     if isinstance(given, Mapping):
         return (_from(given),)
     if isinstance(given, Sequence):
-        return tuple(one for each in given for one in _exemptions(each))
+        return tuple(one for each in given for one in exemptions_of(each))
     raise ConfigurationError('expected a kind of exemption, or { kind = "health_care", reference = "…" }')
 
 
@@ -226,9 +229,9 @@ def without_exemption(dataset: Dataset) -> list[str]:
     """What a dataset lacks that holds special categories of data, or data about crimes; empty: nothing."""
     problems = []
     found = categories_of(dataset)
-    known = {one.article for one in _exemptions(dataset.exemption)}
+    known = {one.article for one in exemptions_of(dataset.exemption)}
     special = sorted(name for name in found if article_of(name) == 9)  # noqa: PLR2004  (GDPR Art. 9)
-    if special and 9 not in known and not _explicit(dataset):  # noqa: PLR2004  (GDPR Art. 9)
+    if special and 9 not in known and not explicit_consent(dataset):  # noqa: PLR2004  (GDPR Art. 9)
         problems.append(
             f"{', '.join(special)}: a special category of data (GDPR Art. 9) asks for explicit consent to every "
             'purpose (legal_basis = { kind = "consent", explicit = true }), or an exemption of Art. 9(2) (exemption)'
@@ -241,7 +244,7 @@ def without_exemption(dataset: Dataset) -> list[str]:
     return problems
 
 
-def _explicit(dataset: Dataset) -> bool:
-    """Whether every purpose rests on explicit consent."""
+def explicit_consent(dataset: Dataset) -> bool:
+    """Whether every purpose rests on explicit consent (GDPR Art. 9(2)(a))."""
     bases = [dataset.basis_of(purpose) for purpose in dataset.purposes]
     return bool(bases) and all(one is not None and one.kind == "consent" and one.explicit for one in bases)
