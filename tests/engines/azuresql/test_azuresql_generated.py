@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import importlib.util
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,7 +28,8 @@ from datavern.engines.azuresql.provider import AzureSQLProvider
 from datavern.engines.azuresql.statements import Effect, effect, places
 from datavern.engines.azuresql.subjects import AzureSQLSubjects, _column
 from datavern.engines.idempotency import keys
-from datavern.privacy import consent_tables
+from datavern.engines.relational import _conditions
+from datavern.privacy import consent_tables, hold_tables
 from datavern.privacy import tables as privacy
 from datavern.testing import azuresql_named, create_test_database
 
@@ -61,13 +63,15 @@ def own_tables(provider: AzureSQLProvider) -> list[sa.MetaData]:
         privacy.ledger_tables(),
         consent_tables.consent_tables(),
         privacy.step_tables(),
+        hold_tables.site_tables(),
+        hold_tables.ledger_tables(),
         keys().metadata,
     ]
 
 
 def own_statements(provider: AzureSQLProvider) -> Iterator[tuple[str, str]]:
     log = log_of(provider._ledger)
-    holders = [log, StoreStatements(), LifeStatements(), keys(), privacy, consent_tables]
+    holders = [log, StoreStatements(), LifeStatements(), keys(), privacy, consent_tables, hold_tables]
     for holder in holders:
         for name, value in vars(holder).items():
             if isinstance(value, Statement):
@@ -302,6 +306,30 @@ def test_a_sample_is_drawn_in_t_sql(subjects):
         parsed(sql)
         assert effect(sql) is Effect.READS
         assert ("TABLESAMPLE" in sql) == (there == 1_000_000)
+
+
+def test_rows_past_their_time_are_read_in_t_sql(subjects, provider):
+    ages = provider.capabilities.ages
+    form, values = _conditions({"datavern_erased_at": None, "who": "u1"}, 1024)
+    for first in (True, False):
+        for wanted in (None, ("id", "line")):
+            sql, order = ages._past(("past", ODD, "made", form, ("id", "line"), first, wanted, True))
+            (found,) = parsed(sql)
+            assert isinstance(found, exp.Select)
+            assert "TOP (@P" in sql
+            assert "WITH (UPDLOCK, ROWLOCK, READPAST)" in sql
+            assert "LIMIT" not in sql
+            assert not places(sql).missing
+            assert sorted(set(order)) == list(range(len(values) + (2 if first else 5)))
+            assert effect(sql) is Effect.READS
+    sql, _ = ages._count(("count past", "visits", "made", form))
+    assert isinstance(parsed(sql)[0], exp.Select)
+    day = dt.date(2026, 1, 1)
+    assert ages.day("date", day) == day
+    assert ages.day("datetime2(7)", day) == dt.datetime(2026, 1, 1)  # noqa: DTZ001  (the column knows no zone)
+    assert ages.day("datetimeoffset(6)", day) == dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
+    assert ages.day("nvarchar(450)", day) == "2026-01-01"
+    assert ages.day("bigint", day) is None
 
 
 def test_locks_of_applications_may_leave_something_behind():
