@@ -8,7 +8,7 @@ import pytest
 
 from datavern import ConfigurationError, Dataset, Field, SubjectRequest
 from datavern.audit.log import AuditLog
-from datavern.privacy import holds, retention_run
+from datavern.privacy import expiring, holds, retention_run
 from datavern.privacy.retention_run import first_kept
 
 TODAY = dt.datetime.now().astimezone().date()
@@ -213,7 +213,7 @@ async def test_what_the_law_kept_ends_by_itself(managed, monkeypatch):
         until = response.certificate.body["stores"][0]["kept"][0]["until"]
         assert (await db.retention.run()).rows == 0
         later = dt.date.fromisoformat(until) + dt.timedelta(days=1)
-        for module in (retention_run, holds):
+        for module in (retention_run, expiring, holds):
             monkeypatch.setattr(module, "today", lambda: later)
         from datavern.privacy import completing
 
@@ -319,14 +319,21 @@ async def test_rows_that_name_no_person_themselves(managed):
     async with managed(orders, lines) as db:
         for name in ("orders", "lines"):
             await db.prepare(name)
-        for n, day in enumerate((OLD, OLD, RECENT)):
+        for n, day in enumerate((OLD, OLD, RECENT, OLD)):
             await db.personal("orders").insert({"id": f"o{n}", "who": f"u{n}", "total": 1, "made": day})
             await db.personal("lines").insert({"id": f"l{n}", "order_id": f"o{n}", "text": "x", "made": day})
         await db.holds.place(subject="u1", reason="sak")
+        hold = await db.holds.place("lines", key="l3", reason="sak")
         report = await db.retention.run()
         assert {one.dataset: (one.rows, one.held) for one in report.datasets} == {
-            "main.orders": (1, 1),
-            "main.lines": (1, 1),
+            "main.orders": (1, 2),
+            "main.lines": (1, 2),
         }
+        assert await ids(db, "orders") == ["o1", "o2", "o3"]  # whose line is held leads to it
+        assert await ids(db, "lines") == ["l1", "l2", "l3"]
+        response = await db.subject_requests.process(SubjectRequest("erasure", subject="u3"))
+        assert await ids(db, "orders") == ["o1", "o2", "o3"]
+        (completed,) = await db.holds.release(hold)
+        assert completed.request_id == f"{response.request_id}-completed"
         assert await ids(db, "orders") == ["o1", "o2"]
         assert await ids(db, "lines") == ["l1", "l2"]
