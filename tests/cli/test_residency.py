@@ -142,3 +142,19 @@ async def test_a_server_that_contradicts_the_settings(written, postgresql_databa
     (found,) = [s for s in done.json["servers"] if s["member"] == "far"]
     assert found["refused"]
     assert "azure:northeurope (eu), and the settings say norway" in found["problem"]
+
+
+def test_who_stands_in_is_asked_once(written):
+    standby = '[databases.standby]\nprovider = "sqlite"\npath = "standby.db"\nregion = "azure:norwaywest"\n'
+    folder = written(standby)
+    file = folder / "datavern.toml"
+    file.write_text(file.read_text().replace('path = "main.db"\n', 'path = "main.db"\nfailover = ["standby"]\n'))
+    done = inside("check", "--residency", "--json", cwd=folder)
+    assert done.code == 0, done.said + done.told
+    assert [(s["database"], s["member"]) for s in done.json["servers"]] == [
+        ("main", "main"), ("main", "standby"), ("copy", "copy")
+    ]  # fmt: skip
+    assert ("failover", "standby") in {(p["kind"], p["place"]) for p in done.json["places"]}
+    file.write_text(file.read_text().replace('azure:norwaywest"\n', 'azure:swedencentral"\n'))
+    refused = inside("check", "--residency", "--json", "--offline", cwd=folder)
+    assert refused.code == 1

@@ -46,12 +46,11 @@ async def heard(databases: Mapping[str, Provider]) -> list[Heard]:
 
     Providers that are not open are opened, and closed again.
     """
-    asked = [
-        (name, member)
-        for name, provider in databases.items()
-        for member in (getattr(provider, "members", ()) or (provider,))
-    ]
-    return list(await asyncio.gather(*(_ask(name, member) for name, member in asked)))
+    asked: dict[int, tuple[str, Any]] = {}
+    for name, provider in sorted(databases.items(), key=lambda one: not getattr(one[1], "members", ())):
+        for member in getattr(provider, "members", ()) or (provider,):
+            asked.setdefault(id(member), (name, member))  # who stands in for another is a database of its own, too
+    return list(await asyncio.gather(*(_ask(name, member) for name, member in asked.values())))
 
 
 async def _ask(database: str, provider: Any) -> Heard:
