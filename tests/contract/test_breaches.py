@@ -165,6 +165,9 @@ async def test_two_officers_at_once_lose_nothing(breached):
         ({"datasets": ["people"]}, "datasets: no dataset is named people; there are: users, logins"),
         ({"databases": ["elsewhere"]}, "databases: no database is named elsewhere"),
         ({"exposure": "seen"}, "exposure: expected stored"),
+        ({"keys_exposed": "no"}, "keys_exposed: expected true or false"),
+        ({"kinds": 7}, "kinds: expected names"),
+        ({"happened_at": AWARE, "happened_until": AWARE - dt.timedelta(1)}, "happened_until: lies before happened_at"),
         ({"measure": "x"}, "a breach has no measure; did you mean measures"),
     ],
 )  # fmt: skip
@@ -172,6 +175,22 @@ async def test_what_cannot_be_entered(breached, settings, says):
     with pytest.raises(ConfigurationError, match=says):
         await breached.breaches.open(**{**WHAT, **settings})
     assert await breached.breaches.list() == []
+
+
+async def test_moments_that_cannot_follow_one_another(breached):
+    breach = await breached.breaches.open(**WHAT, aware_at=AWARE)
+    for changes in ({"happened_at": AWARE + dt.timedelta(1)}, {"sent": [AWARE - dt.timedelta(1)]}):
+        with pytest.raises(ConfigurationError, match="aware_at"):
+            await breached.breaches.update(breach.id, **changes)
+    assert (await breached.breaches.get(breach.id)).version == 1
+
+
+async def test_a_high_risk_is_not_closed_over_in_silence(breached):
+    breach = await breached.breaches.open(**WHAT, datasets=["users"], exposure="plain", aware_at=AWARE, sent=[AWARE])
+    with pytest.raises(ConfigurationError, match="the people were not told: say why with decision="):
+        await breached.breaches.close(breach.id)
+    await breached.breaches.update(breach.id, people_notified_at=now())
+    assert (await breached.breaches.close(breach.id)).closed_at is not None
 
 
 async def test_nobody_knows_of_it(breached):
@@ -271,6 +290,23 @@ async def test_others_whom_a_row_names_count_too(managed):
         found = await db.breaches.count(breach.id)
         assert (found.people, found.rows) == (3, 3)
         assert (await db.breaches.count(breach.id, subjects=["bjørn"])).people == 1
+
+
+async def test_people_who_are_reached_through_other_rows_count(managed):
+    orders = Dataset("orders", database="main", subject="number", subject_via="users.number", fields={"what": Field()})
+    async with managed(USERS, orders) as db:
+        await db.prepare("users")
+        await db.prepare("orders")
+        for id_, number in (("anne", "13097248022"), ("bjørn", "53097248016")):
+            await db.personal("users").insert({"id": id_, "name": "x", "number": number})
+        for n, number in enumerate(("13097248022", "13097248022", "53097248016")):
+            await db.personal("orders").insert({"id": str(n), "number": number, "what": "bread"})
+        breach = await db.breaches.open(**WHAT, datasets=["orders"])
+        found = await db.breaches.count(breach.id)
+        assert (found.people, found.rows, found.lower_bound) == (2, 3, False), found
+        assert (await db.breaches.count(breach.id, subjects=["anne"])).rows == 2
+        everywhere = await db.breaches.open(**WHAT)
+        assert (await db.breaches.count(everywhere.id)).people == 2
 
 
 async def test_rows_of_people_who_were_erased_count_nobody(managed):

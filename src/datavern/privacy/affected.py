@@ -8,17 +8,18 @@ from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from tempfile import TemporaryFile
-from typing import IO, TYPE_CHECKING, Any, Final, Self
+from typing import IO, TYPE_CHECKING, Any, Final, Self, TypeVar
 
 from datavern.contracts.errors import ConfigurationError, DatavernError, ProviderError
 from datavern.contracts.people import Held, Window
 from datavern.contracts.subjects import canonical_subject
-from datavern.privacy.rows import fit
+from datavern.privacy.rows import SHARED, WHOSE, fit
 
 if TYPE_CHECKING:
     from datavern.contracts.capabilities import Column
     from datavern.crypto.keystore import KeyStore
     from datavern.privacy.dataset import Dataset
+    from datavern.privacy.links import Link
     from datavern.privacy.personal import PersonalStore
 
 __all__ = ["Affected", "Counted", "Scope", "counted", "ids_of"]
@@ -29,6 +30,8 @@ _IN_MEMORY: Final = 1 << 16  # bytes of a bucket before it goes to a file
 _ERASED: Final = "erased-"
 _PSEUDONYM: Final = len(_ERASED) + 16
 _AT_ONCE: Final = 200  # ids in one condition
+_BATCH: Final = 500  # rows whose people are looked up together
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,19 +174,49 @@ async def _held(store: PersonalStore, scope: Scope, column: str | None = None) -
     dataset = store.dataset
     subject = column or dataset.subject
     assert subject is not None  # noqa: S101  (for the type checker: those about people were chosen)
-    capabilities = store.provider.capabilities
+    people, link = store.provider.capabilities.people, store.link
     where = {**(await _conditions(store, scope.where or {})), **store.living()}
-    if capabilities.people is None or dataset.subject_via is not None:
+    if people is None or (link is not None and link.sealed):
         if scope.window is not None:
-            raise ConfigurationError(
-                f"{dataset.label}: its rows are found by relations, and a window is not: use where"
-            )
+            raise ConfigurationError(f"{dataset.label}: its rows are read one by one here, without a window: use where")
         plan = await store.rows()
         async with store.subjects.stream(dataset.table, where) as rows:
-            yield _one_by_one(plan.subject_of, rows)
+            yield _one_by_one(plan.subject_of, rows) if link is None else _marked(link, rows)
         return
-    async with capabilities.people.people(dataset.table, subject, where, window=scope.window) as found:
-        yield found
+    async with people.people(dataset.table, subject, where, window=scope.window) as found:
+        yield found if link is None or column is not None else _led(link, found)
+
+
+async def _led(link: Link, found: AsyncIterator[Held]) -> AsyncIterator[Held]:
+    """Whose rows are that hold a number of a person, or the key of another row, in a person's place."""
+    async for batch in _batches(found):
+        values: dict[str, list[Any]] = {}
+        texts = [[text for value in held.people if (text := link.text(value)) is not None] for held in batch]
+        for held, named in zip(batch, texts, strict=True):
+            for text in named:
+                values.setdefault(text, []).extend(held.people)
+        known = await link.people(values)
+        for held, named in zip(batch, texts, strict=True):
+            yield Held(tuple({person for text in named if (person := known.get(text)) is not None}), held.rows)
+
+
+async def _marked(link: Link, rows: AsyncIterator[Mapping[str, Any]]) -> AsyncIterator[Held]:
+    """The same of rows that hold it sealed."""
+    async for batch in _batches(rows):
+        for row in await link.marked(batch):
+            whose = row[WHOSE]
+            yield Held(row[SHARED] if whose is None else (whose,), 1)
+
+
+async def _batches(found: AsyncIterator[T]) -> AsyncIterator[list[T]]:
+    batch: list[T] = []
+    async for one in found:
+        batch.append(one)
+        if len(batch) >= _BATCH:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
 
 
 async def _conditions(store: PersonalStore, where: Mapping[str, Any]) -> dict[str, Any]:
@@ -232,7 +265,7 @@ async def _of_scope(store: PersonalStore, scope: Scope) -> AsyncIterator[Held]:
     """
     async for one in _of_column(store, scope, None):
         yield one
-    if store.dataset.subject_via is not None or store.provider.capabilities.people is None:
+    if store.provider.capabilities.people is None:
         return
     for column in _others(store.dataset):
         async for one in _of_column(store, scope, column):
@@ -253,11 +286,11 @@ async def _of_column(store: PersonalStore, scope: Scope, column: str | None) -> 
                 yield one
         return
     subject = column or store.dataset.subject
-    if store.dataset.subject_via is not None:
+    if column is None and store.link is not None:
         everyone = set(scope.subjects)
         async with _held(store, replace(scope, subjects=None)) as found:
             async for one in found:
-                if everyone.intersection(map(str, one.people)):
+                if everyone.intersection(map(_text, one.people)):
                     yield one
         return
     for at in range(0, len(scope.subjects), _AT_ONCE):

@@ -182,6 +182,8 @@ def checked_changes(values: Mapping[str, Any], *, at: dt.datetime) -> dict[str, 
         found["sent"] = tuple(_moment("sent", one, at) for one in found["sent"])
     for name in _LISTS & found.keys():
         given = found[name]
+        if not isinstance(given, str | Sequence | frozenset | set):
+            raise ConfigurationError(f"{name}: expected names")
         found[name] = (given,) if isinstance(given, str) else tuple(dict.fromkeys(given))
     _check_words(found)
     return found
@@ -193,6 +195,8 @@ def _check_words(found: Mapping[str, Any]) -> None:
             raise ConfigurationError(f"kinds: expected one or more of {', '.join(get_args(Kind))}")
     if "kinds" in found and not found["kinds"]:
         raise ConfigurationError(f"kinds: say what was violated: {', '.join(get_args(Kind))}")
+    if not isinstance(found.get("keys_exposed", False), bool):
+        raise ConfigurationError("keys_exposed: expected true or false")
     if found.get("exposure", "stored") not in get_args(Exposure):
         raise ConfigurationError("exposure: expected stored (as it lies in the database) or plain (as it is shown)")
     for name in ("description", "consequences", "measures", "contact", "note", "delay_reason", "decision"):

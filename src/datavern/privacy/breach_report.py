@@ -167,7 +167,7 @@ def _numbers(nature: Mapping[str, Any]) -> Iterator[str]:
         yield f"{least}{people}, {records} (counted: {nature['counted']})."
     if not nature["categories"]:
         return
-    counts = {one["label"]: one for one in nature["datasets"]}
+    counts = {one["label"]: one for one in reversed(nature["datasets"])}  # what was read in bulk follows its dataset
     yield ""
     yield "| where | people | records | categories of data | could be read |"
     yield "|---|---|---|---|---|"

@@ -81,6 +81,7 @@ class Breaches:
             prefix = f"{given['aware_at'].year}-"
             last = max((int(i.removeprefix(prefix)) for i in known if i.startswith(prefix)), default=0)
             breach = Breach(id=f"{prefix}{last + 1:03d}", version=1, opened_at=at, essential=self._essential, **given)
+            _check_order(breach)
             written = await self._write(breach, "opened")
             if written is not None:
                 return written
@@ -107,7 +108,7 @@ class Breaches:
 
         Args:
             breach: its id.
-            decision: what was decided, and why; needed where Datatilsynet was not notified.
+            decision: what was decided, and why; needed where Datatilsynet, or people at a high risk, were not told.
 
         Raises:
             ConfigurationError: no such breach, it is closed already, or nobody said why Datatilsynet, or the people,
@@ -120,6 +121,12 @@ class Breaches:
             if not found.sent and not (decision or found.decision):
                 raise ConfigurationError(
                     f"{breach}: Datatilsynet was not notified: say why with decision= (GDPR Art. 33(5))"
+                )
+            untold = found.people_notified_at is None and not (decision or found.decision)
+            if untold and assess(found, self.exposed(found)).people == "inform":
+                raise ConfigurationError(
+                    f"{breach}: a high risk is likely, and the people were not told: say why with decision= (GDPR Art. "
+                    "34)"
                 )
             return {**given, "closed_at": at}
 
@@ -146,6 +153,7 @@ class Breaches:
             if found.closed_at is not None and not closed:
                 raise ConfigurationError(f"{breach} is closed: open it again with reopen")
             changed = replace(found, **{"note": "", **of(found)}, version=found.version + 1)
+            _check_order(changed)
             written = await self._write(changed, action, before=digest_of(row))
             if written is not None:
                 return written
@@ -248,11 +256,6 @@ class Breaches:
                 hint = f"did you mean {near[0]}?" if near else f"expected: {', '.join(sorted(_CHANGES))}"
                 raise ConfigurationError(f"a breach has no {name}; {hint}")
         found = checked_changes(values, at=at)
-        began, ended = found.get("happened_at"), found.get("happened_until")
-        if began is not None and ended is not None and ended < began:
-            raise ConfigurationError("happened_until: lies before happened_at")
-        if began is not None and "aware_at" in found and found["aware_at"] < began:
-            raise ConfigurationError("aware_at: lies before happened_at: nobody knows of it before it happens")
         known = {store.dataset.name: store for store in self._privacy.datasets}
         for name in found.get("datasets", ()):
             if name not in known:
@@ -344,7 +347,11 @@ class Breaches:
             )
             listed = await asyncio.to_thread(write_lines, Path(path), ids)
         details = {"breach": breach, "people": listed, "by_tag_alone": tagged, "unread": len(problems)}
-        await self._privacy.audit.record(f"{WRITTEN}people_listed", details=details)
+        try:
+            await self._privacy.audit.record(f"{WRITTEN}people_listed", details=details)
+        except BaseException:
+            await asyncio.to_thread(Path(path).unlink, missing_ok=True)  # no list without its entry
+            raise
         return listed, tagged, problems
 
     def _stores(self, breach: Breach) -> Sequence[PersonalStore]:
@@ -387,3 +394,14 @@ class Breaches:
         await self._privacy.audit.record(f"{WRITTEN}reported", details=details)
         purposes = {store.dataset.label: store.dataset.purposes for store in self._stores(found)}
         return report(found, exposed, assess(found, exposed), purposes, organisation=self._privacy.organisation)
+
+
+def _check_order(breach: Breach) -> None:
+    """Refuse moments that cannot follow one another."""
+    began, ended = breach.happened_at, breach.happened_until
+    if began is not None and ended is not None and ended < began:
+        raise ConfigurationError("happened_until: lies before happened_at")
+    if began is not None and breach.aware_at < began:
+        raise ConfigurationError("aware_at: lies before happened_at: nobody knows of it before it happens")
+    if any(told < breach.aware_at for told in (*breach.sent, breach.people_notified_at or breach.aware_at)):
+        raise ConfigurationError("nobody is told before you are aware: aware_at lies after it")
