@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, cast
 
 from datavern.contracts.capabilities import needs
+from datavern.contracts.errors import SubjectRequestRejected
 from datavern.contracts.values import current_actor, timestamp
 from datavern.crypto.sealed import RowSealer, new_row_tag
 from datavern.privacy import tables
@@ -126,19 +127,21 @@ class Journal:
         await transaction.execute_many(*tables.REQUEST_INSERT.bind_many(self._dialect, rows))
 
     async def begin(self, entries: Sequence[Entry], transaction: Transaction, *, key: DataKey) -> list[Entry]:
-        """Say that work on requests begins, and write down those that are not; the entries as they are then."""
+        """Say that work on requests begins, and write down those that are not; the entries as they are then.
+
+        Raises:
+            SubjectRequestRejected: somebody else has begun one, or answered it, since it was read.
+        """
         moment = timestamp()
         begun = [replace(entry, begun_at=moment, known=True) for entry in entries]
         new = [after for before, after in zip(entries, begun, strict=True) if not before.known]
         if new:
             await self.receive(new, transaction, key=key)
-        rows = [
-            {"request": e.id, "at": moment, "reach": json.dumps(e.datasets, ensure_ascii=False), "named": _named(e)}
-            for e in entries
-            if e.known
-        ]
-        if rows:
-            await transaction.execute_many(*tables.REQUEST_BEGIN.bind_many(self._dialect, rows))
+        for entry in (entry for entry in entries if entry.known):
+            reach = json.dumps(entry.datasets, ensure_ascii=False)
+            values = {"request": entry.id, "at": moment, "reach": reach, "named": _named(entry)}
+            if await transaction.execute(*self._bind(tables.REQUEST_BEGIN, **values)) != 1:
+                raise SubjectRequestRejected("the request was taken up, or answered, by somebody else: ask again")
         return begun
 
     async def unbegin(self, request: str) -> None:

@@ -439,8 +439,15 @@ class SubjectRequests:
             return entry
         key = await self._journal.key()
         async with needs(self._privacy.ledger, "transactions").transaction() as tx:
-            if entry.known:
-                entry = await self._journal.note(entry, tx, key=key)
+            held = await self._journal.held(entry.id, tx) if entry.known else None
+            if held is not None:  # what was said of it since it was read stands
+                new = {name: entry.details[name] for name in ("identity", "asked") if entry.details.get(name)}
+                if held.details.get("doubt") and held.details.get("identity") is None:
+                    new.pop("identity", None)
+                entry = replace(held, details={**held.details, **new})
+                self._register.identified(entry)
+                if held.completed_at is None:
+                    entry = await self._journal.note(entry, tx, key=key)
             (begun,) = await self._journal.begin([entry], tx, key=key)
         return begun
 
@@ -452,10 +459,13 @@ class SubjectRequests:
             if entry.details.get("identity"):
                 told = {**told, "identity": entry.details["identity"]}
             async with needs(self._privacy.ledger, "transactions").transaction() as tx:
-                if await self._journal.complete(entry, tx, key=key, answer=answer):
+                held = await self._journal.held(entry.id, tx)
+                if held is not None and await self._journal.complete(held, tx, key=key, answer=answer):
                     await self._register.audit(tx, f"{entry.kind}_request", entry, **told)
-                    return _answered(entry, answer)
+                    return _answered(held, answer)
             entry = await self._register.by_id(entry.id)  # another process has completed it
+            if entry.outcome == "rejected":
+                raise SubjectRequestRejected("the request was refused meanwhile")
         elif entry.kind in ("access", "portability"):
             async with needs(self._privacy.ledger, "transactions").transaction() as tx:
                 await self._register.audit(tx, f"{entry.kind}_repeated", entry, **told)
