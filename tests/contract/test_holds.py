@@ -393,3 +393,21 @@ async def test_an_erasure_with_a_hold_that_is_cut_off_is_finished(managed):
             assert set(await raw(db, "delete")) == {f"{subject}-0"}
             (completed,) = await db.holds.release(hold)
             assert stores(completed)["main.delete"]["done"] == {"deleted": 1}
+
+
+async def test_what_is_in_the_way_of_a_completion_is_told(managed, sql):
+    async with managed(dataset("visits")) as db:
+        await fill(db, "visits")
+        hold = await db.holds.place("visits", key="u1-0", reason=WHY)
+        response, _ = await erase(db)
+        await db["main"].execute(sql("CREATE TABLE bills (id {text} PRIMARY KEY, visit {text} REFERENCES visits (id))"))
+        await db["main"].execute("INSERT INTO bills VALUES ('b', 'u1-0')")
+        (receipt,) = await db.holds.release(hold)
+        assert receipt.request_id == f"{response.request_id}-completed"
+        assert "ConstraintViolated" in receipt.waiting["main.visits"]
+        report = await db.retention.run()
+        assert not report.ok
+        assert list(report.waiting) == [receipt.request_id]
+        await db["main"].execute("DELETE FROM bills")
+        (completed,) = await db.subject_requests.resume()
+        assert stores(completed)["main.visits"]["done"] == {"deleted": 1}

@@ -77,11 +77,16 @@ def release(
 
     async def work() -> None:
         from datavern.manager import DatabaseManager
+        from datavern.privacy.request_values import SubjectResponse
 
         async with DatabaseManager.from_config(config) as db:
-            completed = await db.holds.release(hold)
-        out.document({"hold": hold, "completed": [one.request_id for one in completed]})
+            found = await db.holds.release(hold)
+        completed = [one for one in found if isinstance(one, SubjectResponse)]
+        waiting = {one.request_id: one.waiting for one in found if not isinstance(one, SubjectResponse)}
+        out.document({"hold": hold, "completed": [one.request_id for one in completed], "waiting": waiting})
         out.say(f"{hold}: released.")
+        for request, reasons in waiting.items():
+            out.say(f"{request} waits for {', '.join(reasons)}: {'; '.join(reasons.values())}", "yellow")
         for one in completed:
             out.say(f"{one.message} `datavern subject certificate {one.request_id}` shows the certificate.")
 

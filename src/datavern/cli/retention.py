@@ -57,18 +57,7 @@ def run(
 
     report = command(out, work, actor=actor)
     out.document({**vars_of(report), "ok": report.ok})
-    rows = "would end" if dry_run else "ended"
-    columns = ("dataset", "what", "kept from", "oldest", rows, "held", "refused")
-    acted = [one for one in report.datasets if one.action]
-    if acted:
-        out.table(columns, [_line(one) for one in acted], whole=("dataset",))
-    for one in report.datasets:
-        for note in one.notes:
-            out.say(f"{one.dataset}: {note}.")
-        if one.waiting:
-            out.say(f"{one.dataset} waits: {one.waiting}", "bold red")
-    for request in report.completed:
-        out.say(f"The erasure {request.removesuffix('-completed')} is complete: its certificate is that of {request}.")
+    _told(out, report)
     if not report.ok:
         raise typer.Exit(1)
 
@@ -104,9 +93,34 @@ def anonymity(
         )
 
 
+def _told(out: Output, report: Any) -> None:
+    """A report for people."""
+    rows = "would end" if report.dry_run else "ended"
+    columns = ("dataset", "what", "kept from", "oldest", rows, "held", "refused")
+    acted = [one for one in report.datasets if one.action]
+    if acted:
+        out.table(columns, [_line(one) for one in acted], whole=("dataset",))
+    for one in report.datasets:
+        for note in one.notes:
+            out.say(f"{one.dataset}: {note}.")
+        if one.waiting:
+            out.say(f"{one.dataset} waits: {one.waiting}", "bold red")
+    for request in report.completed:
+        out.say(f"The erasure {request.removesuffix('-completed')} is complete: its certificate is that of {request}.")
+    for request, reasons in report.waiting.items():
+        for label, reason in reasons.items():
+            out.say(f"{request} waits for {label}: {reason}", "bold red")
+
+
 def vars_of(report: Any) -> dict[str, Any]:
     """A report as JSON has it."""
-    return {"dry_run": report.dry_run, "rows": report.rows, "datasets": report.datasets, "completed": report.completed}
+    return {
+        "dry_run": report.dry_run,
+        "rows": report.rows,
+        "datasets": report.datasets,
+        "completed": report.completed,
+        "waiting": report.waiting,
+    }
 
 
 def _line(one: Any) -> tuple[Any, ...]:

@@ -23,8 +23,9 @@ from datavern.privacy.dataset import RETAINED_UNTIL
 from datavern.privacy.emptying import key_of_nobody
 from datavern.privacy.holds import RELEASED, today
 from datavern.privacy.policies import Step, apply, retention_subject
+from datavern.privacy.progress import why
 from datavern.privacy.records import RecordStore
-from datavern.privacy.request_values import SubjectResponse
+from datavern.privacy.request_values import Receipt, SubjectResponse
 from datavern.privacy.turns import found_first
 
 if TYPE_CHECKING:
@@ -122,9 +123,9 @@ class Completions:
         if rows:
             await tx.execute_many(*tables.COMPLETION_INSERT.bind_many(self._dialect, rows))
 
-    async def due(self, most: int = _AT_ONCE) -> list[SubjectResponse]:
-        """Complete what may be completed today, so many at the most; what was completed. A store that is down waits."""
-        done: list[SubjectResponse] = []
+    async def due(self, most: int = _AT_ONCE) -> list[SubjectResponse | Receipt]:
+        """Complete what may be completed today, so many at the most: what was completed, and what is in the way."""
+        done: list[SubjectResponse | Receipt] = []
         behind, day = "", today().isoformat()
         while most > 0:
             named = {"day": day, "behind": behind, "most": min(most, _AT_ONCE)}
@@ -142,7 +143,7 @@ class Completions:
         ):
             await self._session.execute(*statement)
 
-    async def of(self, tags: Iterable[bytes]) -> list[SubjectResponse]:
+    async def of(self, tags: Iterable[bytes]) -> list[SubjectResponse | Receipt]:
         """The same of these people, whatever day it waits for."""
         statements = tables.COMPLETIONS_OF.bind(self._dialect, [tag for tag in tags if tag])
         found = [row for statement in statements for row in await self._session.query(*statement)]
@@ -175,30 +176,33 @@ class Completions:
     def _session(self) -> Session:
         return needs(self._privacy.ledger, "session")
 
-    async def _all(self, entries: Sequence[Waiting]) -> list[SubjectResponse]:
-        done = []
-        for entry in entries:
-            try:
-                response = await self._complete(entry)
-            except DatavernError:
-                continue  # a store cannot be reached, or refuses: it waits, and the others do not
-            if response is not None:
-                done.append(response)
-        return done
+    async def _all(self, entries: Sequence[Waiting]) -> list[SubjectResponse | Receipt]:
+        found = [await self._complete(entry) for entry in entries]
+        return [one for one in found if one is not None]
 
-    async def _complete(self, entry: Waiting) -> SubjectResponse | None:
+    async def _complete(self, entry: Waiting) -> SubjectResponse | Receipt | None:
+        """The answer when nothing stays any more; what is in the way; or None: some of it is kept on."""
         stores = {store.dataset.label: store for store in await self._privacy.stores(entry.datasets)}
         missing = [label for label in entry.datasets if label not in stores]
         here = [stores[label] for label in entry.datasets if label in stores]
-        kept = [await self._end(store, entry) for store in found_first(here)]
-        if missing:  # it is not in this manager's data map: who has it completes it
-            return None
+        kept: list[Sequence[Mapping[str, Any]]] = []
+        waiting = dict.fromkeys(missing, "it is not in this manager's data map")
+        for store in found_first(here):
+            try:
+                kept.append(await self._end(store, entry))
+            except DatavernError as error:
+                waiting[store.dataset.label] = why(error)
+        if waiting:
+            return Receipt(entry.id, waiting=waiting)
         if any(kept):
             day = max(first_day(kept), today() + dt.timedelta(days=1)).isoformat()
             put_off = tables.COMPLETION_PUT_OFF.bind(self._dialect, of_request=entry.request, day=day)
             await self._session.execute(*put_off)
             return None
-        return await self._close(entry, [stores[label] for label in entry.datasets])
+        try:
+            return await self._close(entry, [stores[label] for label in entry.datasets])
+        except DatavernError as error:  # the ledger cannot be asked
+            return Receipt(entry.id, waiting={"datavern.completions": why(error)})
 
     # ---- one store --------------------------------------------------------------------------------------------------
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from datavern.contracts.capabilities import needs
-from datavern.contracts.errors import QueryRejected
+from datavern.contracts.errors import ConfigurationError, QueryRejected
 from datavern.privacy.dataset import ERASED_AT, RETAINED_UNTIL
 from datavern.privacy.emptying import emptied, key_of_nobody
 from datavern.privacy.holds import today
@@ -59,10 +59,23 @@ class Expired:
 def stays(
     privacy: Privacy, store: PersonalStore, row: Mapping[str, Any], rows: Rows | None, grips: Grips | None
 ) -> bool:
-    """Whether a row stays: a hold keeps it, or the person's data is restricted."""
-    subject = row.get(store.dataset.subject or "") if rows is None else rows.subject_of(row)
-    if subject is not None and privacy.standing.marks:
-        marks = privacy.standing.marks.get(privacy.keys.subject_tag(subject), ())
+    """Whether a row stays: a hold keeps it, or the person's data is restricted.
+
+    Args:
+        privacy: what stands against the use of whose data.
+        store: the dataset.
+        row: the row; of a store of keys, the subject alone.
+        rows: how it stands in its table; None in a store of keys.
+        grips: the holds on the dataset.
+    """
+    if grips is None and not privacy.standing.marks:
+        return False
+    try:
+        subject = row.get(store.dataset.subject or "") if rows is None else rows.subject_of(row)
+    except ConfigurationError:
+        subject = None  # nobody can have that id
+    if subject is not None:
+        marks = privacy.standing.marks.get(privacy.keys.subject_tag(str(subject)), ())
         if any(mark.kind == "restriction" and mark.stops(store.dataset, None, writing=True) for mark in marks):
             return True
     if grips is None:
@@ -105,6 +118,8 @@ class Pass:
         return needs(self._store.provider, "ages")
 
     def _where(self) -> dict[str, Any]:
+        if self._dataset.erasure == "retain" and self._column != RETAINED_UNTIL:
+            return {RETAINED_UNTIL: None}  # of those that the law keeps, that column says when they end
         return {ERASED_AT: None} if self._dataset.marks_erased else {}
 
     async def count(self, expired: Expired) -> None:
@@ -177,8 +192,7 @@ class Pass:
         dataset, rows = self._dataset, self._rows
         columns = None
         if self._deletes and not self._records and self._store.link is None and not self._store.led:
-            marks = [RETAINED_UNTIL] if dataset.erasure == "retain" else []
-            wanted = [*dataset.keys, rows.subject, self._column, *marks]
+            wanted = [*dataset.keys, rows.subject, self._column]
             columns = list(dict.fromkeys(name for name in wanted if name in rows.columns))
         found: list[dict[str, Any]] = await self._ages.past(
             dataset.table,
@@ -202,16 +216,12 @@ class Pass:
         if len(found) == self._size:
             batch.last = self._ages.behind(found[-1], self._column, self._dataset.keys)
         grips = await self._privacy.holds.grips(self._dataset, None, tx)
-        law = today().isoformat()
         leads: Sequence[Any] = [None] * len(found)
         if self._store.led:  # what only these rows lead to stays, so they stay too
             leads = await self._store.leads(found, tx)
         for row, lead in zip(found, leads, strict=True):
             day = day_of(row.get(self._column))
             if day is None or day >= self._before:  # text that is no date
-                continue
-            kept = row.get(RETAINED_UNTIL)
-            if kept is not None and kept >= law:
                 continue
             if self._dataset.erasure == "shred" and not self._deletes and not self._rows.key_ids(row):
                 continue  # what was sealed in it is gone already

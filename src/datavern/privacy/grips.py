@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from datavern.contracts.errors import ConfigurationError
+
 if TYPE_CHECKING:
     from datavern.privacy.dataset import Dataset
     from datavern.privacy.holds import Holds
@@ -95,7 +97,10 @@ class Grips:
             row: the row.
             person: whose it is, where it does not say it itself.
         """
-        subject = person or rows.subject_of(row)
+        try:
+            subject = person or rows.subject_of(row)
+        except ConfigurationError:
+            subject = None  # nobody can have that id
         named = row.get(rows.subject) if subject is None and rows.subject is not None else None
         tag = self._holds.tag(subject) if subject is not None else bytes(named) if isinstance(named, bytes) else b""
         whole = self._entries.get((tag, b"")) if tag else None

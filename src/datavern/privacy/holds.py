@@ -106,7 +106,8 @@ class Holds:
         """Let the rows of a hold go: what an erasure had to leave because of it ends now. Idempotent.
 
         Returns:
-            The answers to the erasures that this completed, each with its certificate (`SubjectResponse`).
+            The answers to the erasures that this completed, each with its certificate (`SubjectResponse`); of one that
+            something is in the way of, a `Receipt` that says what: it goes on by itself.
 
         Raises:
             PrivacyError: there is no hold of that id.

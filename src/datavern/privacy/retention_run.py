@@ -10,8 +10,8 @@ restricted (GDPR Art. 18(2): stored, and nothing else), stay.
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from datavern.contracts.capabilities import needs
@@ -22,6 +22,7 @@ from datavern.privacy.expiring import Expired, Pass, stays
 from datavern.privacy.holds import today
 from datavern.privacy.progress import Place, why
 from datavern.privacy.records import RecordStore
+from datavern.privacy.request_values import Receipt
 from datavern.privacy.retention import Period
 
 if TYPE_CHECKING:
@@ -51,16 +52,18 @@ class RetentionReport:
         dry_run: whether it only looked.
         datasets: dataset by dataset.
         completed: the ids of erasures that had left rows, and are complete now.
+        waiting: the ids of those that could be, and why they are not: dataset → what is in the way.
     """
 
     dry_run: bool
     datasets: tuple[Expired, ...]
     completed: tuple[str, ...] = ()
+    waiting: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
     @property
     def ok(self) -> bool:
         """Whether everything that is past its time ended, or was kept for a reason."""
-        return not any(one.waiting or one.refused for one in self.datasets)
+        return not self.waiting and not any(one.waiting or one.refused for one in self.datasets)
 
     @property
     def rows(self) -> int:
@@ -144,8 +147,10 @@ class Retention:
         for turn in sorted(turns):
             for place in in_order(turns[turn]):
                 await self._end(place, found[place.label], dry_run=dry_run, size=batch_size, told=told)
-        completed = [] if dry_run else await self._privacy.completions.due(_MOST)
-        return RetentionReport(dry_run, tuple(found.values()), tuple(one.request_id for one in completed))
+        rest = [] if dry_run else await self._privacy.completions.due(_MOST)
+        waiting = {one.request_id: one.waiting for one in rest if isinstance(one, Receipt)}
+        completed = tuple(one.request_id for one in rest if not isinstance(one, Receipt))
+        return RetentionReport(dry_run, tuple(found.values()), completed, waiting)
 
     def _depth(self, dataset: Dataset) -> int:
         """Over how many other datasets its rows lead to a person."""

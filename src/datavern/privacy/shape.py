@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from datavern.contracts.capabilities import Shape, ShapeColumn
@@ -57,8 +58,9 @@ def _columns(dataset: Dataset) -> dict[str, ShapeColumn]:
         else:
             unique = fields[name].unique and column == name + LOOKUP
             columns[column] = ShapeColumn(column, "bytes", indexed=True, unique=unique)
-    if dataset.retention_from is not None and dataset.retention_from not in columns:
-        columns[dataset.retention_from] = ShapeColumn(dataset.retention_from, "date", indexed=True)
+    if dataset.retention_from is not None and dataset.retention_from not in dataset.keys:
+        dated = columns.get(dataset.retention_from) or ShapeColumn(dataset.retention_from, "date")
+        columns[dataset.retention_from] = replace(dated, indexed=True)
     return columns | _own(dataset)
 
 
