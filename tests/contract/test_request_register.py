@@ -30,7 +30,7 @@ def visits(name="visits", database="main", **more):
 
 
 def asks(kind, subject="u1", **more):
-    return SubjectRequest(kind, subject=subject, **more)
+    return SubjectRequest(kind, subject=subject, **{"received": TODAY, **more})
 
 
 async def fill(db, *names):

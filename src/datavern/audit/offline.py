@@ -424,6 +424,8 @@ def _proven(body: dict[str, Any], proofs: list[Any], verifiers: str, kept: str |
             details = json.loads(entry["details"] or "{}")
         except (ValueError, RecursionError):
             details = {}
+        if not isinstance(details, dict):
+            details = {}
         if entry["entry_id"] not in expected or entry["action"] not in ENTRIES:
             raise NotValid("a proof in it is of another entry")
         same = all(details.get(name) == store.get(name) for name in ("policy", "found", "done", "left"))
