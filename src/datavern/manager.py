@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 from datavern.connectors.short_form import ShortForm
 from datavern.contracts.capabilities import Provider
 from datavern.contracts.errors import ConfigurationError
-from datavern.contracts.values import Health, Location
+from datavern.contracts.values import Health
 
 if TYPE_CHECKING:
     import os
@@ -466,26 +466,17 @@ class DatabaseManager(ShortForm):
         Raises:
             ConfigurationError: a place names a database or a dataset that is not there, or contradicts itself.
         """
-        from datavern.privacy.places import HERE, Place, places_of_keys  # noqa: PLC0415  (only with a data map)
+        from datavern.privacy.places import reachable  # noqa: PLC0415  (only with a data map)
 
-        location, region = self._here
-        here = Place("this program", "other", None if location is None else Location(location), region)
-        given = self._more_places
-        said = {place.kind for place in given if place.kind in HERE}
-        own = places_of_keys(
-            self._keyring,
-            here,
+        return reachable(
+            self._more_places,
+            here=self._here,
+            keyring=self._keyring,
             key_copies=self._key_copies,
             checkpoints=self._checkpoints,
             databases=self._databases,
+            datasets=self._data_map or (),
         )
-        for place in given:
-            if place.of and place.of not in self._databases:
-                raise ConfigurationError(f"places.{place.name}.database: no database is named {place.of}")
-            for name in place.datasets or ():
-                if self._data_map is None or name not in self._data_map:
-                    raise ConfigurationError(f"places.{place.name}.datasets: no dataset is named {name}")
-        return [*(place for place in own if place.kind not in said), *given]
 
     @property
     def consents(self) -> Consents:

@@ -206,6 +206,17 @@ def _check_words(found: Mapping[str, Any]) -> None:
         raise ConfigurationError("description: say what happened, as far as it is known")
 
 
+def check_order(breach: Breach) -> None:
+    """Refuse moments that cannot follow one another."""
+    began, ended = breach.happened_at, breach.happened_until
+    if began is not None and ended is not None and ended < began:
+        raise ConfigurationError("happened_until: lies before happened_at")
+    if began is not None and breach.aware_at < began:
+        raise ConfigurationError("aware_at: lies before happened_at: nobody knows of it before it happens")
+    if any(told < breach.aware_at for told in (*breach.sent, breach.people_notified_at or breach.aware_at)):
+        raise ConfigurationError("nobody is told before you are aware: aware_at lies after it")
+
+
 def _moment(name: str, moment: Any, at: dt.datetime) -> dt.datetime:
     if not isinstance(moment, dt.datetime) or moment.tzinfo is None:
         raise ConfigurationError(f"{name}: expected a moment with its time zone")

@@ -22,7 +22,7 @@ from datavern.contracts.values import current_actor, now, timestamp
 from datavern.crypto.sealed import RowSealer, new_row_tag
 from datavern.privacy import breach_tables as tables
 from datavern.privacy.affected import Affected, Counted, Distinct, counted, ids_of, window_of
-from datavern.privacy.breach import Assessment, Breach, Exposed, assess, checked_changes
+from datavern.privacy.breach import Assessment, Breach, Exposed, assess, check_order, checked_changes
 from datavern.privacy.breach_proof import WRITTEN, digest_of, verify_register
 from datavern.privacy.touched import Reads, Touched, exposed_in, read_in, scope_again, write_lines
 
@@ -81,7 +81,7 @@ class Breaches:
             prefix = f"{given['aware_at'].year}-"
             last = max((int(i.removeprefix(prefix)) for i in known if i.startswith(prefix)), default=0)
             breach = Breach(id=f"{prefix}{last + 1:03d}", version=1, opened_at=at, essential=self._essential, **given)
-            _check_order(breach)
+            check_order(breach)
             written = await self._write(breach, "opened")
             if written is not None:
                 return written
@@ -153,7 +153,7 @@ class Breaches:
             if found.closed_at is not None and not closed:
                 raise ConfigurationError(f"{breach} is closed: open it again with reopen")
             changed = replace(found, **{"note": "", **of(found)}, version=found.version + 1)
-            _check_order(changed)
+            check_order(changed)
             written = await self._write(changed, action, before=digest_of(row))
             if written is not None:
                 return written
@@ -394,14 +394,3 @@ class Breaches:
         await self._privacy.audit.record(f"{WRITTEN}reported", details=details)
         purposes = {store.dataset.label: store.dataset.purposes for store in self._stores(found)}
         return report(found, exposed, assess(found, exposed), purposes, organisation=self._privacy.organisation)
-
-
-def _check_order(breach: Breach) -> None:
-    """Refuse moments that cannot follow one another."""
-    began, ended = breach.happened_at, breach.happened_until
-    if began is not None and ended is not None and ended < began:
-        raise ConfigurationError("happened_until: lies before happened_at")
-    if began is not None and breach.aware_at < began:
-        raise ConfigurationError("aware_at: lies before happened_at: nobody knows of it before it happens")
-    if any(told < breach.aware_at for told in (*breach.sent, breach.people_notified_at or breach.aware_at)):
-        raise ConfigurationError("nobody is told before you are aware: aware_at lies after it")

@@ -11,7 +11,7 @@ from datavern.contracts.errors import ConfigurationError
 from datavern.contracts.regions import COUNTRIES, REGIONS, locate
 from datavern.contracts.values import Location
 
-__all__ = ["Kind", "Place", "places_from_mapping", "places_of_databases", "places_of_keys"]
+__all__ = ["Kind", "Place", "places_from_mapping", "places_of_databases", "places_of_keys", "reachable"]
 
 Kind = Literal[
     "database",
@@ -27,7 +27,7 @@ Kind = Literal[
     "answers",
     "other",
 ]
-HERE: frozenset[str] = frozenset({"keyring", "key copies", "checkpoints", "logs", "answers"})
+SINGLE: frozenset[str] = frozenset({"keyring", "key copies", "checkpoints", "logs", "answers"})
 """Kinds that stand for one thing of a manager's: what is said of them replaces what follows from the settings."""
 LOCAL_KEYS = ("file:", "env:")
 
@@ -160,6 +160,41 @@ def _renamed(place: Place, kind: Kind) -> Place:
     from dataclasses import replace  # noqa: PLC0415  (few ledgers are groups)
 
     return replace(place, kind=kind)
+
+
+def reachable(
+    given: Sequence[Place],
+    *,
+    here: tuple[str | None, str | None],
+    keyring: str | None,
+    key_copies: Any,
+    checkpoints: Iterable[Any],
+    databases: Mapping[str, Any],
+    datasets: Iterable[Any],
+) -> list[Place]:
+    """Everything but databases that data, or a key to it, can reach. No I/O.
+
+    Args:
+        given: places that were named.
+        here: location and region of where this program runs.
+        keyring, key_copies, checkpoints, databases: as `places_of_keys` takes them.
+        datasets: of the data map.
+
+    Raises:
+        ConfigurationError: a place names a database or a dataset that is not there, or contradicts itself.
+    """
+    location, region = here
+    this = Place("this program", "other", None if location is None else Location(location), region)
+    own = places_of_keys(keyring, this, key_copies=key_copies, checkpoints=checkpoints, databases=databases)
+    known = {dataset.name for dataset in datasets}
+    for place in given:
+        if place.of and place.of not in databases:
+            raise ConfigurationError(f"places.{place.name}.database: no database is named {place.of}")
+        for name in place.datasets or ():
+            if name not in known:
+                raise ConfigurationError(f"places.{place.name}.datasets: no dataset is named {name}")
+    said = {place.kind for place in given if place.kind in SINGLE}
+    return [*(place for place in own if place.kind not in said), *given]
 
 
 def places_of_keys(
