@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
@@ -15,7 +16,10 @@ from kills import Killing, datasets, manager
 from datavern import DatabaseManager, Keyring, SubjectRequest
 from datavern.testing import create_test_database
 
-pytestmark = pytest.mark.skipif("not hasattr(__import__('os'), 'fork')", reason="processes are forked")
+pytestmark = [
+    pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are forked"),
+    pytest.mark.timeout(7200),  # every place: two processes each
+]
 PLACES = ("sqlite", "postgresql", "all")
 LEAST = {"sqlite": 30, "postgresql": 30, "all": 50}
 
