@@ -183,3 +183,27 @@ async def test_without_an_identity_where_one_is_asked_for_nobody_is_erased(manag
         await db.prepare("events")
         with pytest.raises(SubjectRequestRejected, match="identity"):
             db.subject_requests.erase_many(["anna"])
+
+
+async def test_one_who_is_restricted_keeps_the_data_and_the_others_are_erased(db, monkeypatch):
+    from datavern.privacy.register import Register
+
+    for person in ("anna", "berit", "cato"):
+        await fill(db, person)
+    await db.subject_requests.process(SubjectRequest("restriction", subject="anna"))
+    looked, restricted = [], Register.restricted
+
+    async def late(self, subjects):
+        """The first look is before somebody restricts one more."""
+        looked.append(subjects)
+        found = await restricted(self, subjects)
+        if len(looked) == 1:
+            await db.subject_requests.process(SubjectRequest("restriction", subject="berit"))
+        return found
+
+    monkeypatch.setattr(Register, "restricted", late)
+    done = dict(await answers(db, ["anna", "berit", "cato"]))
+    assert [list(done[who].waiting) for who in ("anna", "berit")] == [["restriction"]] * 2
+    assert done["cato"].success
+    left = await db["main"].query("SELECT DISTINCT who FROM visits ORDER BY who")
+    assert [row[0] for row in left] == ["anna", "berit"]

@@ -105,17 +105,29 @@ class Batch:
                         new.append(entry)
                     else:
                         answers[entry.id] = problem
-            if new:
-                held = await self._register.restricted([entry.subject for entry in new])
-                answers |= {
-                    e.id: Receipt(e.id, waiting={"restriction": held[e.subject]}) for e in new if e.subject in held
-                }
-                new = [entry for entry in new if entry.subject not in held]
-            for some, work in ((begun, self._erasures.run), (new, self._erasures.erase)):
-                if some:
-                    answers |= {e.id: done for e, done in zip(some, await work(some), strict=True)}
+            if begun:
+                answers |= {e.id: done for e, done in zip(begun, await self._erasures.run(begun), strict=True)}
+            answers |= await self._erased(new)
             for entry in entries:
                 yield entry, answers[entry.id]
+
+    async def _erased(self, new: list[Entry]) -> dict[str, Done | Receipt]:
+        """Erase those whose data is not restricted: the others keep it, because they asked for that."""
+        answers: dict[str, Done | Receipt] = {}
+        while new:
+            held = await self._register.restricted([entry.subject for entry in new])
+            for entry in new:
+                if entry.subject in held:
+                    answers[entry.id] = Receipt(entry.id, waiting={"restriction": held[entry.subject]})
+            new = [entry for entry in new if entry.subject not in held]
+            try:
+                done = await self._erasures.erase(new) if new else []
+            except SubjectRequestRejected:  # somebody was restricted since they were looked up
+                if not await self._register.restricted([entry.subject for entry in new]):
+                    raise
+                continue
+            return answers | {entry.id: one for entry, one in zip(new, done, strict=True)}
+        return answers
 
     async def _entries(self, subjects: list[str]) -> list[Entry]:
         """The requests of some of the people: as they stand in the journal, or new ones."""
