@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime as dt
 import json
 
@@ -16,6 +17,8 @@ from datavern import (
     KeyErased,
     LegalBasis,
     ProcessingRestricted,
+    ProviderError,
+    SQLiteProvider,
     SubjectRequest,
     SubjectRequestRejected,
     purpose,
@@ -411,6 +414,39 @@ async def test_an_erasure_takes_an_objection_along(shop):
 def test_requests_that_cannot_be(kind, given, says):
     with pytest.raises(SubjectRequestRejected, match=says):
         SubjectRequest(kind, subject="kari", **given)
+
+
+async def test_tasks_that_ask_at_the_same_time_share_the_question(visits, monkeypatch):
+    db, store = visits, visits.personal("visits")
+    standing, asked = type(db.services.standing), []
+    real = standing._answer
+
+    async def counted(self, *arguments, **more):
+        asked.append(1)
+        await asyncio.sleep(0.01)
+        return await real(self, *arguments, **more)
+
+    monkeypatch.setattr(standing, "_answer", counted)
+    db.services.standing.until = 0.0
+    tasks = [asyncio.create_task(store.get("0")) for _ in range(20)]
+    await asyncio.sleep(0)
+    tasks[0].cancel()  # the others wait on
+    found = await asyncio.gather(*tasks, return_exceptions=True)
+    assert sum(isinstance(one, dict) for one in found) == 19
+    assert len(asked) <= 2  # one that began before the last of them may be asked once more
+
+
+async def test_a_ledger_that_cannot_be_asked_stops_uses(managed, database):
+    """What is not known to be allowed is not done, and the error says what is missing."""
+    ledger = SQLiteProvider(":memory:", name="ledger", location="norway")
+    databases = {"main": database.provider(location="norway"), "ledger": ledger}
+    async with managed(VISITS, databases=databases, ledger="ledger") as db:
+        await db.prepare("visits")
+        await db.personal("visits").insert({"id": "0", "who": "kari", "name": "x"})
+        await ledger.close()
+        db.services.standing.until = 0.0
+        with pytest.raises(ProviderError):
+            await db.personal("visits").get("0")
 
 
 async def test_another_manager_hears_of_it(managed, visits):

@@ -83,6 +83,7 @@ async def test_documents(everywhere):
         assert (list(found), found.withheld) == ([], 1)
         access = await process(db, "access")
         assert {label: len(rows) for label, rows in access.data.items() if rows} == {
+            "datavern.restrictions": 1,
             "documents.cases": 1,
             "documents.notes": 1,
             "documents.letters": 1,

@@ -16,7 +16,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, Literal
 
 from datavern.contracts.capabilities import Transaction, needs
-from datavern.contracts.errors import ConstraintViolated, DatavernError, ProcessingRestricted
+from datavern.contracts.errors import ConstraintViolated, DatavernError, ProcessingRestricted, twin_of
 from datavern.contracts.uses import current_purpose, current_restricted_use
 from datavern.contracts.values import current_actor
 from datavern.privacy import consent_tables as tables
@@ -96,17 +96,15 @@ class Standing:
         until: until when (`time.monotonic`) that counts; `ask` then.
     """
 
-    __slots__ = ("_asking", "_changes", "_inside", "_keys", "_provider", "marks", "until")
+    __slots__ = ("_asking", "_changes", "_era", "_inside", "_keys", "_provider", "marks", "until")
 
     def __init__(self, provider: Provider, keys: KeyStore) -> None:
         self._provider = provider
         self._keys = keys
         self._changes = -1
-        self._inside: tuple[Any, float] = (
-            None,
-            0.0,
-        )  # the last transaction it was asked in, and until when that counts
+        self._inside: tuple[Any, float] = (None, 0.0)  # the last transaction it was asked in, how long that counts
         self._asking: asyncio.Task[None] | None = None
+        self._era = 0
         self.marks: Mapping[bytes, tuple[Mark, ...]] = {}
         self.until = 0.0
 
@@ -119,50 +117,74 @@ class Standing:
         await self.ask()
 
     async def ask(self, transaction: Transaction | None = None) -> None:
-        """Ask the ledger what stands.
+        """Ask the ledger what stands; tasks that ask at the same time share the question.
 
         In an open transaction of the ledger it is asked there, since there may be no other connection, and remembered
         for that transaction alone; beside it the next answer for everybody is fetched when a connection is free.
+
+        Raises:
+            ProviderError: the ledger cannot be asked: nothing is used then.
         """
-        asked = monotonic()
-        within = transaction is not None and transaction.provider is self._provider
-        if within:
+        began = monotonic()
+        if transaction is not None and transaction.provider is self._provider:
             inside, until = self._inside
-            if inside is transaction and asked < until:
-                return
-            if self._asking is None or self._asking.done():
-                self._asking = asyncio.get_running_loop().create_task(self._ask_beside())
-        session: Session = transaction if within else needs(self._provider, "session")  # type: ignore[assignment]
-        dialect = needs(self._provider, "ledger").dialect
-        changes: int = await session.query_value(*tables.STANDING_CHANGES.bind(dialect, row=_ROW)) or 0
-        if changes != self._changes and not (within and changes < self._changes):
-            # Which rows stand is read after the number: what came between is read twice, and nothing is missed.
-            found: dict[bytes, tuple[Mark, ...]] = {}
-            for row in await session.query(*tables.RESTRICTIONS_STANDING.bind(dialect)):
-                tag = bytes(row["subject_tag"])
-                found[tag] = (*found.get(tag, ()), Mark.of(row))
-            self.marks = found
-            self._changes = -1 if within else changes  # what a transaction sees may yet be undone
-        if within:
-            self._inside = (transaction, asked + REMEMBERED)
-        else:
+            if inside is not transaction or began >= until:
+                self._question().add_done_callback(_heard)
+                await self._answer(transaction, own=True)
+                self._inside = (transaction, began + REMEMBERED)
+            return
+        while self.until <= began:
+            # A question that is under way counts, if it was sent less than half a second before this use began.
+            error: DatavernError
+            try:
+                await asyncio.shield(self._question())
+                continue
+            except DatavernError as caught:
+                error = caught
+            raise twin_of(error)
+
+    def _question(self) -> asyncio.Task[None]:
+        if self._asking is None or self._asking.done():
+            self._asking = asyncio.get_running_loop().create_task(self._ask())
+            self._asking.add_done_callback(_heard)  # those who wait may all be cancelled
+        return self._asking
+
+    async def _ask(self) -> None:
+        asked, era = monotonic(), self._era
+        await self._answer(needs(self._provider, "session"), own=False)
+        if era == self._era:  # nothing changed here since
             self.until = asked + REMEMBERED
 
-    async def _ask_beside(self) -> None:
-        with suppress(DatavernError):  # whoever needs it asks again, and is told
-            await self.ask()
+    async def _answer(self, session: Session, *, own: bool) -> None:
+        """Read what stands. `own`: in somebody's transaction, which may see less than is known, or be undone.
+
+        What it sees adds to what is known, until the next answer for everybody.
+        """
+        dialect = needs(self._provider, "ledger").dialect
+        changes: int = await session.query_value(*tables.STANDING_CHANGES.bind(dialect, row=_ROW)) or 0
+        if changes == self._changes:
+            return
+        # Which rows stand is read after the number: what came between is read twice, and nothing is missed.
+        found: dict[bytes, tuple[Mark, ...]] = {}
+        for row in await session.query(*tables.RESTRICTIONS_STANDING.bind(dialect)):
+            tag = bytes(row["subject_tag"])
+            found[tag] = (*found.get(tag, ()), Mark.of(row))
+        self.marks = {**self.marks, **found} if own else found
+        self._changes = -1 if own else changes
 
     async def close(self) -> None:
         """End what is fetched beside. Idempotent."""
         asking, self._asking = self._asking, None
         if asking is not None:
             asking.cancel()
-            with suppress(asyncio.CancelledError):
+            with suppress(asyncio.CancelledError, DatavernError):
                 await asking
 
     def forget(self) -> None:
         """Ask the ledger anew: something changed in this process."""
-        self.until = 0.0
+        self.until = 0.0  # nobody looks at the marks before they are asked for
+        self.marks, self._changes = {}, -1
+        self._era += 1
         self._inside = (None, 0.0)
 
     async def changed(self, transaction: Transaction) -> None:
@@ -251,6 +273,12 @@ class Standing:
             if transaction is not None and transaction.provider is log.provider:
                 session = transaction
             await log.append_many(session, [entry])
+
+
+def _heard(asking: asyncio.Task[None]) -> None:
+    """Take note of how a question ended: whoever needs the answer asks again, and is told."""
+    if not asking.cancelled():
+        asking.exception()
 
 
 def refused(dataset: Dataset, mark: Mark) -> ProcessingRestricted:
