@@ -19,9 +19,11 @@ from datavern.contracts.errors import ConfigurationError
 from datavern.engines.alchemy.stores import store_of
 from datavern.engines.alchemy.waiting import on_loop
 
-__all__ = ["ROW_TAG", "Found", "Ready", "Sealed"]
+__all__ = ["OWN", "ROW_TAG", "Found", "Ready", "Sealed"]
 
 ROW_TAG = "datavern_row"
+OWN = {"datavern": True}
+"""What is kept with a column that stands beside a sealed one: any number of rows have none, also where it is unique."""
 _KEYS = 3
 """How many lookup keys rows may be indexed under at a time: the one in use, the next, the one before."""
 _AMONG = (operators.in_op, operators.not_in_op)
@@ -104,10 +106,12 @@ class Sealed(sa.TypeDecorator[Any]):
 
     def _add(self, column: Any, table: Any) -> None:
         """The columns that stand beside a sealed one."""
-        wanted: list[sa.Column[Any]] = [sa.Column(ROW_TAG, sa.LargeBinary, unique=True)]
+        wanted: list[sa.Column[Any]] = [sa.Column(ROW_TAG, sa.LargeBinary, unique=True, info=OWN)]
         name = column.name
         if self.lookup:
-            wanted.append(sa.Column(f"{name}_lookup", sa.LargeBinary, index=not self.unique, unique=self.unique))
+            wanted.append(
+                sa.Column(f"{name}_lookup", sa.LargeBinary, index=not self.unique, unique=self.unique, info=OWN)
+            )
         wanted += [sa.Column(f"{name}_prefix{n}", sa.LargeBinary, index=True) for n in self.prefixes]
         if self.ngrams:
             wanted.append(sa.Column(f"{name}_ngrams", sa.Text))

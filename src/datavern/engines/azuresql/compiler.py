@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any, Final
 
 from sqlalchemy import sql
-from sqlalchemy.dialects.mssql.base import MSDialect, MSSQLCompiler, MSTypeCompiler
+from sqlalchemy.dialects.mssql.base import MSDDLCompiler, MSDialect, MSSQLCompiler, MSTypeCompiler
 from sqlalchemy.sql import compiler, elements, operators
 
 from datavern.engines.azuresql.dialect import COLLATION, KEY_BYTES, KEY_TEXT
 
-__all__ = ["AzureSQLDialect"]
+__all__ = ["AzureSQLCompiler", "AzureSQLDialect", "ModelDDL", "ModelTypes"]
 
 _STRICT: Final[dict[Any, Any]] = {
     operators.gt: operators.gt,
@@ -20,7 +20,7 @@ _STRICT: Final[dict[Any, Any]] = {
 }
 
 
-class _Compiler(MSSQLCompiler):
+class AzureSQLCompiler(MSSQLCompiler):
     """``@P1`` for parameters, locks as hints, rows compared column by column."""
 
     @property
@@ -35,7 +35,7 @@ class _Compiler(MSSQLCompiler):
 
     def get_select_precolumns(self, select: Any, **kw: Any) -> str:
         distinct = compiler.SQLCompiler.get_select_precolumns(self, select, **kw)
-        if select._limit_clause is None:  # noqa: SLF001  (as SQLAlchemy's own compilers ask)
+        if select._limit_clause is None or not self._use_top(select):  # noqa: SLF001  (as SQLAlchemy's own compilers ask)
             return str(distinct)
         return f"{distinct}TOP ({self.process(select._limit_clause, **kw)}) "  # noqa: SLF001  (the same)
 
@@ -80,6 +80,35 @@ class _TypeCompiler(MSTypeCompiler):
         return KEY_BYTES if _in_key(kw.get("type_expression")) else "varbinary(max)"
 
 
+class ModelTypes(MSTypeCompiler):
+    """The types of an application's models: text holds every letter, and stands in a key where it has no bound."""
+
+    def visit_string(self, type_: Any, **kw: Any) -> str:
+        if type_.length is None and type_.collation is None and _in_key(kw.get("type_expression")):
+            return KEY_TEXT
+        return str(self._extend("NVARCHAR", type_, length=type_.length or "max"))  # type: ignore[no-untyped-call]
+
+    visit_text = visit_unicode = visit_unicode_text = visit_string
+
+    def visit_large_binary(self, type_: Any, **kw: Any) -> str:
+        if type_.length is None and _in_key(kw.get("type_expression")):
+            return KEY_BYTES
+        return str(super().visit_large_binary(type_, **kw))  # type: ignore[no-untyped-call]  # SQLAlchemy's
+
+
+class ModelDDL(MSDDLCompiler):
+    """Tables of an application's models: columns beside a sealed one are unique among the rows that have them."""
+
+    def visit_unique_constraint(self, constraint: Any, **kw: Any) -> str:
+        columns = list(constraint.columns)
+        if len(columns) != 1 or not columns[0].info.get("datavern"):
+            return str(super().visit_unique_constraint(constraint, **kw))  # type: ignore[no-untyped-call]  # SQLAlchemy's
+        [column] = columns
+        quoted = self.preparer.quote(column.name)
+        index = self.preparer.quote(f"{column.table.name}_{column.name}"[:128])
+        return f"INDEX {index} UNIQUE ({quoted}) WHERE {quoted} IS NOT NULL"
+
+
 def _in_key(column: Any) -> bool:
     """Whether a column is in a key or an index, which take no ``max`` types."""
     if column is None or getattr(column, "table", None) is None:
@@ -96,7 +125,7 @@ def _in_key(column: Any) -> bool:
 class AzureSQLDialect(MSDialect):
     """SQLAlchemy's dialect for SQL Server, as it is spoken here."""
 
-    statement_compiler = _Compiler
+    statement_compiler = AzureSQLCompiler
     type_compiler_cls = _TypeCompiler
     supports_identity_columns = True
     supports_statement_cache = False

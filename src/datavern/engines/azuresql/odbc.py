@@ -70,6 +70,7 @@ class ODBCWire:
         self._cursor.said = []
         self._name = name
         self._make: Callable[[Any], AzureSQLRow] | None = None
+        self.columns: tuple[str, ...] = ()
 
     @classmethod
     def connect(cls, settings: AzureSQLSettings, *, password: str | None, token: str | None) -> ODBCWire:
@@ -130,7 +131,8 @@ class ODBCWire:
                 pass
 
         _heard(first, cursor, sent=True)
-        self._make = maker(column[0] for column in cursor.description) if cursor.description else None
+        self.columns = tuple(column[0] for column in cursor.description or ())
+        self._make = maker(self.columns) if cursor.description else None
 
     def rows(self, most: int) -> list[AzureSQLRow]:
         """The next rows."""

@@ -33,6 +33,10 @@ from datavern.engines.people import RelationalPeople
 from datavern.engines.pooling import PooledProvider
 
 if TYPE_CHECKING:
+    from sqlalchemy.engine import Engine
+    from sqlalchemy.ext.asyncio import AsyncEngine
+
+    from datavern.background import Background
     from datavern.contracts.capabilities import Services
     from datavern.engines.azuresql.bulk import BulkOptions, Rows
     from datavern.engines.azuresql.procedures import Output, ProcedureResult
@@ -341,3 +345,24 @@ class AzureSQLProvider(AzureSQLStatements, PooledProvider):
             attempts=attempts,
             idempotency_key=idempotency_key,
         )
+
+    @overload
+    def sqlalchemy_engine(self, *, background: None = None, **options: Any) -> AsyncEngine: ...
+
+    @overload
+    def sqlalchemy_engine(self, *, background: Background[Any], **options: Any) -> Engine: ...
+
+    def sqlalchemy_engine(self, *, background: Background[Any] | None = None, **options: Any) -> AsyncEngine | Engine:
+        """SQLAlchemy's async engine on this provider's pool, with its failover of connections, TLS and sealed columns.
+
+        Args:
+            background: where this provider is open; then it is an engine for code without asyncio, and any thread.
+            options: as `create_async_engine` takes them (``echo=True``), but for those of a pool.
+
+        Raises:
+            ConfigurationError: an option that is the provider's to decide; greenlet is not installed.
+        """
+        from datavern.engines.alchemy.engine import make_engine  # noqa: PLC0415  (loads SQLAlchemy's asyncio)
+        from datavern.engines.azuresql.alchemy import Dialect, WaitingDialect  # noqa: PLC0415
+
+        return make_engine(self, (Dialect, WaitingDialect), options, background)

@@ -55,6 +55,7 @@ class TDSWire:
         self._transport = transport
         self._name = name
         self._make: Callable[[Any], AzureSQLRow] | None = None
+        self.columns: tuple[str, ...] = ()
         self._writing = threading.Lock()  # an interruption goes between two requests, never into one
         self._interrupted = False  # an attention signal was sent whose acknowledgement is still to be read
 
@@ -145,9 +146,10 @@ class TDSWire:
                 self.settle()
             else:
                 more = _heard(session.find_result_or_done, self._drain)
-        self._make = None
+        self._make, self.columns = None, ()
         if session.res_info is not None:
-            self._make = maker(column[0] for column in session.res_info.description)
+            self.columns = tuple(column[0] for column in session.res_info.description)
+            self._make = maker(self.columns)
 
     def rows(self, most: int) -> list[AzureSQLRow]:
         """The next rows."""

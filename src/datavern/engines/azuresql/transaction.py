@@ -282,6 +282,29 @@ class AzureSQLTransaction:
         self._savepoints += 1
         return Savepoint(self, f"datavern_{self._savepoints}")
 
+    # ---- for SQLAlchemy ---------------------------------------------------------------------------------------------
+
+    async def answer(self, sql: str, parameters: Parameters, *, audited: bool) -> Answer:
+        """All that a statement gives. `audited`: its entry is written by the caller, in this transaction."""
+        self._audited = audited
+        try:
+            answer, _ = await self._run(sql, parameters)
+        finally:
+            self._audited = False
+        return answer
+
+    async def save(self, name: str, *, back: bool) -> None:
+        """Make a savepoint of that name, or go back to it. The name is a name: the caller has looked."""
+        connection, _ = self._ready("SELECT 1")
+        text = f"{'ROLLBACK' if back else 'SAVE'} TRANSACTION {name}"
+        await self._call(connection, Effect.READS, _watched, _run, text, ())
+
+    def leave(self) -> None:
+        """Let go of it without waiting: the server rolls it back."""
+        slot, self._slot = self._slot, None
+        if slot is not None:
+            self._provider._pool.recover(slot)  # noqa: SLF001  (two halves of one engine)
+
     # ---- inside -----------------------------------------------------------------------------------------------------
 
     async def _run(self, sql: str, parameters: Parameters) -> tuple[Answer, Effect]:
@@ -426,6 +449,11 @@ class RowStream:
         self._slot: Slot[AzureSQLConnection] | None = None
         self._rows: list[Row] = []
         self._done = True
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The names of the columns, once it was entered; none where the statement gives no rows."""
+        return () if self._slot is None else self._slot.connection.wire.columns
 
     async def __aenter__(self) -> Self:
         provider, transaction = self._provider, self._transaction

@@ -90,7 +90,13 @@ class Answer:
 
 
 class Wire(Protocol):
-    """A connection. Everything but `interrupt` and `abort` is called from the connection's own thread."""
+    """A connection. Everything but `interrupt` and `abort` is called from the connection's own thread.
+
+    Attributes:
+        columns: the names of the columns that `begin` has begun to read.
+    """
+
+    columns: tuple[str, ...]
 
     def run(self, sql: str, parameters: Sequence[Any]) -> Answer:
         """Run a text and read all that it gives.
