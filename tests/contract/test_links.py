@@ -6,6 +6,7 @@ import json
 import tracemalloc
 
 import pytest
+import sqlalchemy as sa
 from bson import ObjectId
 
 from datavern import (
@@ -21,6 +22,7 @@ from datavern import (
 )
 from datavern.contracts.errors import PrivacyError
 from datavern.privacy.journal import Journal
+from datavern.sqlalchemy import Sealed
 from datavern.testing import create_test_database
 
 NUMBERS = {"u1": "13097248022", "u2": "10915596784"}
@@ -128,6 +130,31 @@ async def test_rows_of_several_steps_are_written_read_and_changed(managed):
         assert await store.delete("l3")
         with pytest.raises(PrivacyError, match="end those first"):
             await db.personal("lines").delete("l0-u1")  # a note belongs to it
+
+
+async def test_sqlalchemy_follows_relations_too(managed, engine):
+    if engine == "azuresql":
+        pytest.skip("SQLAlchemy has no pool of ours there")
+    metadata = sa.MetaData()
+    line = sa.Table(
+        "lines",
+        metadata,
+        sa.Column("id", sa.Text, primary_key=True),
+        sa.Column("order_id", sa.Text),
+        sa.Column("text", Sealed()),
+        sa.Column("plain", sa.Text),
+    )
+    async with managed(orders(), lines(fields={"text": Field(sealed=True), "plain": Field()})) as db:
+        await fill(db)
+        alchemy = db["main"].sqlalchemy_engine()
+        async with alchemy.begin() as connection:
+            await connection.execute(sa.insert(line).values(id="made", order_id="o-u1", text="made"))
+            await connection.execute(sa.update(line).where(line.c.id == "l0-u1").values(text="changed"))
+            await connection.execute(sa.delete(line).where(line.c.id == "l1-u1"))
+            found = await connection.execute(sa.select(line).where(line.c.order_id == "o-u1").order_by(line.c.id))
+            assert [(row.id, row.text) for row in found] == [("l0-u1", "changed"), ("made", "made")]
+        assert (await db.personal("lines").get("made"))["text"] == "made"
+        assert await of(db, "lines") == ["l0-u1", "made"]
 
 
 async def test_a_row_that_leads_to_nobody_is_refused(managed):

@@ -45,7 +45,7 @@ async def examine_dataset(dataset: Dataset, data_map: DataMap, databases: Mappin
     if wrong:
         return [Finding(part, ok=False, detail=detail) for detail in wrong]
     sealed = f", {len(dataset.sealed)} of {len(dataset.fields)} fields sealed" if dataset.fields else ""
-    notes = [*_unmapped_columns(dataset, store), *_unindexed(dataset, data_map, store, subjects)]
+    notes = [*_unmapped_columns(dataset, data_map, store), *_unindexed(dataset, data_map, store, subjects)]
     return [
         Finding(part, ok=True, detail=f"{dataset.label}{sealed}"),
         *(Finding(part, ok=True, detail=note, note=True) for note in notes),
@@ -133,11 +133,12 @@ def _no_id(column: Column) -> bool:
     return not column.exact or kind.endswith("[]") or any(part in kind for part in _NO_ID)
 
 
-def _unmapped_columns(dataset: Dataset, store: Store) -> list[str]:
+def _unmapped_columns(dataset: Dataset, data_map: DataMap, store: Store) -> list[str]:
     from datavern.privacy.dataset import ASIDE, ERASED_AT, RETAINED_UNTIL, ROW_TAG
 
     ours = {ROW_TAG, ERASED_AT, RETAINED_UNTIL, *(name + ASIDE for name in dataset.sealed)}
-    known = {*_wanted(dataset), *_own(dataset), *ours}
+    there = [one for one in data_map if (one.database, one.table) == (dataset.database, dataset.table)]
+    known = ours.union(*(_wanted(one) for one in there), *(_own(one) for one in there))
     spare = [column.name for column in store.columns if column.name not in known]
     if not spare:
         return []

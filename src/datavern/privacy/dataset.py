@@ -1,13 +1,14 @@
 """One entry of the data map: a store of personal data, its fields, and what the law wants known of them.
 
-It says nothing that the law leaves open: a contradiction is refused as the entry is made, before anything is connected.
+It says nothing that the law leaves open: a contradiction is refused as the entry is made (dataset_rules.py), before
+anything is connected.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from datavern.config import STRICT
 from datavern.contracts.errors import ConfigurationError
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from datavern.privacy.approvals import Approval, Safeguard
     from datavern.privacy.bases import LegalBasis
     from datavern.privacy.categories import Exemption
-else:  # what the settings' annotations are read as: few data maps have them, and the checks below read them
+else:  # what the settings' annotations are read as: few data maps have them, and dataset_rules.py reads them
     Approval = Safeguard = LegalBasis = Exemption = Any
 
 __all__ = ["Dataset", "Erasure", "Field", "classification_of"]
@@ -232,20 +233,9 @@ class Dataset:
     recipients: Sequence[str] = ()
 
     def __post_init__(self) -> None:
-        put = object.__setattr__
-        put(self, "classification", classification_of(self.classification))
-        put(self, "primary_key", _names(self.primary_key, "primary_key"))
-        if isinstance(self.purposes, str):
-            raise ConfigurationError(f'purposes is a list: purposes=["{self.purposes}"]')
-        put(self, "purposes", _names(tuple(self.purposes), "purposes", empty=True))
-        put(self, "fields", dict(self.fields))
-        self._check_names()
-        self._check_reach()
-        self._check_basis()
-        self._check_record()
-        self._check_subject()
-        self._check_fields()
-        self._check_end()
+        from datavern.privacy.dataset_rules import settle  # noqa: PLC0415  (with the first dataset that is made)
+
+        settle(self)
 
     @property
     def table(self) -> str:
@@ -308,7 +298,7 @@ class Dataset:
         return self.erasure == "soft"
 
     @property
-    def _whole(self) -> bool:
+    def whole(self) -> bool:
         """Whether its records may be sealed as wholes, by the engine itself: keys and values, documents, files."""
         return "{subject}" in (self.key or self.table) or "." in (self.subject or "")
 
@@ -351,210 +341,3 @@ class Dataset:
         if given is None or isinstance(given, str):
             return given or ""
         return "; ".join(str(basis) for basis in self.bases if basis.kind != "consent")
-
-    def _check_names(self) -> None:
-        for what in ("name", "database", "store", "subject", "key", "retention_from"):
-            value = getattr(self, what)
-            if value is None and what not in ("name", "database"):
-                continue
-            if not isinstance(value, str) or not value.strip() or "\0" in value:
-                raise ConfigurationError(f"{what}: expected text, without NUL characters")
-        if "#" in self.name:
-            raise ConfigurationError(f"datasets.{self.name}: a dataset's name holds no #")
-
-    def _check_reach(self) -> None:
-        """How far the data may travel."""
-        where = f"datasets.{self.name}"
-        if self.graded and self.classification is Classification.OPEN:
-            raise ConfigurationError(f"{where}.graded: OPEN is ungraded (sikkerhetsloven § 5-3): say the grade")
-        if self.approval is None and self.transfer is None:
-            return
-        from datavern.privacy.approvals import approval_of, safeguard_of  # noqa: PLC0415  (few datasets have one)
-
-        for what, read in (("approval", approval_of), ("transfer", safeguard_of)):
-            problem = ""
-            try:
-                object.__setattr__(self, what, read(getattr(self, what)))
-            except ConfigurationError as error:
-                problem = str(error)
-            if problem:
-                problem = problem if problem.startswith(what) else f"{what}: {problem}"
-                raise ConfigurationError(f"{where}.{problem}")
-        if self.approval is not None and not self.graded:
-            raise ConfigurationError(f"{where}.approval: is for graded information: set graded = true, or leave it out")
-        if self.approval is not None and self.classification is not Classification.RESTRICTED:
-            raise ConfigurationError(
-                f"{where}.approval: {self.classification} stays in Norway, whatever was approved: leave it out"
-            )
-
-    def _check_basis(self) -> None:
-        """Why the data may be used."""
-        where = f"datasets.{self.name}"
-        if self.require_consent not in ("write", "read"):
-            raise ConfigurationError(f'{where}.require_consent: expected "write" or "read"')
-        given = self.legal_basis
-        if isinstance(given, str):
-            if not given.strip() or "\0" in given:
-                raise ConfigurationError(f"{where}.legal_basis: expected text, without NUL characters")
-        elif given is not None:
-            from datavern.privacy.bases import bases_of  # noqa: PLC0415  (few datasets have more than a text)
-
-            problem = ""
-            try:
-                object.__setattr__(self, "legal_basis", bases_of(given, self.purposes))
-            except ConfigurationError as error:
-                problem = str(error).removeprefix("legal_basis.").removeprefix("legal_basis: ")
-            if problem:
-                joined = ": " if problem.startswith("expected") else "."
-                raise ConfigurationError(f"{where}.legal_basis{joined}{problem}")
-            if not self.purposes and any(basis.kind == "consent" for basis in self.bases):
-                raise ConfigurationError(f"{where}.purposes: missing; a consent is to a purpose")
-        if self.require_consent == "read" and not self.needs_consent:
-            raise ConfigurationError(f"{where}.require_consent: no purpose rests on consent here: leave it out")
-
-    def _check_record(self) -> None:
-        """What the record of processing activities tells (GDPR Art. 30)."""
-        where = f"datasets.{self.name}"
-        for what in ("categories", "about", "recipients"):
-            given = getattr(self, what)
-            if isinstance(given, str):
-                raise ConfigurationError(f'{where}.{what} is a list: {what}=["{given}"]')
-            object.__setattr__(self, what, _names(tuple(given), f"{where}.{what}", empty=True))
-        if self.categories or self.exemption is not None:
-            from datavern.privacy.categories import settle  # noqa: PLC0415  (few datasets say it)
-
-            problem = ""
-            try:
-                object.__setattr__(self, "exemption", settle(self) or None)
-            except ConfigurationError as error:
-                problem = str(error)
-            if problem:
-                raise ConfigurationError(f"{where}.{problem}")
-
-    def _check_subject(self) -> None:
-        where = f"datasets.{self.name}"
-        if not self.personal:
-            if self.subject or self.key or self.subject_via:
-                raise ConfigurationError(
-                    f"{where}: personal = false says that it is about nobody, and it has a subject"
-                )
-            if self.needs_consent:
-                raise ConfigurationError(f"{where}.purposes: nobody can consent where no row has a subject")
-        elif self.subject is None and self.key is None:
-            raise ConfigurationError(
-                f"{where}.subject: missing; which column says whose row it is? (key for stores of keys and values, "
-                "personal = false for data about nobody)"
-            )
-        elif self.subject is not None and self.key is not None:
-            raise ConfigurationError(f"{where}: subject is for tables and key for keys: give one of them")
-        elif self.key is not None and "{subject}" not in self.key:
-            raise ConfigurationError(f"{where}.key: expected {{subject}} in the pattern, where the subject's id stands")
-        if self.subject_via is not None and not all(self.subject_via.partition(".")):
-            raise ConfigurationError(
-                f"{where}.subject_via: expected dataset.column, such as users.personal_number, or orders.id"
-            )
-
-    def _check_fields(self) -> None:
-        where = f"datasets.{self.name}.fields"
-        taken = {ROW_TAG, ERASED_AT, RETAINED_UNTIL}
-        for name, f in self.fields.items():
-            if not isinstance(f, Field):
-                raise ConfigurationError(f"{where}.{name}: expected Field(…)")
-            if not name or "\0" in name:
-                raise ConfigurationError(f"{where}: a field's name is empty, or holds a NUL character")
-            if f.sealed and name == self.subject:
-                self._check_sealed_subject(f"{where}.{name}", f)
-            if f.sealed and name in self.keys:
-                raise ConfigurationError(f"{where}.{name}: the primary key cannot be sealed: it is how a row is found")
-            if f.sealed and name == self.retention_from:
-                raise ConfigurationError(
-                    f"{where}.{name}: retention_from cannot be sealed: the period is counted from it"
-                )
-            if f.anonymize is not None:
-                self._check_strategy(f"{where}.{name}.anonymize", name)
-            if f.of is not None and f.of != self.subject:
-                self._check_of_another(f"{where}.{name}.of", f)
-        taken.update(self.indexes)
-        clash = sorted(taken & ({*self.fields, *self.keys, self.subject} - {None}))
-        if clash:
-            raise ConfigurationError(f"{where}.{clash[0]}: Datavern keeps a column of its own by that name")
-
-    def _check_of_another(self, where: str, field: Field) -> None:
-        """What is about somebody else than the row's subject, and must outlast the subject's erasure."""
-        if field.sealed:
-            raise ConfigurationError(
-                f"{where}: a sealed field is under the key of the row's subject, and ends with it: map it in a dataset "
-                f"of its own over the same table, with subject = {field.of}"
-            )
-        if self.erasure == "delete":
-            raise ConfigurationError(
-                f"{where}: erasure = delete takes the whole row, and what is another's with it: use anonymize"
-            )
-        if field.anonymize is not None:
-            raise ConfigurationError(f"{where}: it stays when the row's subject is erased: leave anonymize out")
-
-    def _check_strategy(self, where: str, name: str) -> None:
-        if self.erasure != "anonymize":
-            raise ConfigurationError(f"{where}: is for rows that are anonymised, and erasure is {self.erasure}")
-        if name == self.subject or name in self.keys:
-            raise ConfigurationError(
-                f"{where}: the subject gets a pseudonym by itself, and a primary key stays: leave it out"
-            )
-
-    def _check_sealed_subject(self, where: str, f: Field) -> None:
-        """The number that people are known by may be sealed: its lookup finds them."""
-        if self.subject_via is None:
-            raise ConfigurationError(
-                f"{where}: the subject column cannot be sealed: it says whose key opens the row; use an id that tells "
-                "nothing"
-            )
-        if not f.lookup:
-            raise ConfigurationError(f"{where}: the rows are found by it: set lookup = true")
-        if self.erasure in ("retain", "shred"):
-            raise ConfigurationError(
-                f"{where}: erasure = {self.erasure} leaves rows behind to which no lookup leads any more, and nobody "
-                "could find them by a sealed number: keep it in the clear, or end them with delete, anonymize or soft"
-            )
-
-    def _check_end(self) -> None:
-        where = f"datasets.{self.name}"
-        if self.erasure not in get_args(Erasure):
-            import difflib  # noqa: PLC0415  (only when there is a mistake to tell of)
-
-            near = difflib.get_close_matches(str(self.erasure), get_args(Erasure), n=1)
-            hint = f"did you mean {near[0]}?" if near else f"expected one of {', '.join(get_args(Erasure))}"
-            raise ConfigurationError(f"{where}.erasure: no such policy; {hint}")
-        if self.retention is not None:
-            from datavern.privacy.retention import Period  # noqa: PLC0415  (few datasets have one)
-
-            problem = ""
-            try:
-                Period.parse(self.retention)
-            except ConfigurationError as error:
-                problem = str(error)
-            if problem:
-                raise ConfigurationError(f"{where}.retention: {problem}")
-        if self.erasure == "retain":
-            if self.retention is None:
-                raise ConfigurationError(
-                    f"{where}.retention: missing; erasure = retain keeps rows, and must say how long"
-                )
-            if not self.lawful_by:
-                raise ConfigurationError(
-                    f"{where}.legal_basis: missing; erasure = retain needs the law that asks for it (GDPR Art. 17(3))"
-                )
-        if self.retention is None and (self.retention_from is not None or self.retention_from_year_end):
-            raise ConfigurationError(f"{where}.retention: missing; retention_from says from when, and not how long")
-        if self.erasure == "shred" and not self.needs_keys and not self._whole:
-            raise ConfigurationError(f"{where}.erasure: {NO_KEYS}")
-
-
-def _names(value: str | Sequence[str], what: str, *, empty: bool = False) -> tuple[str, ...]:
-    names = (value,) if isinstance(value, str) else tuple(value)
-    if (
-        not (names or empty)
-        or len(set(names)) != len(names)
-        or any(not isinstance(name, str) or not name or "\0" in name for name in names)
-    ):
-        raise ConfigurationError(f"{what}: expected names, each of them once")
-    return names

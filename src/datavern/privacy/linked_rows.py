@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from datavern.contracts.errors import ConfigurationError
-from datavern.privacy.links import Link, fitting_in, text_of
+from datavern.privacy.link_values import fitting_in, text_of
+from datavern.privacy.links import Link
 from datavern.privacy.records import RecordRows, value_at
 from datavern.privacy.rows import SHARED, WHOSE, Rows
 

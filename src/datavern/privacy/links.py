@@ -21,15 +21,16 @@ from datavern.contracts.errors import ConfigurationError, CryptoError, PrivacyEr
 from datavern.crypto.lookup import normalise
 from datavern.privacy.dataset import ERASED_AT, RETAINED_UNTIL, ROW_TAG
 from datavern.privacy.holds import RELEASED, Grip
+from datavern.privacy.link_values import fitting_in, text_of
 from datavern.privacy.records import RecordStore, leaves, value_at
-from datavern.privacy.rows import SHARED, WHOSE, Rows, is_whole
+from datavern.privacy.rows import SHARED, WHOSE, Rows
 
 if TYPE_CHECKING:
-    from datavern.contracts.capabilities import Column, Transaction
+    from datavern.contracts.capabilities import Transaction
     from datavern.privacy.dataset import Dataset
     from datavern.privacy.personal import PersonalStore
 
-__all__ = ["Link", "fitting_in", "numbers_known", "text_of"]
+__all__ = ["Link", "numbers_known"]
 
 _AT_ONCE = 500
 """Values in one condition."""
@@ -382,37 +383,3 @@ class Link:
                 )
             named.append(person)
         return named
-
-
-def text_of(value: Any) -> str | None:
-    """The text of an id or a number, in whatever type it stands."""
-    if type(value) is str:
-        return value
-    if isinstance(value, bool) or value is None:
-        return None
-    if isinstance(value, int):
-        return str(value)
-    return str(value).lower() if type(value).__name__ in {"UUID", "ObjectId"} else None
-
-
-def fitting_in(column: Column | None, values: Iterable[Any]) -> Iterator[Any]:
-    """Those of the values that a column's type can hold, in that type."""
-    kind = "" if column is None else column.type
-    for value in values:
-        text = text_of(value)
-        if text is None:
-            continue
-        if is_whole(kind):
-            digits = text.removeprefix("-")
-            bits = 64 if column is None or column.bits is None else column.bits
-            if digits.isascii() and digits.isdecimal() and -(1 << bits - 1) <= int(text) < 1 << bits - 1:
-                yield int(text)
-        elif kind == "uuid":
-            import uuid  # noqa: PLC0415  (few tables have such a column)
-
-            try:
-                yield str(uuid.UUID(text))
-            except ValueError:
-                continue
-        else:
-            yield text
