@@ -107,6 +107,22 @@ def test_whom_it_touched_is_narrowed(run: Run, project: Path):
     assert read["affected"]["scope"].startswith("read from 2025-12-31T23:00:00")
 
 
+def test_a_register_that_was_changed(run: Run, project: Path):
+    import sqlite3
+
+    for text in ("a", "b"):
+        assert run("breach", "open", "--kind", "integrity", "-d", text, "--no-count").code == 0
+    assert run("breach", "verify").code == 0
+    with sqlite3.connect(project / "main.db") as main:
+        main.execute("UPDATE datavern_breaches SET body = (SELECT max(body) FROM datavern_breaches)")
+    main.close()
+    for command in ("list", "verify"):
+        done = run("breach", command)
+        assert done.code == 1
+        assert "The register was changed:" in done.said
+        assert "entry 1 was changed." in done.said
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [

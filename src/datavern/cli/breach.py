@@ -33,7 +33,7 @@ from datavern.cli.common import (
     require_new,
     write_new,
 )
-from datavern.contracts.errors import ConfigurationError
+from datavern.contracts.errors import ConfigurationError, DecryptionFailed
 
 app = typer.Typer(
     add_completion=False,
@@ -249,17 +249,22 @@ def list_(
 
     async def work() -> bool:
         async with manager_of(config) as db:
-            found = await db.breaches.list(open_only=not all_)
-            wrong = await db.breaches.verify(whole=False)
+            wrong = list(await db.breaches.verify(whole=False))
+            try:
+                found = await db.breaches.list(open_only=not all_)
+            except DecryptionFailed:
+                if not wrong:
+                    raise
+                found = []  # what was changed is told of below
         overdue = [one for one in found if one.overdue()]
         out.document(
             {"breaches": [plain_of(one) for one in found], "overdue": [o.id for o in overdue], "problems": wrong}
         )
         for line in wrong:
             out.say(f"The register was changed: {line}.", "bold red")
-        if not found:
+        if not found and not wrong:
             out.say("No breach is entered." if all_ else "No breach is open.")
-            return not wrong
+            return True
         from datavern.privacy.breach import in_norway
 
         rows = []

@@ -115,16 +115,36 @@ class Distinct:
         self._stack.close()
 
     def add(self, mark: bytes, value: bytes | None = None) -> None:
-        """One more value. `mark` says which are the same; with no `value` it is the value."""
+        """One more value. `mark` says which are the same; with no `value` it is the value.
+
+        Raises:
+            ConfigurationError: there is no room for it.
+        """
         number = mark[0] % _BUCKETS
         bucket = self._buckets[number]
         bucket += mark if value is None else value
         if len(bucket) >= _IN_MEMORY:
+            self._put_away(number, bucket)
+
+    def _put_away(self, number: int, bucket: bytearray) -> None:
+        """Write a bucket to its file.
+
+        Raises:
+            ConfigurationError: there is no room for it.
+        """
+        problem = ""
+        try:
             file = self._files.get(number)
             if file is None:
-                file = self._files[number] = self._stack.enter_context(TemporaryFile())  # noqa: SIM115  (closed with the others)
+                opened = TemporaryFile()  # noqa: SIM115  (closed with the others)
+                file = self._files[number] = self._stack.enter_context(opened)
             file.write(bucket)
-            bucket.clear()
+            file.flush()
+        except OSError as error:
+            problem = error.strerror or type(error).__name__
+        if problem:
+            raise ConfigurationError(f"temporary files cannot be written: {problem}: set TMPDIR to another folder")
+        bucket.clear()
 
     def _bucket(self, number: int) -> set[bytes]:
         file = self._files.get(number)

@@ -178,3 +178,12 @@ def test_each_value_counts_once_whether_it_went_to_a_file_or_not():
         assert many._files  # it does not fit
         assert many.count() == many.count() == 40_000
         assert len(set(many.values())) == 40_000
+
+
+def test_a_full_disk_is_told_of(monkeypatch, tmp_path):
+    import tempfile
+
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "nowhere"))
+    with Distinct() as many, pytest.raises(ConfigurationError, match="temporary files cannot be written: No such file"):
+        for n in range(200_000):
+            many.add(bytes([1]) + n.to_bytes(15, "big"))
