@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar, Unpack, overload
 
 from datavern.config import TLS, Pool, Secret
+from datavern.connectors.coalescing import CoalescedRead, check_read
 from datavern.connectors.pool import Pool as ConnectionPool
 from datavern.contracts.capabilities import Capabilities, Isolation
 from datavern.contracts.errors import (
@@ -21,6 +22,7 @@ from datavern.engines.azuresql.fused import AzureSQLGuarded, Fusing
 from datavern.engines.azuresql.health import ASK, AzureSQLRoles, standing
 from datavern.engines.azuresql.ledger import AzureSQLLedger
 from datavern.engines.azuresql.numbers import THROTTLED
+from datavern.engines.azuresql.point_reads import MOST, AzureSQLSource
 from datavern.engines.azuresql.samples import AzureSQLSamples
 from datavern.engines.azuresql.session import AzureSQLStatements, rest
 from datavern.engines.azuresql.settings import AzureSQLSettings, merged
@@ -134,7 +136,7 @@ class AzureSQLProvider(AzureSQLStatements, PooledProvider):
             people=RelationalPeople(self, self._subjects),
             roles=AzureSQLRoles(self),
             whereabouts=AzureSQLWhereabouts(self),
-            reasons={"point_reads": "each read by key is a statement of its own here: use query_one"},
+            point_reads=self,
         )
 
     # ---- opening and closing ----------------------------------------------------------------------------------------
@@ -260,6 +262,26 @@ class AzureSQLProvider(AzureSQLStatements, PooledProvider):
 
         async with AzureSQLTransaction(self, None, read_only=False) as tx:
             return await bulk_insert(tx, table, columns, rows, **options)
+
+    def coalesced(
+        self, table: str, *, key: str, columns: Sequence[str] | None = None, batch_size: int = 100
+    ) -> CoalescedRead:
+        """Hot reads by key: those of one turn of the loop go in one round trip. ``row = await read(7)``.
+
+        Each call gives what ``query_one('SELECT TOP (1) columns FROM table WHERE key = @P1', [key])`` gives.
+
+        Args:
+            table: a table or view, ``schema.table`` or ``table``; names are quoted.
+            key: the column that is compared with the key.
+            columns: which to read, the key among them; all of them when None.
+            batch_size: keys in one request: 1000 at the most.
+
+        Raises:
+            ConfigurationError: a name is empty, or the key is not among the columns.
+        """
+        check_read(table, key, columns, batch_size)
+        source = AzureSQLSource(self, table, key, columns)
+        return CoalescedRead(source, name=self.name, pool=self.settings.pool, batch_size=min(batch_size, MOST))
 
     # ---- transactions -----------------------------------------------------------------------------------------------
 
