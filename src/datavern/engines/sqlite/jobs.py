@@ -123,17 +123,13 @@ def run_all(connection: sqlite3.Connection, sql: str, parameters: Parameters) ->
 
 def run_one(connection: sqlite3.Connection, sql: str, parameters: Parameters) -> sqlite3.Row | None:
     """The first row, or None."""
-    cursor = connection.execute(sql, bound(parameters))
-    row = cursor.fetchone()
-    cursor.close()  # resets the statement: an open one would hold its snapshot
-    return row  # type: ignore[no-any-return]  # what the row factory makes
+    # No name keeps the cursor: it goes at once, and its statement is reset. An open one would hold its snapshot.
+    return connection.execute(sql, bound(parameters)).fetchone()  # type: ignore[no-any-return]  # what a row factory makes
 
 
 def run_value(connection: sqlite3.Connection, sql: str, parameters: Parameters) -> Any:
     """The first column of the first row, or None."""
-    cursor = connection.execute(sql, bound(parameters))
-    row = cursor.fetchone()
-    cursor.close()
+    row = connection.execute(sql, bound(parameters)).fetchone()  # see run_one
     return None if row is None else row[0]
 
 

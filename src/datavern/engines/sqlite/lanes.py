@@ -185,11 +185,13 @@ class Lanes:
         done = self.done
         for _ in range(len(done)):
             future, result, error = done.popleft()
-            if not future.done():
+            try:
                 if error is None:
                     future.set_result(result)
                 else:
                     future.set_exception(error)
+            except asyncio.InvalidStateError:  # its caller was cancelled
+                pass
 
     def abandon(self, job: Job) -> None:
         """The job's caller was cancelled: what has not begun does not run, and a read that runs is interrupted."""

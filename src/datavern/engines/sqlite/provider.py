@@ -45,6 +45,7 @@ __all__ = ["SQLiteProvider"]
 
 T = TypeVar("T")
 _ISOLATION = ("read committed", "repeatable read", "snapshot", "serializable")
+_READ = Kind.READ  # an enumeration's own look-up is slow in Python 3.11
 _TEXTS = 4096  # statement texts whose kind is remembered
 _PATIENCE = 5.0  # seconds that closing waits for what runs, before it interrupts it
 
@@ -307,7 +308,7 @@ class SQLiteProvider(Statements, SQLiteSearches, Upkeep):
         if kind is None:
             kind = self._kind(sql)
         job = Job(lanes.loop.create_future(), run, sql, parameters, kind)
-        if kind is Kind.READ and lanes.shared:
+        if kind is _READ and lanes.shared:
             lanes.read(job)
         else:
             lanes.writer.add(job)

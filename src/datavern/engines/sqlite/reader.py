@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from datavern.engines.sqlite.jobs import Job, Kind, OwnedJob
 from datavern.engines.sqlite.lane import Lane
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 __all__ = ["Reader"]
 
 _NONE = -1
+_READ: Final = Kind.READ  # an enumeration's own look-up is slow in Python 3.11
 
 
 class Reader(Lane):
@@ -45,9 +46,9 @@ class Reader(Lane):
                 elif not self.has_work(source):  # asked after `stopping`: what was queued before that is still done
                     return
                 continue
-            if isinstance(job, OwnedJob):
+            if job.kind is not _READ:
                 last = self._let_go(last)
-                self._owned(job)
+                self._owned(job)  # type: ignore[arg-type]  # of the jobs on readers, those of holders alone are no reads
                 continue
             self.current = job  # before the next line: whoever cancels now finds it here, or is seen there
             if job.future.done():
