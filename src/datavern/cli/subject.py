@@ -354,7 +354,10 @@ def _write(
         write_new(pdf, found.to_pdf(language))
     out.document(body_of(found))
     written = [str(file) for file in (output, html, pdf) if file is not None]
-    out.say(f"Written: {', '.join(written)}." if written else str(found))
+    out.say(str(found))
+    if written:
+        out.say()
+        out.say(f"Written: {', '.join(written)}.")
 
 
 async def _process(request: SubjectRequest, config: Path) -> SubjectResponse:
