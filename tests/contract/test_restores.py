@@ -311,3 +311,27 @@ async def test_stores_without_tables_are_told_since_when(managed, database, docu
         assert (await db.subject_requests.replay("cache", since=moment)).rows == 1
         assert await redis.get("session:a") is None
         assert [row["_id"] async for row in db.personal("cases").of("b")] == ["b"]
+
+
+async def test_what_a_hold_kept_and_a_restore_brought_back_is_waited_for_again(place):
+    async with place.manager() as db:
+        await prepared(db)
+        await db.personal("events").insert({"id": "a", "who": "a", "note": "Planted", "plain": "Planted"})
+        hold = await db.holds.place("events", key="a", reason="tvistesak")
+        erased = await erase(db, "a")
+        assert (await db["main"].query_value("SELECT count(*) FROM events")) == 1
+    await place.copy()
+    async with place.manager() as db:
+        await db.holds.release(hold.id)
+        await db.subject_requests.resume()
+        assert await db["main"].query("SELECT id FROM events") == []
+        completed = await db.subject_requests.certificate(f"{erased.request_id}-completed")
+        assert completed.body["stores"][0]["found"] == 1
+    await place.put_back()
+    async with place.manager() as db:  # the hold is back, too
+        assert (await db["main"].query_value("SELECT count(*) FROM events")) == 1
+        assert await audited(db, "ledger", "restore_replayed") == []
+        await db.holds.release(hold.id)
+        await db.subject_requests.resume()
+        assert await db["main"].query("SELECT id FROM events") == []
+        assert await db.subject_requests.certificate(erased.request_id) is not None

@@ -123,6 +123,35 @@ class Completions:
         if rows:
             await tx.execute_many(*tables.COMPLETION_INSERT.bind_many(self._dialect, rows))
 
+    async def kept(self, database: str) -> dict[str, set[str]]:
+        """Request → the labels of the datasets of a database where a hold has kept rows from it, and they are there."""
+        site = self._privacy.site(database)
+        labels = {s.dataset.name: s.dataset.label for s in self._privacy.datasets if s.dataset.database == database}
+        query = tables.KEPT_REQUESTS.bind(needs(site.provider, "ledger").dialect)
+        found: dict[str, set[str]] = {}
+        for request, dataset in await needs(site.provider, "session").query(*query):
+            if dataset in labels:
+                found.setdefault(request, set()).add(labels[dataset])
+        return found
+
+    async def again(self, request: str, subject: str, received: str, datasets: Iterable[str]) -> bool:
+        """Let a completed erasure wait for the rest of it again, which a restore brought back; False where it waits."""
+        row = await self._session.query_one(*tables.COMPLETION.bind(self._dialect, of_request=request))
+        if row is not None and row["completed_at"] is None:
+            return False
+        key, tag = await self.key(), new_row_tag() if row is None else bytes(row["row_tag"])
+        sealed = self._sealer.seal_row(key, tag, {"subject": subject, "certificate": None})
+        reach = json.dumps(sorted(datasets), ensure_ascii=False)
+        whose, day = self._privacy.keys.subject_tag(subject), today().isoformat()
+        if row is not None:
+            named = {"of_request": request, "day": day, "reach": reach, "sealed": sealed["subject"], "tag": whose}
+            await self._session.execute(*tables.COMPLETION_REOPEN.bind(self._dialect, **named))
+            return True
+        values = {"request": request, "subject_tag": whose, "row_tag": tag, **sealed, "received": received}
+        values |= {"due": day, "datasets": reach, "completed_at": None}
+        await self._session.execute(*tables.COMPLETION_INSERT.bind(self._dialect, **values))
+        return True
+
     async def due(self, most: int = _AT_ONCE) -> list[SubjectResponse | Receipt]:
         """Complete what may be completed today, so many at the most: what was completed, and what is in the way."""
         done: list[SubjectResponse | Receipt] = []

@@ -159,6 +159,18 @@ def _completion() -> Any:
     return table.select().where(table.c.request == _bind("of_request"))
 
 
+def _kept_requests() -> Any:
+    table = _table(KEPT)
+    return table.select().with_only_columns(table.c.request, table.c.dataset).distinct()
+
+
+def _reopen() -> Any:
+    table = _table(COMPLETIONS)
+    again = {"due": _bind("day"), "datasets": _bind("reach"), "subject": _bind("sealed"), "subject_tag": _bind("tag")}
+    done = (table.c.request == _bind("of_request")) & table.c.completed_at.is_not(None)
+    return table.update().where(done).values(**again, completed_at=None)
+
+
 HOLD_INSERT = Statement(lambda: _table(HOLDS).insert())
 HOLDS_OF = Among(_holds_of)
 HOLDS_OF_ALL = Statement(lambda: _table(HOLDS).select().where(_standing()))
@@ -167,6 +179,8 @@ HOLD_RELEASE = Statement(_hold_release)
 KEPT_INSERT = Statement(lambda: _table(KEPT).insert())
 KEPT_OF = Statement(_kept_of)
 KEPT_DELETE = Statement(_kept_delete)
+KEPT_REQUESTS = Statement(_kept_requests)
+COMPLETION_REOPEN = Statement(_reopen)
 COMPLETION_INSERT = Statement(lambda: _table(COMPLETIONS).insert())
 COMPLETIONS_DUE = Statement(_due)
 COMPLETIONS_OF = Among(_waiting_of)

@@ -127,6 +127,24 @@ class Restores:
                     number = len(behind)
                     self._shut(database, f"{database} was restored, and erasures wait there: {number} ({why(error)})")
 
+        for database in {store.dataset.database for store in self._privacy.datasets} if every else ():
+            try:
+                await self._still_kept(database)
+            except DatavernError:
+                continue  # its database cannot be asked now: at the next opening
+
+    async def _still_kept(self, database: str) -> None:
+        """What a hold kept from erasures, and a restore brought back after they had completed: they wait for it again.
+
+        The database's own word: what was kept stands in it until it is gone.
+        """
+        privacy = self._privacy
+        for request, labels in (await privacy.completions.kept(database)).items():
+            text = await self._journal.certificate(request)
+            if text is not None:
+                body = Certificate.from_json(text).body
+                await privacy.completions.again(request, str(body["subject"]), str(body["received"]), labels)
+
     async def begin(self, database: str, *, since: dt.datetime) -> None:
         """Say that a database is about to be set back: its personal data is shut, in every process that opens from now.
 
@@ -197,6 +215,7 @@ class Restores:
             for store in stores
             if store.link is not None and store.link.target.dataset.database != database
         ]
+        await self._still_kept(database)
         return await self._done(database, moment, rows.found | records.found, elsewhere)
 
     # ---- what is behind ---------------------------------------------------------------------------------------------
