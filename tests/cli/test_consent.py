@@ -59,3 +59,38 @@ def test_what_stands_and_is_lifted(run: Run, project: Path):
     assert run("subject", "lift", request).code == 1
     assert run("subject", "lift", request, "--informed", today).code == 0
     assert "Nothing stands" in run("subject", "standing", WHO).said
+
+
+def test_check_says_what_each_use_rests_on(run: Run, project: Path):
+    settings = project / "datavern.toml"
+    told = settings.read_text(encoding="utf-8")
+    told += """
+[datasets.members]
+database = "main"
+subject = "id"
+purposes = ["newsletter", "accounts"]
+
+[[datasets.members.legal_basis]]
+kind = "legal_obligation"
+reference = "bokføringsloven § 13"
+purposes = ["accounts"]
+
+[[datasets.members.legal_basis]]
+kind = "consent"
+purposes = ["newsletter"]
+text_version = "2026-01"
+
+[datasets.members.fields]
+name = { sealed = true }
+"""
+    settings.write_text(told, encoding="utf-8")
+    assert run("prepare", "members").code == 0
+    done = run("check", "--json")
+    assert done.code == 1
+    details = [f["detail"] for f in done.json["findings"] if f["part"] == "datasets.members.legal_basis"]
+    assert "accounts: legal obligation (GDPR Art. 6(1)(c)): bokføringsloven § 13" in details[0]
+    assert "newsletter: consent (GDPR Art. 6(1)(a))" in details[0]
+    assert "datavern consent text newsletter 2026-01 FILE" in details[1]
+    (project / "text.md").write_text("Vi sender deg nyhetsbrev.", encoding="utf-8")
+    assert run("consent", "text", "newsletter", "2026-01", "text.md").code == 0
+    assert run("check").code == 0

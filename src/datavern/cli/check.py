@@ -68,6 +68,7 @@ def check(
 
 async def examine(config: Any) -> list[Finding]:
     """Look at every part; one that is wrong keeps no other from being looked at."""
+    from datavern.cli.check_basis import bases
     from datavern.cli.check_record import record_findings
     from datavern.cli.check_schema import examine_dataset, examine_unmapped
     from datavern.config import load
@@ -81,6 +82,7 @@ async def examine(config: Any) -> list[Finding]:
     findings += await _keys(keyring)
     findings += [Finding("compliance", ok=False, detail=problem) for problem in db.compliance_problems()]
     findings += _special(db)
+    findings += bases(db)
     findings += record_findings(db, settings.general)
     findings += _residency(db)
     databases = db.databases
@@ -159,12 +161,15 @@ def _residency(db: DatabaseManager) -> list[Finding]:
 
 async def _together(db: DatabaseManager) -> list[Finding]:
     """The keys and the key store in the ledger must be each other's: only opening both tells."""
+    from datavern.cli.check_basis import texts
+
     try:
         async with db:
             found = await db.keys.status()
+            missing = await texts(db)
     except DatavernError as error:
         return [Finding("key store", ok=False, detail=str(error))]
-    return [Finding("key store", ok=True, detail="belongs to this key ring"), _rotation(found)]
+    return [Finding("key store", ok=True, detail="belongs to this key ring"), _rotation(found), *missing]
 
 
 def _rotation(found: Any) -> Finding:
