@@ -683,3 +683,21 @@ async def test_two_erasures_at_the_same_time(managed):
         assert [found_in(one)["main.lines"] for one in done] == [2, 2]
         assert [await count(db, table) for table in ("users", "orders", "lines", "visits")] == [0, 0, 0, 0]
         assert await Journal(db.services.ledger, db.services.keys).unfinished() == []
+
+
+async def test_many_rows_under_a_sealed_number_are_read_one_by_one(managed):
+    wide = "x" * 500
+    async with managed(users(), visits(fields={**HIDDEN, "text": Field()})) as db:
+        await fill(db)
+        made = [{"id": f"m{n}", "number": NUMBERS["u1"], "text": wide} for n in range(4000)]
+        await db.personal("visits").insert_many(made)
+        first = await anext(db.personal("visits").of("u1"))
+        assert first["number"] == NUMBERS["u1"]
+        tracemalloc.start()
+        try:
+            read = [len(row["text"]) async for row in db.personal("visits").of("u1")]
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert len(read) == 4001
+        assert peak < 4_000_000

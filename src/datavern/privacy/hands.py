@@ -95,10 +95,10 @@ class Hands:
                 async for row in found:
                     if not first(row):
                         continue
-                    if self._link.sealed or not self._told(row, person, mine):
+                    if await self._told(row, person, mine, transaction):
+                        yield row
+                    else:
                         odd.append(row)
-                        continue
-                    yield row
         for row in await self._mine(odd, person, mine, transaction):
             yield row
 
@@ -151,20 +151,19 @@ class Hands:
         self, found: Sequence[dict[str, Any]], person: str, mine: Mapping[str, Any], transaction: Any
     ) -> list[dict[str, Any]]:
         """The rows that were found for a person, marked: of those that do not tell, the database is asked."""
-        if self._link.sealed:
-            return await self._link.marked(found, transaction)
-        odd = [row for row in found if not self._told(row, person, mine)]
+        odd = [row for row in found if not await self._told(row, person, mine, transaction)]
         if odd:
             told = [row for row in found if WHOSE in row]
             return [*told, *(await self._link.marked(odd, transaction))]
         return list(found)
 
-    def _told(self, row: dict[str, Any], person: str, mine: Mapping[str, Any]) -> bool:
+    async def _told(self, row: dict[str, Any], person: str, mine: Mapping[str, Any], transaction: Any) -> bool:
         """Mark a row whose value is one of the person's; False where it holds another."""
         link = self._link
         name = link.store.dataset.subject or ""
         if not isinstance(link.store, RecordStore):
-            if link.text(row[name]) in mine:
+            value = await link.opened(row, row[name], transaction) if link.sealed else row[name]
+            if link.text(value) in mine:
                 row[WHOSE] = person
                 return True
             return False

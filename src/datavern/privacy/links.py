@@ -260,7 +260,7 @@ class Link:
         name = self.store.dataset.subject or ""
         held: list[Any] = [value_at(row, name) for row in found]
         if self.sealed:
-            held = [await self._opened(row, value, transaction) for row, value in zip(found, held, strict=True)]
+            held = [await self.opened(row, value, transaction) for row, value in zip(found, held, strict=True)]
         named: list[dict[str, list[Any]]] = []
         for value in held if not isinstance(self.store, RecordStore) else [list(leaves(r, name)) for r in found]:
             each: dict[str, list[Any]] = {}
@@ -268,7 +268,7 @@ class Link:
             named.append(each)
         return named
 
-    async def _opened(self, row: Mapping[str, Any], value: Any, transaction: Transaction | None) -> Any:
+    async def opened(self, row: Mapping[str, Any], value: Any, transaction: Transaction | None) -> Any:
         """A number that is sealed: it opens with the key that it names, and whose that is, the number has to say."""
         if not isinstance(value, bytes) or row.get(ROW_TAG) is None:
             return value

@@ -154,10 +154,10 @@ class Retention:
 
     def _depth(self, dataset: Dataset) -> int:
         """Over how many other datasets its rows lead to a person."""
-        by_name = {store.dataset.name: store.dataset for store in self._privacy.datasets}
-        depth, via = 0, dataset.subject_via
-        while via is not None:
-            depth, via = depth + 1, by_name[via.rpartition(".")[0]].subject_via
+        link = next(store.link for store in self._privacy.datasets if store.dataset.name == dataset.name)
+        depth = 0
+        while link is not None:
+            depth, link = depth + 1, link.target.link
         return depth
 
     async def anonymity(self, dataset: str, fields: Sequence[str] | None = None) -> Anonymity:
