@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import tracemalloc
+from dataclasses import replace
 
 import pytest
 import sqlalchemy as sa
@@ -17,6 +18,7 @@ from datavern import (
     ErasureIncomplete,
     Field,
     KeyErased,
+    Pool,
     SubjectRequest,
     SubjectRequestRejected,
 )
@@ -625,6 +627,22 @@ async def test_documents_and_keys_are_reached_too(everywhere):
         assert (await db.personal("cases").get(ids["u2"]))["text"] == "u2"
 
 
+async def test_sealed_values_under_a_number(managed, database, cache):
+    databases = {"main": database.provider(location="norway"), "cache": cache(encryption=True)}
+    async with managed(users(), SESSIONS, databases=databases) as db:
+        await fill(db)
+        for who in ("u1", "u2"):
+            await db["cache"].set(f"visit:{NUMBERS[who]}", who, subject=who)
+        answer = await process(db, "access")
+        assert [row["value"] for row in answer.data["cache.sessions"]] == ["u1"]
+        erased = await process(db, "erasure")
+        assert found_in(erased)["cache.sessions"] == 1
+        assert await db["cache"].get(f"visit:{NUMBERS['u1']}") is None
+        assert await db["cache"].get(f"visit:{NUMBERS['u2']}") == "u2"
+    with pytest.raises(ConfigurationError, match="nobody could say any more whose they are"):
+        DataMap([users(), replace(SESSIONS, erasure="shred")])  # the number stands in the key
+
+
 async def test_a_store_that_is_down_keeps_what_leads_to_it(everywhere, monkeypatch):
     async with everywhere(users(), orders(), CASES, SESSIONS) as db:
         await fill(db)
@@ -674,6 +692,22 @@ def test_what_could_not_be_said_of_kept_rows_is_refused():
         visits(fields={"number": Field(sealed=True)})
     with pytest.raises(ConfigurationError, match="keep it in the clear"):
         visits(fields=HIDDEN, **retained(True))
+
+
+async def test_one_connection_is_enough(managed, database, engine):
+    """What leads to rows is read before they are: nobody waits for a connection while holding the only one."""
+    more = {} if engine == "sqlite" else {"pool": Pool(min=0, max=1, acquire=20.0)}
+    one = {"main": database.provider(location="norway", **more)}
+    async with managed(users(), orders(), lines(), notes(), visits(fields=HIDDEN), databases=one) as db:
+        await fill(db)
+        assert await of(db, "notes") == ["n-l0-u1", "n-l1-u1"]
+        assert await of(db, "visits") == ["v-u1"]
+        async with db["main"].transaction() as tx:
+            row = {"id": "x", "order_id": "o-u1", "text": "t"}
+            await db.personal("lines").insert(row, transaction=tx)
+            found = [one["id"] async for one in db.personal("lines").of("u1", transaction=tx)]
+            assert sorted(found) == ["l0-u1", "l1-u1", "x"]
+        assert found_in(await process(db, "erasure"))["main.lines"] == 3
 
 
 async def test_two_erasures_at_the_same_time(managed):
