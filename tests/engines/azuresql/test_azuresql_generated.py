@@ -19,6 +19,7 @@ from datavern.contracts.capabilities import Column, Shape, ShapeColumn, Store
 from datavern.contracts.errors import ConfigurationError
 from datavern.contracts.statements import Among, Statement
 from datavern.crypto.tables import LifeStatements, StoreStatements, key_life, key_store
+from datavern.engines.ages import RelationalAges
 from datavern.engines.azuresql import fused, health, samples
 from datavern.engines.azuresql import ledger as ledgers
 from datavern.engines.azuresql import subjects as describing
@@ -28,6 +29,7 @@ from datavern.engines.azuresql.provider import AzureSQLProvider
 from datavern.engines.azuresql.statements import Effect, effect, places
 from datavern.engines.azuresql.subjects import AzureSQLSubjects, _column
 from datavern.engines.idempotency import keys
+from datavern.engines.people import RelationalPeople
 from datavern.engines.relational import _conditions
 from datavern.privacy import consent_tables, hold_tables
 from datavern.privacy import tables as privacy
@@ -200,6 +202,33 @@ def test_a_text_is_compared_with_the_spaces_at_its_end(subjects):
     assert "[users].[id] = @P1 AND upper(concat([users].[id], N'.')) = upper(concat(@P1, N'.'))" in sql
     sql = subjects._select_text(("select", "users", ("id",), (("id", 0, False),), (), True, False))[0]
     assert sql.endswith("WHERE [users].[id] = @P1")
+
+
+@pytest.mark.parametrize("first", [True, False])
+@pytest.mark.parametrize("lock", [True, False])
+def test_rows_past_a_day_are_asked_for_in_t_sql(provider, subjects, first, lock):
+    ages = RelationalAges(provider, subjects)
+    form = ((ODD, 0, True), ("m", 3, False))
+    for wanted in (None, ("id", ODD)):
+        sql, _ = ages._past(("past", "dbo.users", "made", form, ("id", "b"), first, wanted, lock))
+        parsed(sql)
+        assert effect(sql) is Effect.READS
+        assert ("WITH (UPDLOCK, ROWLOCK, READPAST)" in sql) == lock
+        assert "TOP (@P" in sql
+        found = places(sql)
+        assert found is not None
+        assert not found.missing
+    sql, _ = ages._count(("count past", "dbo.users", "made", form))
+    parsed(sql)
+
+
+async def test_people_are_counted_in_t_sql(provider, subjects):
+    found = await RelationalPeople(provider, subjects)._statement("dbo.users", "id", {ODD: ("a", "b"), "n": 1}, None)
+    assert found is not None
+    sql, values = found
+    parsed(sql)
+    assert effect(sql) is Effect.READS
+    assert len(values) == places(sql).highest
 
 
 SHAPE = Shape(
