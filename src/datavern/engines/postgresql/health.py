@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from datavern.contracts.errors import ConnectionFailed, DatavernError, ProviderError
+from datavern.contracts.errors import DatavernError
 from datavern.contracts.roles import Standing
 from datavern.engines.postgresql.connection import PostgreSQLConnector
 from datavern.engines.postgresql.errors import fault
 from datavern.engines.postgresql.statements import Effect
+from datavern.engines.standing import PooledRoles, PooledWatch
 
 if TYPE_CHECKING:
-    import asyncpg
-
     from datavern.engines.postgresql.provider import PostgreSQLProvider
 
 __all__ = ["PostgreSQLRoles"]
@@ -46,11 +45,10 @@ FROM (SELECT pg_catalog.pg_is_in_recovery() AS recovering,
 """
 
 
-class PostgreSQLRoles:
+class PostgreSQLRoles(PooledRoles):
     """See `datavern.contracts.roles.Roles`."""
 
-    def __init__(self, provider: PostgreSQLProvider) -> None:
-        self._provider = provider
+    read_only = "25006"  # read_only_sql_transaction
 
     def watch(self, lost: Callable[[], None]) -> PostgreSQLWatch:
         """Somebody who asks this server."""
@@ -61,69 +59,15 @@ class PostgreSQLRoles:
         self._provider._effects.setdefault(_ASK, Effect.READS)  # noqa: SLF001  (it leaves nothing behind)
         return _standing(await self._provider.query_one(_ASK))
 
-    def reads(self, sql: str) -> bool:
-        """Whether the text is known to change nothing."""
-        return self._provider._effects.get(sql) is Effect.READS  # noqa: SLF001  (a part of the engine)
 
-    def refused_write(self, error: ProviderError) -> bool:
-        """read_only_sql_transaction."""
-        return error.code == "25006"
-
-    def sever(self) -> None:
-        """Abort every connection of the pool, those in use, too, and make none."""
-        self._provider._pool.sever()  # noqa: SLF001  (a part of the engine)
-
-    def hold(self) -> None:
-        """Let the pool make no connections."""
-        self._provider._pool.hold()  # noqa: SLF001  (a part of the engine)
-
-    def mend(self) -> None:
-        """Let the pool make connections again."""
-        pool = self._provider._pool  # noqa: SLF001  (a part of the engine)
-        if pool.severed:
-            pool.mend()
-
-
-class PostgreSQLWatch:
-    """See `datavern.contracts.roles.Watch`."""
+class PostgreSQLWatch(PooledWatch):
+    """See `datavern.contracts.roles.Watch`. The driver tells when the connection breaks, and so does this."""
 
     def __init__(self, provider: PostgreSQLProvider, lost: Callable[[], None]) -> None:
-        self._provider = provider
-        self._lost = lost
+        super().__init__(provider, lost)
         self._connector = PostgreSQLConnector(provider.settings)
-        self._connection: asyncpg.Connection | None = None
 
-    @property
-    def shut(self) -> bool:
-        """Whether the provider is closed."""
-        return bool(self._provider._pool.closed)  # noqa: SLF001  (a part of the engine)
-
-    async def ask(self) -> Standing:
-        """One round trip; sign-in before it where there is no connection.
-
-        Raises:
-            DatavernError: no answer.
-        """
-        name = self._provider.name
-        if self.shut:
-            self.close()
-            raise ConnectionFailed(f"{name} is not open", provider=name)
-        connection = self._connection
-        if connection is None or connection.is_closed():
-            self._connection = connection = await self._connect()
-        try:
-            row = await connection.fetchrow(_ASK)
-        except Exception as error:  # noqa: BLE001  (translated, and raised outside this block)
-            failure: DatavernError = fault(error, name=name, stage="statement", effect=Effect.READS).error
-        except BaseException:
-            self.close()  # its answer may still come
-            raise
-        else:
-            return _standing(row)
-        self.close()
-        raise failure
-
-    async def _connect(self) -> asyncpg.Connection:
+    async def _connect(self) -> Any:
         made: list[Any] = []
 
         def lost() -> None:
@@ -133,11 +77,17 @@ class PostgreSQLWatch:
         made.append(await self._connector.connect(lost))
         return made[0]
 
-    def close(self) -> None:
-        """Let go of the connection."""
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            self._connector.abort(connection)
+    def _gone(self, connection: Any) -> bool:
+        return bool(connection.is_closed())
+
+    async def _answer(self, connection: Any) -> Standing:
+        return _standing(await connection.fetchrow(_ASK))
+
+    def _failure(self, error: Exception) -> DatavernError:
+        return fault(error, name=self._provider.name, stage="statement", effect=Effect.READS).error
+
+    def _leave(self, connection: Any) -> None:
+        self._connector.abort(connection)
 
 
 def _standing(row: Any) -> Standing:
