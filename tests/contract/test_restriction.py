@@ -379,6 +379,22 @@ async def test_an_objection_to_one_purpose_and_its_end(shop):
             await db.personal("profiles").update("kari", {"score": 1})
 
 
+async def test_objections_add_up(managed):
+    basis = LegalBasis("public_task", "kommuneloven § 1")
+    cases = Dataset(
+        "cases", database="main", subject="who", purposes=["a", "b"], legal_basis=basis, fields={"x": Field()}
+    )
+    async with managed(cases) as db:
+        await db.prepare("cases")
+        await process(db, "objection", purposes=["a"])
+        await db.personal("cases").insert({"id": "1", "who": "kari", "x": "1"})  # it is for the other
+        second = await process(db, "objection", purposes=["b"])
+        with pytest.raises(ProcessingRestricted):
+            await db.personal("cases").insert({"id": "2", "who": "kari", "x": "1"})
+        await db.subject_requests.lift(second.request_id, by_person=True)
+        await db.personal("cases").insert({"id": "2", "who": "kari", "x": "1"})
+
+
 async def test_the_right_does_not_reach_a_contract(managed):
     basis = LegalBasis("legal_obligation", "bokføringsloven § 13")
     invoices = Dataset("invoices", database="main", subject="who", legal_basis=basis, fields={"text": Field()})

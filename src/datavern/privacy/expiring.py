@@ -76,7 +76,7 @@ def stays(
         subject = None  # nobody can have that id
     if subject is not None:
         marks = privacy.standing.marks.get(privacy.keys.subject_tag(str(subject)), ())
-        if any(mark.kind == "restriction" and mark.stops(store.dataset, None, writing=True) for mark in marks):
+        if any(mark.restricts(store.dataset) for mark in marks):
             return True
     if grips is None:
         return False

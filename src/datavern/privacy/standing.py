@@ -65,23 +65,35 @@ class Mark:
         reach = {label: tuple(purposes) for label, purposes in json.loads(row["reach"]).items()}
         return cls(row["id"], row["kind"], reach, row["since"], row["lifted_at"], row["ground"], row["handle"])
 
-    def stops(self, dataset: Dataset, purpose: str | None, *, writing: bool) -> bool:
-        """Whether it stands against a use of a dataset.
+    def restricts(self, dataset: Dataset) -> bool:
+        """Whether it is a restriction that reaches that dataset."""
+        return self.kind == "restriction" and (not self.reach or dataset.label in self.reach)
 
-        Args:
-            dataset: the dataset.
-            purpose: what for, where somebody said it.
-            writing: whether it is a write.
-        """
-        if self.kind == "restriction":
-            return not self.reach or dataset.label in self.reach
-        against = self.reach.get(dataset.label)
-        if against is None:
-            return False
-        if purpose is not None and dataset.purposes:
-            return purpose in against
-        left = [one for one in dataset.purposes or (WHOLE,) if one not in against]
-        return not left and (writing or purpose is not None or dataset.require_consent == "read")
+
+def stopping(marks: Sequence[Mark], dataset: Dataset, purpose: str | None, *, writing: bool) -> Mark | None:
+    """Which of a person's marks stands against a use of a dataset; None where none does. A restriction comes first.
+
+    Args:
+        marks: what stands.
+        dataset: the dataset.
+        purpose: what for, where somebody said it.
+        writing: whether it is a write.
+    """
+    against: dict[str, Mark] = {}
+    for mark in marks:
+        if mark.restricts(dataset):
+            return mark
+        if mark.kind == "objection":
+            against |= dict.fromkeys(mark.reach.get(dataset.label, ()), mark)
+    if not against:
+        return None
+    if purpose is not None and dataset.purposes:
+        return against.get(purpose)
+    # Nobody said what for: it is stopped where nothing is left that the dataset is for.
+    every = dataset.purposes or (WHOLE,)
+    if not all(one in against for one in every):
+        return None
+    return against[every[-1]] if writing or purpose is not None or dataset.require_consent == "read" else None
 
 
 class Standing:
@@ -224,8 +236,7 @@ class Standing:
         found = self.marks.get(tag)
         if not found:
             return None
-        purpose = current_purpose()
-        return next((mark for mark in found if mark.stops(dataset, purpose, writing=writing)), None)
+        return stopping(found, dataset, current_purpose(), writing=writing)
 
     async def admit(
         self,
@@ -250,10 +261,10 @@ class Standing:
             use = current_restricted_use()
             if mark.kind != "restriction" or use is None:
                 raise refused(dataset, mark)
-            objection = [one for one in self.marks.get(tag, ()) if one.kind == "objection"]
-            stopping = next((m for m in objection if m.stops(dataset, current_purpose(), writing=writing)), None)
-            if stopping is not None:
-                raise refused(dataset, stopping)
+            objections = [one for one in self.marks.get(tag, ()) if one.kind == "objection"]
+            objected = stopping(objections, dataset, current_purpose(), writing=writing)
+            if objected is not None:
+                raise refused(dataset, objected)
             details: dict[str, Any] = {
                 "request": mark.request,
                 "ground": use.ground,
