@@ -56,7 +56,8 @@ class RelationalAges:
         if form is None:
             return []
         lock = transaction is not None
-        key = ("past", store, column, form, tuple(keys), after is None, wanted, lock)
+        texts = isinstance(bound, str)
+        key = ("past", store, column, form, tuple(keys), after is None, wanted, lock, texts)
         sql, order = self._texts.get(key) or self._past(key)
         given = [bound, *values, *(after or ()), limit]
         session = transaction or self._provider
@@ -72,7 +73,7 @@ class RelationalAges:
         form, values = _conditions(where, self._subjects.most_values)
         if form is None:
             return 0, None
-        key = ("count past", store, column, form)
+        key = ("count past", store, column, form, isinstance(bound, str))
         sql, order = self._texts.get(key) or self._count(key)
         row = await self._provider.query_one(sql, _arranged(order, [bound, *values]))
         return (0, None) if row is None else (int(row[0]), row[1])
@@ -95,12 +96,12 @@ class RelationalAges:
     def _past(self, key: tuple[Any, ...]) -> tuple[str, tuple[Any, ...]]:
         import sqlalchemy as sa  # noqa: PLC0415  (loaded with the first statement that is not compiled yet)
 
-        _, store, column, form, keys, first, wanted, lock = key
+        _, store, column, form, keys, first, wanted, lock, texts = key
         subjects: Any = self._subjects
         table = subjects._table(store, [column, *(wanted or ()), *(name for name, _, _ in form), *keys])  # noqa: SLF001  (a part of them)
         names: Any = [sa.text("*")] if wanted is None else [table.c[name] for name in wanted]
         clauses, used = subjects._clauses(table, form, 1)  # noqa: SLF001  (the same)
-        clauses = [table.c[column] < sa.bindparam("p0"), *clauses]
+        clauses = [*_before(table.c[column], texts=texts), *clauses]
         order = [table.c[name] for name in dict.fromkeys((column, *keys))]
         if not first:
             marks: list[Any] = [sa.bindparam(f"p{used + i}") for i in range(len(keys) + 1)]
@@ -115,10 +116,17 @@ class RelationalAges:
     def _count(self, key: tuple[Any, ...]) -> tuple[str, tuple[Any, ...]]:
         import sqlalchemy as sa  # noqa: PLC0415  (as above)
 
-        _, store, column, form = key
+        _, store, column, form, texts = key
         subjects: Any = self._subjects
         table = subjects._table(store, [column, *(name for name, _, _ in form)])  # noqa: SLF001  (a part of them)
         clauses, _ = subjects._clauses(table, form, 1)  # noqa: SLF001  (the same)
         counted = sa.select(sa.func.count(), sa.func.min(table.c[column])).select_from(table)
-        counted = counted.where(table.c[column] < sa.bindparam("p0"), *clauses)
+        counted = counted.where(*_before(table.c[column], texts=texts), *clauses)
         return subjects._keep(key, counted)  # type: ignore[no-any-return]  # noqa: SLF001  (the same)
+
+
+def _before(column: Any, *, texts: bool) -> list[Any]:
+    """The conditions under which a date lies before the first parameter; an empty text is none."""
+    import sqlalchemy as sa  # noqa: PLC0415  (as above)
+
+    return [column < sa.bindparam("p0"), *([column >= dt.date.min.isoformat()] if texts else [])]

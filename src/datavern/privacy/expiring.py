@@ -6,6 +6,7 @@ import datetime as dt
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from datavern.contracts.capabilities import needs
@@ -124,14 +125,15 @@ class Pass:
 
     async def count(self, expired: Expired) -> None:
         """How many are past, and the oldest."""
-        number, oldest = await self._ages.count(
-            self._dataset.table, self._column, self._before, where=self._where()
-        )  # fmt: skip
+        where = self._where()
+        number, oldest = await self._ages.count(self._dataset.table, self._column, self._before, where=where)
         expired.rows += number
         _older(expired, day_of(oldest))
         grips = await self._privacy.holds.grips(self._dataset, None, None) if number else None
         if grips is not None:
             expired.notes.append("legal holds keep some rows of it")
+        if number and self._dataset.erasure == "shred" and not self._deletes:
+            expired.notes.append("rows in which what was sealed is empty already are counted too")
 
     async def run(self, expired: Expired, told: Callable[[str, int], None]) -> None:
         """End them, batch after batch; and once more, for what somebody had locked the first time."""
@@ -141,6 +143,8 @@ class Pass:
             held = refused = 0
             after: Sequence[Any] | None = None
             while True:
+                if monotonic() >= self._privacy.standing.until:  # a restriction may have come meanwhile
+                    await self._privacy.standing.ask()
                 batch = await self._batch(after)
                 expired.rows += batch.ended
                 held, refused, after = held + batch.held, refused + batch.refused, batch.last
@@ -166,9 +170,8 @@ class Pass:
             if batch.rows:
                 await self._end_rows(batch, tx)
             if batch.ended:
-                await self._site.log.append(
-                    tx, action="expired", dataset=self._dataset.label, details=self._said(batch)
-                )  # fmt: skip
+                said = self._said(batch)
+                await self._site.log.append(tx, action="expired", dataset=self._dataset.label, details=said)
             return batch
 
         # Each statement by itself: a hold that was placed while the rows were waited for is seen.

@@ -342,7 +342,7 @@ def test_rows_past_their_time_are_read_in_t_sql(subjects, provider):
     form, values = _conditions({"datavern_erased_at": None, "who": "u1"}, 1024)
     for first in (True, False):
         for wanted in (None, ("id", "line")):
-            sql, order = ages._past(("past", ODD, "made", form, ("id", "line"), first, wanted, True))
+            sql, order = ages._past(("past", ODD, "made", form, ("id", "line"), first, wanted, True, False))
             (found,) = parsed(sql)
             assert isinstance(found, exp.Select)
             assert "TOP (@P" in sql
@@ -351,7 +351,7 @@ def test_rows_past_their_time_are_read_in_t_sql(subjects, provider):
             assert not places(sql).missing
             assert sorted(set(order)) == list(range(len(values) + (2 if first else 5)))
             assert effect(sql) is Effect.READS
-    sql, _ = ages._count(("count past", "visits", "made", form))
+    sql, _ = ages._count(("count past", "visits", "made", form, True))
     assert isinstance(parsed(sql)[0], exp.Select)
     day = dt.date(2026, 1, 1)
     assert ages.day("date", day) == day
