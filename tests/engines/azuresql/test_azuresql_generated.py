@@ -30,7 +30,6 @@ from datavern.engines.azuresql.statements import Effect, effect, places
 from datavern.engines.azuresql.subjects import AzureSQLSubjects, _column
 from datavern.engines.idempotency import keys
 from datavern.engines.people import RelationalPeople
-from datavern.engines.relational import _conditions
 from datavern.privacy import consent_tables, hold_tables
 from datavern.privacy import tables as privacy
 from datavern.testing import azuresql_named, create_test_database
@@ -210,7 +209,7 @@ def test_rows_past_a_day_are_asked_for_in_t_sql(provider, subjects, first, lock)
     ages = RelationalAges(provider, subjects)
     form = ((ODD, 0, True), ("m", 3, False))
     for wanted in (None, ("id", ODD)):
-        sql, _ = ages._past(("past", "dbo.users", "made", form, ("id", "b"), first, wanted, lock))
+        sql, _ = ages._past(("past", "dbo.users", "made", form, ("id", "b"), first, wanted, lock, first))
         parsed(sql)
         assert effect(sql) is Effect.READS
         assert ("WITH (UPDLOCK, ROWLOCK, READPAST)" in sql) == lock
@@ -218,7 +217,7 @@ def test_rows_past_a_day_are_asked_for_in_t_sql(provider, subjects, first, lock)
         found = places(sql)
         assert found is not None
         assert not found.missing
-    sql, _ = ages._count(("count past", "dbo.users", "made", form))
+    sql, _ = ages._count(("count past", "dbo.users", "made", form, first))
     parsed(sql)
 
 
@@ -298,7 +297,6 @@ def test_what_a_column_is_and_whether_it_keeps_an_id_as_it_is(kind, length, coll
 
 
 def test_a_list_that_t_sql_cannot_take_is_refused(subjects):
-    from datavern.engines.relational import _conditions
 
     with pytest.raises(ValueError, match="the most is 1024"):
         _conditions({"a": tuple(range(1025))}, subjects.most_values)
@@ -337,23 +335,8 @@ def test_a_sample_is_drawn_in_t_sql(subjects):
         assert ("TABLESAMPLE" in sql) == (there == 1_000_000)
 
 
-def test_rows_past_their_time_are_read_in_t_sql(subjects, provider):
-    ages = provider.capabilities.ages
-    form, values = _conditions({"datavern_erased_at": None, "who": "u1"}, 1024)
-    for first in (True, False):
-        for wanted in (None, ("id", "line")):
-            sql, order = ages._past(("past", ODD, "made", form, ("id", "line"), first, wanted, True, False))
-            (found,) = parsed(sql)
-            assert isinstance(found, exp.Select)
-            assert "TOP (@P" in sql
-            assert "WITH (UPDLOCK, ROWLOCK, READPAST)" in sql
-            assert "LIMIT" not in sql
-            assert not places(sql).missing
-            assert sorted(set(order)) == list(range(len(values) + (2 if first else 5)))
-            assert effect(sql) is Effect.READS
-    sql, _ = ages._count(("count past", "visits", "made", form, True))
-    assert isinstance(parsed(sql)[0], exp.Select)
-    day = dt.date(2026, 1, 1)
+def test_a_day_begins_as_its_column_has_it(provider):
+    ages, day = provider.capabilities.ages, dt.date(2026, 1, 1)
     assert ages.day("date", day) == day
     assert ages.day("datetime2(7)", day) == dt.datetime(2026, 1, 1)  # noqa: DTZ001  (the column knows no zone)
     assert ages.day("datetimeoffset(6)", day) == dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
