@@ -233,20 +233,25 @@ def _why(error: ProviderError) -> str:
 def _refused(error: QueryRejected) -> str:
     if isinstance(error, ConstraintViolated):
         return f"a constraint does not allow it ({error.constraint or error.code})"
-    return f"the database does not take it ({error.code})"
+    return f"the database does not take it{f' ({error.code})' if error.code else ''}"
 
 
-def packed(value: Any) -> Any:
+def packed(value: Any, where: str = "changes") -> Any:
     """A value as JSON holds it, so that `unpacked` gives back the Python type that went in.
 
     Raises:
-        ConfigurationError: its type is none that can be kept; the value is not in the message.
+        ConfigurationError: its type is none that can be kept; it says where the value stands, and does not quote it.
     """
     if isinstance(value, Mapping):
-        return {"of": {str(name): packed(inner) for name, inner in value.items()}}
+        return {"of": {str(name): packed(inner, f"{where}.{name}") for name, inner in value.items()}}
     if isinstance(value, list | tuple):
-        return {"list": [packed(inner) for inner in value]}
-    return None if value is None else base64.b64encode(encode(value)).decode()
+        return {"list": [packed(inner, where) for inner in value]}
+    problem = ""
+    try:
+        return None if value is None else base64.b64encode(encode(value)).decode()
+    except ConfigurationError as error:
+        problem = str(error)
+    raise ConfigurationError(f"{where}: {problem}")
 
 
 def unpacked(value: Any) -> Any:
