@@ -232,9 +232,7 @@ class TCPProxy:
         self.port = self._server.sockets[0].getsockname()[1]
         ready.set()
         loop.run_forever()
-        self._server.close()
-        loop.run_until_complete(self._cut())
-        loop.run_until_complete(asyncio.sleep(0))
+        loop.run_until_complete(self._end(self._server))
 
     async def _freeze(self, *, newcomers: bool) -> None:
         self._flowing = not newcomers
@@ -254,6 +252,18 @@ class TCPProxy:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _end(self, server: asyncio.Server) -> None:
+        """Let go of every connection, those too that were accepted a moment ago and have not been looked at yet."""
+        self._refusing = True
+        for _ in range(100):
+            await self._cut()
+            others = asyncio.all_tasks() - {asyncio.current_task()}
+            if not others:
+                break
+            await asyncio.wait(others, timeout=0.1)
+        server.close()  # not earlier: asyncio forgets what it has accepted for a server that is closed
+        await asyncio.sleep(0)  # what was aborted is closed in the loop's next turn
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.accepted += 1
