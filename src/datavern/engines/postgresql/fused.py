@@ -29,7 +29,7 @@ from datavern.contracts.values import Parameters, timestamp
 from datavern.engines import idempotency
 from datavern.engines.postgresql.errors import fault
 from datavern.engines.postgresql.splice import HELD, counted, held, is_readable, shape, tagged
-from datavern.engines.postgresql.statements import Effect
+from datavern.engines.postgresql.statements import TOUCHES, WRITES, Effect
 from datavern.engines.postgresql.transaction import PostgreSQLTransaction, affected, begin_statement
 
 if TYPE_CHECKING:
@@ -160,7 +160,7 @@ class Fusing:
     async def _send(self, plan: _Plan, sql: str, values: Sequence[Any], does: Effect, given: Sequence[Any]) -> int:
         """One round trip. As the provider's own `execute`; positions are those of the caller's text."""
         provider = self._provider
-        does = max(does, Effect.WRITES)
+        does = max(does, WRITES)
         pool = provider._pool  # noqa: SLF001
         while True:
             slot = pool.take() or await pool.acquire()
@@ -170,7 +170,7 @@ class Fusing:
                 else:
                     count = affected(await slot.connection.execute(plan.text, *values))
             except Exception as error:  # noqa: BLE001  (translated, and raised by _end)
-                if does is Effect.TOUCHES or provider._pooled:  # noqa: SLF001
+                if does is TOUCHES or provider._pooled:  # noqa: SLF001
                     slot.touched = True
                 _place(error, plan.origin)
                 found = fault(error, name=provider.name, stage="statement", effect=does, parameters=given)
@@ -178,7 +178,7 @@ class Fusing:
                 pool.recover(slot)
                 raise
             else:
-                if does is Effect.TOUCHES:
+                if does is TOUCHES:
                     provider._touched(slot)  # noqa: SLF001
                 pool.give(slot)
                 return int(count)
@@ -344,7 +344,7 @@ class PostgreSQLGuarded:
         values += [row[columns[i]] for i in order]
         values += written
         try:
-            return await provider._fusing._send(plan, plan.text, values, Effect.WRITES, values) > 0  # noqa: SLF001
+            return await provider._fusing._send(plan, plan.text, values, WRITES, values) > 0  # noqa: SLF001
         except QueryRejected as error:
             if not _is_unsupported(error):
                 raise

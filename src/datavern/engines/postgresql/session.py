@@ -11,7 +11,7 @@ from datavern.contracts.values import Parameters, Row
 from datavern.engines.postgresql.errors import Fault, fault
 from datavern.engines.postgresql.many import many
 from datavern.engines.postgresql.pooled import session_bound
-from datavern.engines.postgresql.statements import Effect, effect, ends_transaction, words
+from datavern.engines.postgresql.statements import TOUCHES, Effect, effect, ends_transaction, words
 from datavern.engines.postgresql.transaction import PostgreSQLTransaction, RowStream, affected
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ class PostgreSQLStatements:
             except BaseException as error:  # noqa: BLE001  (translated, and raised by _end)
                 found = self._found(slot, error, does, parameters)
             else:
-                if does is Effect.TOUCHES:
+                if does is TOUCHES:
                     self._touched(slot)
                 pool.give(slot)
                 return rows  # type: ignore[no-any-return]  # a list of records
@@ -76,7 +76,7 @@ class PostgreSQLStatements:
             except BaseException as error:  # noqa: BLE001  (translated, and raised by _end)
                 found = self._found(slot, error, does, parameters)
             else:
-                if does is Effect.TOUCHES:
+                if does is TOUCHES:
                     self._touched(slot)
                 pool.give(slot)
                 return row  # type: ignore[no-any-return]  # a record
@@ -117,7 +117,7 @@ class PostgreSQLStatements:
             except BaseException as error:  # noqa: BLE001  (translated, and raised by _end)
                 found = self._found(slot, error, does, parameters)
             else:
-                if does is Effect.TOUCHES:
+                if does is TOUCHES:
                     self._touched(slot)
                 pool.give(slot)
                 return affected(status)
@@ -137,7 +137,7 @@ class PostgreSQLStatements:
             except BaseException as error:  # noqa: BLE001  (translated, and raised by _end)
                 found = self._found(slot, error, does, parameters, many=True)
             else:
-                if does is Effect.TOUCHES:
+                if does is TOUCHES:
                     self._touched(slot)
                 pool.give(slot)
                 return len(parameters)
@@ -230,7 +230,7 @@ class PostgreSQLStatements:
         if not isinstance(error, Exception):
             self._pool.recover(slot)
             return error
-        if does is Effect.TOUCHES or self._pooled:
+        if does is TOUCHES or self._pooled:
             slot.touched = True  # a statement that the driver refused once it was parsed keeps the pooler's session
         return fault(error, name=self.name, stage="statement", effect=does, parameters=parameters, many=many)
 

@@ -19,7 +19,7 @@ from enum import IntEnum
 
 from datavern.engines.postgresql.functions import CLEAN_FUNCTIONS
 
-__all__ = ["Effect", "Token", "effect", "ends_transaction", "tokens_of", "words"]
+__all__ = ["TOUCHES", "WRITES", "Effect", "Token", "effect", "ends_transaction", "tokens_of", "words"]
 
 Token = tuple[str, str, int, int]
 """Kind ("word", "quoted", "value", "mark"), text (see `tokens_of`), and where it begins and ends in the statement."""
@@ -34,6 +34,11 @@ class Effect(IntEnum):
     """May change data; leaves nothing behind in the session."""
     TOUCHES = 2
     """May change data, and may leave something behind in the session."""
+
+
+# For what every statement asks: an enumeration's own look-up takes a tenth of a microsecond in Python 3.11.
+TOUCHES = Effect.TOUCHES
+WRITES = Effect.WRITES
 
 
 # PostgreSQL's scanner knows ASCII white space only, and takes every character beyond ASCII as a letter.

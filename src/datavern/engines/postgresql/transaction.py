@@ -14,7 +14,7 @@ from datavern.engines.postgresql.errors import Fault, demoted, fault
 from datavern.engines.postgresql.many import many
 from datavern.engines.postgresql.notifications import NOTIFY, notify
 from datavern.engines.postgresql.shortcut import PooledConnection
-from datavern.engines.postgresql.statements import Effect
+from datavern.engines.postgresql.statements import TOUCHES, Effect
 
 if TYPE_CHECKING:
     import asyncpg
@@ -279,7 +279,7 @@ class PostgreSQLTransaction:
         effect = self._provider._effect_of(sql, audited=self._audited)  # noqa: SLF001  (two halves of one engine)
         if effect:
             self._wrote = True
-            if effect is Effect.TOUCHES:
+            if effect is TOUCHES:
                 slot.touched = True
         return slot.connection, effect
 

@@ -20,7 +20,7 @@ from datavern.contracts.values import Compliance, Health, Location, Parameters, 
 from datavern.engines.idempotency import KEPT
 from datavern.engines.sqlite.fused import Fusing, SQLiteGuarded, run_fused
 from datavern.engines.sqlite.health import SQLiteRoles, probe, stats
-from datavern.engines.sqlite.jobs import Job, Kind, Run, classify, forget, run_function
+from datavern.engines.sqlite.jobs import READ, WRITE, Job, Kind, Run, classify, forget, run_function
 from datavern.engines.sqlite.lanes import Lanes
 from datavern.engines.sqlite.online_backup import Upkeep
 from datavern.engines.sqlite.searches import SQLiteSearches
@@ -45,7 +45,6 @@ __all__ = ["SQLiteProvider"]
 
 T = TypeVar("T")
 _ISOLATION = ("read committed", "repeatable read", "snapshot", "serializable")
-_READ = Kind.READ  # an enumeration's own look-up is slow in Python 3.11
 _TEXTS = 4096  # statement texts whose kind is remembered
 _PATIENCE = 5.0  # seconds that closing waits for what runs, before it interrupts it
 
@@ -308,7 +307,7 @@ class SQLiteProvider(Statements, SQLiteSearches, Upkeep):
         if kind is None:
             kind = self._kind(sql)
         job = Job(lanes.loop.create_future(), run, sql, parameters, kind)
-        if kind is _READ and lanes.shared:
+        if kind is READ and lanes.shared:
             lanes.read(job)
         else:
             lanes.writer.add(job)
@@ -316,7 +315,7 @@ class SQLiteProvider(Statements, SQLiteSearches, Upkeep):
 
     def _send(self, run: Run, sql: Any, parameters: Any) -> Job:
         lanes = self._ready()
-        job = Job(lanes.loop.create_future(), run, sql, parameters, Kind.WRITE)
+        job = Job(lanes.loop.create_future(), run, sql, parameters, WRITE)
         lanes.writer.add(job)
         return job
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sqlite3
 from collections import deque
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
-from datavern.engines.sqlite.jobs import Job, Kind, OwnedJob
+from datavern.engines.sqlite.jobs import READ, Job, Kind, OwnedJob
 from datavern.engines.sqlite.lane import Lane
 
 if TYPE_CHECKING:
@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 __all__ = ["Reader"]
 
 _NONE = -1
-_READ: Final = Kind.READ  # an enumeration's own look-up is slow in Python 3.11
 
 
 class Reader(Lane):
@@ -46,7 +45,7 @@ class Reader(Lane):
                 elif not self.has_work(source):  # asked after `stopping`: what was queued before that is still done
                     return
                 continue
-            if job.kind is not _READ:
+            if job.kind is not READ:
                 last = self._let_go(last)
                 self._owned(job)  # type: ignore[arg-type]  # of the jobs on readers, those of holders alone are no reads
                 continue

@@ -15,7 +15,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from datavern.contracts.errors import PoolTimeout, QueryRejected
-from datavern.engines.sqlite.jobs import Job, Kind, OwnedJob, Owner
+from datavern.engines.sqlite.jobs import READ, WRITE, Job, OwnedJob, Owner
 from datavern.engines.sqlite.lane import Lane
 
 if TYPE_CHECKING:
@@ -126,7 +126,7 @@ class Writer(Lane):
                     continue
             if isinstance(job, OwnedJob):
                 self._owned(job)
-            elif job.kind is Kind.WRITE:
+            elif job.kind is WRITE:
                 self._group(job)
             else:
                 self._alone(job)
@@ -148,7 +148,7 @@ class Writer(Lane):
 
     def _alone(self, job: Job) -> None:
         """A job outside any transaction: a read of a database without readers, PRAGMA, VACUUM."""
-        if job.kind is Kind.READ:
+        if job.kind is READ:
             self.current = job  # before the next line: whoever cancels now finds it here, or is seen there
         if job.future.done():
             self.current = None
@@ -158,7 +158,7 @@ class Writer(Lane):
             self.lanes.done.append((job.future, job.run(self.connection, job.sql, job.parameters), None))
         except BaseException as error:  # noqa: BLE001  (whatever it is, it belongs to the job's caller)
             again = getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_INTERRUPT and not job.future.done()
-            if again and job.kind is Kind.READ and not self.stopping:
+            if again and job.kind is READ and not self.stopping:
                 self.queue.appendleft(job)  # the interruption was meant for the job before
             else:
                 self.lanes.done.append((job.future, None, self.failure(error, job)))
@@ -245,7 +245,7 @@ class Writer(Lane):
             job = self.queue.popleft()
         except IndexError:
             return None
-        if job.kind is Kind.WRITE and not isinstance(job, OwnedJob):
+        if job.kind is WRITE and not isinstance(job, OwnedJob):
             return job
         self._held = job
         return None
