@@ -112,6 +112,12 @@ class Killing:
         assert answer["status"] == 0, "the job failed by itself"
         return False
 
+    async def count(self, folder: Path, **job: Any) -> int:
+        """Run a job to its end, and say how many things it says."""
+        told = folder / "said"
+        assert not await self.at(0, "before", told=str(told), **job)
+        return int(told.read_text())
+
 
 # ---- in the process -------------------------------------------------------------------------------------------------
 
@@ -121,12 +127,12 @@ class _Words:
 
     def __init__(self, place: int, when: str) -> None:
         self._place, self._when = place, when
-        self._said = 0
+        self.said = 0
         self.armed = False
 
     def _reached(self) -> bool:
-        self._said += self.armed
-        return self.armed and self._said == self._place
+        self.said += self.armed
+        return self.armed and self.said == self._place
 
     def _die(self) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
@@ -170,6 +176,8 @@ async def _job(settings: dict[str, Any], job: dict[str, Any]) -> None:
         else:
             await db.subject_requests.process(SubjectRequest("erasure", subject=job["subject"], id=job["request"]))
         words.armed = False
+    if "told" in job:
+        Path(job["told"]).write_text(str(words.said))
 
 
 def _serve(settings: dict[str, Any]) -> None:
