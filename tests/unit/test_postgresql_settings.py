@@ -8,7 +8,7 @@ import pytest
 
 from datavern import TLS, ConfigurationError, Pool, PostgreSQLProvider, Secret
 from datavern.contracts.values import Location
-from datavern.engines.postgresql.settings import is_local, parse_url
+from datavern.engines.postgresql.settings import parse_url
 
 SECRET = "hunter2-planted"
 
@@ -153,7 +153,7 @@ def test_settings_as_a_file_has_them() -> None:
     ],
 )
 def test_what_is_this_machine(host: str, local: bool) -> None:
-    assert is_local(host) is local
+    assert PostgreSQLProvider(host=host, database="x").settings.local is local
     pg = PostgreSQLProvider(host=host, database="x")
     assert pg.settings.effective_tls.verify == ("off" if local else "full")
     assert pg.encrypted

@@ -52,9 +52,9 @@ class PooledProvider:
         """Check the settings and make what needs no I/O."""
         raise NotImplementedError
 
-    @classmethod
-    def _merged(cls, url: str | None, given: Mapping[str, Any], *, path: str) -> dict[str, Any]:
-        """The settings of a URL and those beside it."""
+    @staticmethod
+    def _parse_url(url: str) -> dict[str, Any]:
+        """The settings that a URL of this engine holds. Raises `ConfigurationError`, without the URL."""
         raise NotImplementedError
 
     async def _ask(self) -> Health:
@@ -113,7 +113,7 @@ class PooledProvider:
         url = settings.get("url")
         if isinstance(url, Secret):
             url = url.reveal()
-        values = cls._merged(url, given, path=path)
+        values = given if url is None else _merged(cls._parse_url(url), given, path)
         if "database" not in values:
             raise ConfigurationError(f"{path}.database: missing; expected its name, or a url that ends in it")
         provider = cls.__new__(cls)
@@ -325,6 +325,14 @@ class NotOpen:
         """There is nothing to sever, or to hold."""
 
     hold = sever
+
+
+def _merged(found: dict[str, Any], given: Mapping[str, Any], path: str) -> dict[str, Any]:
+    """A URL's settings and those beside it, which may not contradict it."""
+    for key, value in given.items():
+        if key in found and found[key] != value:
+            raise ConfigurationError(f"{path}.{key}: contradicts the url, which has one too: leave one of them out")
+    return {**found, **given}
 
 
 def _location(settings: Any, path: str) -> Location:

@@ -25,7 +25,7 @@ from datavern.engines.azuresql.numbers import THROTTLED
 from datavern.engines.azuresql.point_reads import MOST, AzureSQLSource
 from datavern.engines.azuresql.samples import AzureSQLSamples
 from datavern.engines.azuresql.session import AzureSQLStatements, rest
-from datavern.engines.azuresql.settings import AzureSQLSettings, merged
+from datavern.engines.azuresql.settings import AzureSQLSettings, parse_url
 from datavern.engines.azuresql.statements import Effect, mapped_words
 from datavern.engines.azuresql.subjects import AzureSQLSubjects
 from datavern.engines.azuresql.transaction import AzureSQLTransaction, level
@@ -80,6 +80,7 @@ class AzureSQLProvider(AzureSQLStatements, PooledProvider):
     """
 
     engine = "azuresql"
+    _parse_url = staticmethod(parse_url)
     secrets = ("password", "token")
 
     def __init__(
@@ -113,10 +114,6 @@ class AzureSQLProvider(AzureSQLStatements, PooledProvider):
             "application_name": application_name, "keyring": keyring,
         }  # fmt: skip
         self._set_up(values, path=name if isinstance(name, str) else "name")
-
-    @classmethod
-    def _merged(cls, url: str | None, given: Mapping[str, Any], *, path: str) -> dict[str, Any]:
-        return merged(url, given, path=path)
 
     def _set_up(self, values: dict[str, Any], *, path: str) -> None:
         self._begin_with(AzureSQLSettings, values, path=path)

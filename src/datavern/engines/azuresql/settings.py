@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 from datavern.config import STRICT, TLS, Pool, ProviderSettings, Secret
 from datavern.contracts.errors import ConfigurationError
+from datavern.engines.hosts import is_this_machine
 
-__all__ = ["AzureSQLSettings", "is_local", "merged", "parse_url"]
+__all__ = ["AzureSQLSettings", "parse_url"]
 
 Driver = Literal["mssql-python", "python-tds"]
 Authentication = Literal["sql", "token", "managed-identity", "entra"]
@@ -115,24 +115,12 @@ class AzureSQLSettings(ProviderSettings):
     @property
     def local(self) -> bool:
         """Whether the connection cannot leave this machine."""
-        return is_local(self.host)
+        return is_this_machine(self.host)
 
     @property
     def effective_tls(self) -> TLS:
         """What is done about encryption, defaults filled in."""
         return self.tls or TLS()
-
-
-def is_local(host: str) -> bool:
-    """Whether a host is this machine: ``localhost``, or a loopback address."""
-    if host.lower() == "localhost":
-        return True
-    import ipaddress  # noqa: PLC0415  (not needed to import Datavern)
-
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def parse_url(url: str) -> dict[str, Any]:
@@ -188,18 +176,3 @@ def _add_query(found: dict[str, Any], query: list[tuple[str, str]]) -> None:
             )
     if tls:
         found["tls"] = TLS(**tls)
-
-
-def merged(url: str | None, given: Mapping[str, Any], *, path: str) -> dict[str, Any]:
-    """The URL's settings and those beside it, which may not contradict it.
-
-    Raises:
-        ConfigurationError: both say something different, or what `parse_url` raises.
-    """
-    if url is None:
-        return dict(given)
-    found = parse_url(url)
-    for key, value in given.items():
-        if key in found and found[key] != value:
-            raise ConfigurationError(f"{path}.{key}: contradicts the url, which has one too: leave one of them out")
-    return {**found, **given}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 from datavern.config import TLS, Pool, Secret
@@ -29,7 +29,7 @@ from datavern.engines.postgresql.row_security import TenantTransaction, enable
 from datavern.engines.postgresql.samples import PostgreSQLSamples
 from datavern.engines.postgresql.search import PostgreSQLSearches
 from datavern.engines.postgresql.session import PostgreSQLStatements
-from datavern.engines.postgresql.settings import PostgreSQLSettings, merged
+from datavern.engines.postgresql.settings import PostgreSQLSettings, parse_url
 from datavern.engines.postgresql.statements import Effect, words
 from datavern.engines.postgresql.subjects import PostgreSQLSubjects
 from datavern.engines.postgresql.transaction import (
@@ -86,6 +86,7 @@ class PostgreSQLProvider(PostgreSQLSearches, PostgreSQLStatements, PooledProvide
     """
 
     engine = "postgresql"
+    _parse_url = staticmethod(parse_url)
 
     def __init__(
         self,
@@ -116,10 +117,6 @@ class PostgreSQLProvider(PostgreSQLSearches, PostgreSQLStatements, PooledProvide
             "region_probe": region_probe,
         }  # fmt: skip
         self._set_up(values, path=name if isinstance(name, str) else "name")
-
-    @classmethod
-    def _merged(cls, url: str | None, given: Mapping[str, Any], *, path: str) -> dict[str, Any]:
-        return merged(url, given, path=path)
 
     def _set_up(self, values: dict[str, Any], *, path: str) -> None:
         self._begin_with(PostgreSQLSettings, values, path=path)

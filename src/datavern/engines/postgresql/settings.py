@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 from datavern.config import STRICT, TLS, Pool, ProviderSettings, Secret
 from datavern.contracts.errors import ConfigurationError
+from datavern.engines.hosts import is_this_machine
 
-__all__ = ["PostgreSQLSettings", "is_local", "parse_url"]
+__all__ = ["PostgreSQLSettings", "parse_url"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,24 +73,12 @@ class PostgreSQLSettings(ProviderSettings):
     @property
     def local(self) -> bool:
         """Whether the connection cannot leave this machine."""
-        return is_local(self.host)
+        return self.host.startswith("/") or is_this_machine(self.host)
 
     @property
     def effective_tls(self) -> TLS:
         """What is done about encryption, defaults filled in."""
         return self.tls or TLS(verify="off" if self.local else "full")
-
-
-def is_local(host: str) -> bool:
-    """Whether a host is this machine: a socket folder, ``localhost``, or a loopback address."""
-    if host.startswith("/") or host.lower() == "localhost":
-        return True
-    import ipaddress  # noqa: PLC0415  (not needed to import Datavern)
-
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 _SSLMODES: dict[str, Literal["off", "none", "ca", "full"]] = {
@@ -172,18 +161,3 @@ def _tls(mode: str | None, files: dict[str, str]) -> TLS:
     if verify == "none" and "ca_file" in files:
         verify = "ca"
     return TLS(verify=verify, **files)
-
-
-def merged(url: str | None, given: Mapping[str, Any], *, path: str) -> dict[str, Any]:
-    """The URL's settings and those beside it, which may not contradict it.
-
-    Raises:
-        ConfigurationError: both say something different, or what `parse_url` raises.
-    """
-    if url is None:
-        return dict(given)
-    found = parse_url(url)
-    for key, value in given.items():
-        if key in found and found[key] != value:
-            raise ConfigurationError(f"{path}.{key}: contradicts the url, which has one too: leave one of them out")
-    return {**found, **given}
