@@ -55,7 +55,7 @@ class ValkeyServer:
             lines["requirepass"] = f'"{password}"'
         if durable:
             lines |= {"appendonly": "yes", "appendfsync": "always"}
-        self._servers = Processes([lambda _: lines])
+        self._servers = Processes([lambda _: lines], password=password)
 
     @property
     def port(self) -> int:
@@ -132,7 +132,7 @@ class ValkeyCluster:
             return lines
 
         self._buses = buses
-        self._servers = Processes([settings] * 6)
+        self._servers = Processes([settings] * 6, password=password)
 
     @property
     def nodes(self) -> list[tuple[str, int]]:

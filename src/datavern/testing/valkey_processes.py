@@ -85,10 +85,16 @@ def binary() -> Path | None:
 
 
 class Processes:
-    """Some servers under one supervisor."""
+    """Some servers under one supervisor. With their `password` it is seen when they have loaded what they kept."""
 
-    def __init__(self, configurations: Sequence[Callable[[int], Mapping[str, str]]], mode: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        configurations: Sequence[Callable[[int], Mapping[str, str]]],
+        mode: Sequence[str] = (),
+        password: str | None = None,
+    ) -> None:
         self._configurations = configurations
+        self._password = password
         self._mode = mode
         self._folder: Path | None = None
         self._supervisor: subprocess.Popen[bytes] | None = None
@@ -166,7 +172,7 @@ class Processes:
     def _comes_up(self, number: int) -> bool:
         deadline = time.monotonic() + _START_DEADLINE
         while time.monotonic() < deadline:
-            answer = ask(self.ports[number], "PING")
+            answer = ask(self.ports[number], "PING", password=self._password)
             if answer.startswith(("+PONG", "-NOAUTH")):
                 return True
             if self.order("pid", number) == "0":
