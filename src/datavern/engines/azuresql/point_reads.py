@@ -3,7 +3,7 @@
 One statement for many keys would have to bring them to one type: `VALUES`, OPENJSON and table-valued parameters all do,
 and then a text that is compared with a number, or a key of another collation, finds another row than the single
 statement does. So a batch is that very statement, once for each key, in one request: the server answers with a result
-set for each (`docs/decisions/0027-coalesced-reads-on-azure-sql.md`).
+set for each (`docs/decisions/0025-coalesced-reads-on-azure-sql.md`).
 """
 
 from __future__ import annotations
