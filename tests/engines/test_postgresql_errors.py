@@ -390,6 +390,8 @@ async def test_a_missing_driver_names_the_extra(monkeypatch: pytest.MonkeyPatch)
     import importlib
     import sys
 
+    # What is imported meanwhile is not the package that others hold: its name leads back to theirs afterwards.
+    monkeypatch.setattr(datavern.engines, "postgresql", sys.modules["datavern.engines.postgresql"])
     for name in [n for n in sys.modules if n.startswith(("asyncpg", "datavern.engines.postgresql"))]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "asyncpg", None)
