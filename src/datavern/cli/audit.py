@@ -15,6 +15,7 @@ from datavern.cli.common import (
     Output,
     Verbose,
     command,
+    manager_of,
     new_file,
     require_file,
     require_new,
@@ -49,10 +50,8 @@ def seal(
     out = Output(as_json=json_output, verbose=verbose)
 
     async def work() -> None:
-        from datavern.manager import DatabaseManager
-
         require_new(output)
-        async with DatabaseManager.from_config(config) as db:
+        async with manager_of(config) as db:
             checkpoint = await db.audit.seal()
             if every is not None:
                 out.say(f"Sealed at {checkpoint.at}, and from here on every {every:g} s or so.")
@@ -92,10 +91,9 @@ def verify(
 
     async def work() -> bool:
         from datavern.audit.checkpoint import Checkpoint
-        from datavern.manager import DatabaseManager
 
         kept = None if since is None else Checkpoint.read(require_file(since, "checkpoint"))
-        async with DatabaseManager.from_config(config) as db:
+        async with manager_of(config) as db:
             report = await db.audit.verify(since=kept, sample=sample)
         out.document(
             {
@@ -154,11 +152,9 @@ def prove(
         import json
         import sys
 
-        from datavern.manager import DatabaseManager
-
         require_new(output)
         kept = None if within is None else require_file(within, "checkpoint")
-        async with DatabaseManager.from_config(config) as db:
+        async with manager_of(config) as db:
             proof = await db.audit.prove(entry, within=kept)
         text = proof.to_json()
         if output is not None:
@@ -221,10 +217,8 @@ def export(
     async def work() -> None:
         import sys
 
-        from datavern.manager import DatabaseManager
-
         require_new(output)
-        async with DatabaseManager.from_config(config) as db:
+        async with manager_of(config) as db:
             lines = db.audit.export(log)
             if output is None:
                 async for line in lines:
@@ -261,9 +255,7 @@ def truncate(
         out.confirm(f"Remove every audit entry that was sealed before {before:%Y-%m-%d}, for good?", yes=yes)
 
     async def work() -> None:
-        from datavern.manager import DatabaseManager
-
-        async with DatabaseManager.from_config(config) as db:
+        async with manager_of(config) as db:
             records = await db.audit.truncate(before.replace(tzinfo=dt.UTC))
         out.document({name: {"removed": r.size, "at": r.at, "record": r.note} for name, r in records.items()})
         if not records:
@@ -294,13 +286,12 @@ def list_(
     async def work() -> None:
         from datavern.audit.tables import log_of
         from datavern.contracts.capabilities import needs
-        from datavern.manager import DatabaseManager
 
         def newest(provider: Any) -> tuple[str, list[Any]]:
             ledger = needs(provider, "ledger")
             return log_of(ledger).newest.bind(ledger.dialect, most=last)
 
-        async with DatabaseManager.from_config(config) as db:
+        async with manager_of(config) as db:
             found = {
                 name: await db[name].query(*newest(db[name])) for name in db if db[name].capabilities.ledger is not None
             }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -13,7 +13,6 @@ from datavern.cli.breach_words import (
     clock_line,
     given_of,
     lines_of,
-    manager_of,
     moment_of,
     scope_of,
     show_breach,
@@ -30,6 +29,7 @@ from datavern.cli.common import (
     Output,
     Verbose,
     command,
+    manager_of,
     require_new,
     write_new,
 )
@@ -314,7 +314,7 @@ def show(breach: Id, *, config: Config = CONFIG, json_output: Json = False, verb
             told = await db.breaches.assess(breach)
         last = history[-1]
         out.document({**plain_of(last), "recommendation": told, "history": [plain_of(one) for one in history]})
-        rows = [
+        rows: list[list[Any]] = [
             ["violated", ", ".join(last.kinds)],
             ["happened", last.happened_at and in_norway(last.happened_at)],
             ["aware since", in_norway(last.aware_at)],

@@ -17,19 +17,12 @@ if TYPE_CHECKING:
     from datavern.privacy.breach import Assessment, Breach, Clock
 
 __all__ = [
-    "at_least", "clock_line", "given_of", "lines_of", "manager_of", "moment_of", "plain", "scope_of", "show_breach",
+    "at_least", "clock_line", "given_of", "lines_of", "moment_of", "plain", "scope_of", "show_breach",
     "text_of",
 ]  # fmt: skip
 
 
 # ---- what is given --------------------------------------------------------------------------------------------------
-
-
-def manager_of(config: Path) -> Any:
-    """The manager that a configuration describes, not open."""
-    from datavern.manager import DatabaseManager
-
-    return DatabaseManager.from_config(config)
 
 
 def given_of(**values: Any) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from datavern.cli.common import CONFIG, Config, Json, Output, Verbose, command, probe
+from datavern.cli.common import CONFIG, Config, Json, Output, Verbose, command, manager_of, probe
 from datavern.cli.findings import Finding
 from datavern.contracts.errors import DatavernError
 
@@ -72,11 +72,10 @@ async def examine(config: Any) -> list[Finding]:
     from datavern.cli.check_record import record_findings
     from datavern.cli.check_schema import examine_dataset, examine_unmapped
     from datavern.config import load
-    from datavern.manager import DatabaseManager
     from datavern.privacy.datamap import DataMap
 
     settings = load(config)
-    db = DatabaseManager.from_config(config)
+    db = manager_of(config)
     keyring = settings.general.keyring
     findings = [Finding("configuration", ok=True, detail=str(config))]
     findings += await _keys(keyring)
@@ -104,7 +103,7 @@ async def examine(config: Any) -> list[Finding]:
     if not db.data_map:
         findings.append(Finding("datasets", ok=True, detail="none yet: the data map says which personal data you keep"))
     if all(f.ok for f in findings) and keyring is not None:
-        findings += await _together(DatabaseManager.from_config(config))
+        findings += await _together(manager_of(config))
     return findings
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any
 
+from datavern.cli.common import manager_of
 from datavern.cli.findings import Finding
 
 if TYPE_CHECKING:
@@ -59,10 +60,9 @@ def record_findings(db: DatabaseManager, general: General) -> list[Finding]:
 async def show(out: Output, config: Path) -> bool:
     """Print the record: a page, or one JSON document."""
     from datavern.config import load
-    from datavern.manager import DatabaseManager
 
     general = load(config).general
-    record = record_of(DatabaseManager.from_config(config), general)
+    record = record_of(manager_of(config), general)
     out.document(record.to_dict())
     if not out.as_json:
         _write(record.to_markdown())

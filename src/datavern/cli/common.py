@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from datavern.contracts.capabilities import Provider
     from datavern.contracts.values import Health
+    from datavern.manager import DatabaseManager
 
 __all__ = [
     "CONFIG",
@@ -40,6 +41,7 @@ __all__ = [
     "clean",
     "command",
     "jsonable",
+    "manager_of",
     "new_file",
     "probe",
     "require_file",
@@ -210,6 +212,13 @@ def command(out: Output, work: Callable[[], Coroutine[Any, Any, T]], *, actor: s
 
     with told(out), acting(actor or system_user()):
         return asyncio.run(work())
+
+
+def manager_of(config: Path) -> DatabaseManager:
+    """The manager that a configuration describes, not open. Raises `ConfigurationError`, as `from_config` does."""
+    from datavern.manager import DatabaseManager
+
+    return DatabaseManager.from_config(config)
 
 
 def system_user() -> str:

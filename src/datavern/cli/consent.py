@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from datavern.cli.common import CONFIG, Actor, Config, Json, Output, Verbose, command, require_file, shown
+from datavern.cli.common import CONFIG, Actor, Config, Json, Output, Verbose, command, manager_of, require_file, shown
 
 app = typer.Typer(
     add_completion=False,
@@ -46,9 +46,7 @@ def grant(
     out = Output(as_json=json_output, verbose=verbose)
 
     async def work() -> None:
-        from datavern.manager import DatabaseManager
-
-        async with DatabaseManager.from_config(config) as db:
+        async with manager_of(config) as db:
             # The last day counts whole, by the clock on the wall here.
             end = None if expires is None else (expires + dt.timedelta(days=1)).astimezone()
             consent = await db.consents.grant(
@@ -82,9 +80,7 @@ def withdraw(
     out = Output(as_json=json_output, verbose=verbose)
 
     async def work() -> None:
-        from datavern.manager import DatabaseManager
-
-        async with DatabaseManager.from_config(config) as db:
+        async with manager_of(config) as db:
             withdrawn = await db.consents.withdraw(consent)
         out.document(withdrawn)
         out.say(f"{consent}: withdrawn at {shown(withdrawn.withdrawn_at)}.")
@@ -98,9 +94,7 @@ def list_(subject: Subject, *, config: Config = CONFIG, json_output: Json = Fals
     out = Output(as_json=json_output, verbose=verbose)
 
     async def work() -> None:
-        from datavern.manager import DatabaseManager
-
-        async with DatabaseManager.from_config(config) as db:
+        async with manager_of(config) as db:
             consents = await db.consents.list(subject)
         out.document(consents)
         if not consents:
@@ -127,9 +121,7 @@ def show(
     out = Output(as_json=json_output, verbose=verbose)
 
     async def work() -> None:
-        from datavern.manager import DatabaseManager
-
-        async with DatabaseManager.from_config(config) as db:
+        async with manager_of(config) as db:
             found = await db.consents.evidence(consent)
         out.document(found)
         c, text = found.consent, found.text
@@ -170,10 +162,8 @@ def text(
     out = Output(as_json=json_output, verbose=verbose)
 
     async def work() -> None:
-        from datavern.manager import DatabaseManager
-
         content = require_file(file, "text")
-        async with DatabaseManager.from_config(config) as db:
+        async with manager_of(config) as db:
             found = await db.consents.text(purpose, version, content, language=language)
         out.document(found)
         out.say(f"{purpose}, version {version} ({language}): SHA-256 {found.hash}.")
@@ -193,9 +183,7 @@ def texts(
     out = Output(as_json=json_output, verbose=verbose)
 
     async def work() -> None:
-        from datavern.manager import DatabaseManager
-
-        async with DatabaseManager.from_config(config) as db:
+        async with manager_of(config) as db:
             found = await db.consents.texts(purpose)
         out.document(found)
         if not found:
@@ -219,9 +207,7 @@ def coming_of_age(
     out = Output(as_json=json_output, verbose=verbose)
 
     async def work() -> None:
-        from datavern.manager import DatabaseManager
-
-        async with DatabaseManager.from_config(config) as db:
+        async with manager_of(config) as db:
             found = await db.consents.coming_of_age(None if by is None else by.date())
         out.document(found)
         if not found:

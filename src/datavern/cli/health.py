@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from datavern.cli.common import CONFIG, Config, Json, Output, Verbose, clean, command, probe
+from datavern.cli.common import CONFIG, Config, Json, Output, Verbose, clean, command, manager_of, probe
 from datavern.contracts.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -45,11 +45,9 @@ def health(
     out = Output(as_json=json_output, verbose=verbose)
 
     async def work() -> bool:
-        from datavern.manager import DatabaseManager
-
         if not interval > 0 or (count is not None and count < 1):
             raise ConfigurationError("--interval takes seconds, more than 0, and --count takes 1 or more")
-        databases = DatabaseManager.from_config(config).databases
+        databases = manager_of(config).databases
         watching = _Watching(out, databases)
         try:
             if watch:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from datavern.cli.common import CONFIG, Actor, Config, Json, Output, Verbose, command
+from datavern.cli.common import CONFIG, Actor, Config, Json, Output, Verbose, command, manager_of
 from datavern.contracts.errors import ConfigurationError
 
 app = typer.Typer(
@@ -43,9 +43,7 @@ def place(
     out = Output(as_json=json_output, verbose=verbose)
 
     async def work() -> None:
-        from datavern.manager import DatabaseManager
-
-        async with DatabaseManager.from_config(config) as db:
+        async with manager_of(config) as db:
             hold = await db.holds.place(
                 dataset,
                 subject=subject,
@@ -76,10 +74,9 @@ def release(
     out = Output(as_json=json_output, verbose=verbose)
 
     async def work() -> None:
-        from datavern.manager import DatabaseManager
         from datavern.privacy.request_values import SubjectResponse
 
-        async with DatabaseManager.from_config(config) as db:
+        async with manager_of(config) as db:
             found = await db.holds.release(hold)
         completed = [one for one in found if isinstance(one, SubjectResponse)]
         waiting = {one.request_id: one.waiting for one in found if not isinstance(one, SubjectResponse)}
@@ -107,9 +104,7 @@ def list_(
     out = Output(as_json=json_output, verbose=verbose)
 
     async def work() -> None:
-        from datavern.manager import DatabaseManager
-
-        async with DatabaseManager.from_config(config) as db:
+        async with manager_of(config) as db:
             holds = await db.holds.list(subject=subject, dataset=dataset, all=every)
         out.document(holds)
         if not holds:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from datavern.cli.common import CONFIG, Actor, Config, Json, Output, Verbose, command, require_file, told
+from datavern.cli.common import CONFIG, Actor, Config, Json, Output, Verbose, command, manager_of, require_file, told
 from datavern.contracts.errors import ConfigurationError
 
 app = typer.Typer(
@@ -28,9 +28,7 @@ def status(*, config: Config = CONFIG, json_output: Json = False, verbose: Verbo
     async def work() -> bool:
         from dataclasses import asdict
 
-        from datavern.manager import DatabaseManager
-
-        async with DatabaseManager.from_config(config) as db:
+        async with manager_of(config) as db:
             found = await db.keys.status()
         out.document(asdict(found))
         rows = [
@@ -91,9 +89,7 @@ def rotate(
     async def work() -> None:
         from dataclasses import asdict
 
-        from datavern.manager import DatabaseManager
-
-        async with DatabaseManager.from_config(config) as db:
+        async with manager_of(config) as db:
             before = await db.keys.status()
             with out.progress("Keys wrapped anew", sum(before.keys.values())) as advance:
 
@@ -122,9 +118,7 @@ def verify(*, config: Config = CONFIG, json_output: Json = False, verbose: Verbo
     out = Output(as_json=json_output, verbose=verbose)
 
     async def work() -> bool:
-        from datavern.manager import DatabaseManager
-
-        async with DatabaseManager.from_config(config) as db:
+        async with manager_of(config) as db:
             number = sum((await db.keys.status()).keys.values())
             with out.progress("Keys", number) as advance:
                 problems = await db.keys.verify(progress=advance)
@@ -153,12 +147,11 @@ def restore(
         from datavern.config import load
         from datavern.crypto import copies
         from datavern.crypto.keyring import Keyring
-        from datavern.manager import DatabaseManager
 
         general = load(config).general
         if general.keyring is None:
             raise ConfigurationError("datavern.keyring: a copy opens with the key ring alone: say where it is")
-        databases = DatabaseManager.from_config(config).databases
+        databases = manager_of(config).databases
         ledger = databases[general.ledger or next(iter(databases))]
         async with Keyring.from_url(general.keyring) as ring, ledger:
             found = await copies.restore(file, ledger, ring)
@@ -191,11 +184,9 @@ def export_recovery(
     out = Output(as_json=json_output, verbose=verbose)
 
     async def work() -> None:
-        from datavern.manager import DatabaseManager
-
         if folder.exists():
             raise ConfigurationError(f"{folder} is there already: a recovery goes into a new folder")
-        async with DatabaseManager.from_config(config) as db:
+        async with manager_of(config) as db:
             made = await db.keys.export_recovery(threshold=threshold, shares=shares)
         folder.mkdir(mode=0o700, parents=True)
         _write(folder / f"recovery-{made.id}.json", made.file)
@@ -258,9 +249,7 @@ def end_recovery(
         out.confirm(f"Was every copy of the file of {recovery} destroyed, or enough of its shares?", yes=yes)
 
     async def work() -> None:
-        from datavern.manager import DatabaseManager
-
-        async with DatabaseManager.from_config(config) as db:
+        async with manager_of(config) as db:
             await db.keys.end_recovery(recovery)
         out.document({"ended": recovery})
         out.say(f"The recovery {recovery} is written down as destroyed.")

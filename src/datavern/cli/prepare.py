@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from datavern.cli.common import CONFIG, Config, Json, Output, Verbose, command
+from datavern.cli.common import CONFIG, Config, Json, Output, Verbose, command, manager_of
 from datavern.contracts.errors import ConfigurationError
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
@@ -24,9 +24,7 @@ def prepare(
     out = Output(as_json=json_output, verbose=verbose)
 
     async def work() -> None:
-        from datavern.manager import DatabaseManager
-
-        async with DatabaseManager.from_config(config) as db:
+        async with manager_of(config) as db:
             names = datasets or [d.name for d in db.data_map or ()]
             if not names:
                 raise ConfigurationError(f"{config}: the data map names no dataset yet")

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from datavern.cli.common import Output
+from datavern.cli.common import Output, manager_of
 
 if TYPE_CHECKING:
     from datavern.manager import DatabaseManager
@@ -25,10 +25,9 @@ async def show(out: Output, config: Path, *, live: bool) -> bool:
         config: the project's configuration.
         live: ask the servers, too.
     """
-    from datavern.manager import DatabaseManager
     from datavern.privacy.whereabouts import heard, unknown_followers
 
-    db = DatabaseManager.from_config(config)
+    db = manager_of(config)
     residency = db.residency
     verdicts = residency.picture()
     try:

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from datavern.cli.common import CONFIG, Actor, Config, Json, Output, Verbose, command
+from datavern.cli.common import CONFIG, Actor, Config, Json, Output, Verbose, command, manager_of
 from datavern.contracts.errors import ConfigurationError
 
 app = typer.Typer(
@@ -42,9 +42,7 @@ def run(
     out = Output(as_json=json_output, verbose=verbose)
 
     async def work() -> Any:
-        from datavern.manager import DatabaseManager
-
-        async with DatabaseManager.from_config(config) as db:
+        async with manager_of(config) as db:
             if not db.data_map:
                 raise ConfigurationError(f"{config}: the data map names no dataset, so nothing ends by its age")
             if dry_run:
@@ -75,9 +73,7 @@ def anonymity(
     out = Output(as_json=json_output, verbose=verbose)
 
     async def work() -> Any:
-        from datavern.manager import DatabaseManager
-
-        async with DatabaseManager.from_config(config) as db:
+        async with manager_of(config) as db:
             return await db.retention.anonymity(dataset, field or None)
 
     found = command(out, work)

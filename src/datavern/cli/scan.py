@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from datavern.cli.common import CONFIG, Config, Json, Output, Verbose, command
+from datavern.cli.common import CONFIG, Config, Json, Output, Verbose, command, manager_of
 from datavern.contracts.errors import ConfigurationError, DatavernError
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
@@ -47,10 +47,9 @@ def scan(
 
 
 async def _scan(config: Any, names: list[str] | None, sample: int, least: float) -> Any:
-    from datavern.manager import DatabaseManager
     from datavern.privacy.scanning.scanner import Scan, Skipped, scan
 
-    db = DatabaseManager.from_config(config)
+    db = manager_of(config)
     databases = dict(db.databases)
     unknown = [name for name in names or () if name not in databases]
     if unknown:

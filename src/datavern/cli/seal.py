@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from datavern.cli.common import CONFIG, Actor, Config, Json, Output, Verbose, command
+from datavern.cli.common import CONFIG, Actor, Config, Json, Output, Verbose, command, manager_of
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
@@ -84,9 +84,7 @@ async def moved(out: Output, column: str, what: str, config: Any, **options: Any
     from contextlib import ExitStack
     from dataclasses import asdict
 
-    from datavern.manager import DatabaseManager
-
-    async with DatabaseManager.from_config(config) as db:
+    async with manager_of(config) as db:
         with ExitStack() as shown:
             advance: list[Any] = []
 

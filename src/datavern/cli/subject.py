@@ -19,6 +19,7 @@ from datavern.cli.common import (
     Verbose,
     command,
     jsonable,
+    manager_of,
     require_file,
     require_new,
     told,
@@ -239,11 +240,9 @@ def certificate(
     out = Output(as_json=json_output, verbose=verbose)
 
     async def work() -> None:
-        from datavern.manager import DatabaseManager
-
         _all_new(html, pdf, output)
         kept = None if within is None else require_file(within, "checkpoint")
-        async with DatabaseManager.from_config(config) as db:
+        async with manager_of(config) as db:
             found = await db.subject_requests.certificate(request, within=kept)
         if found is None:
             raise ConfigurationError("there is no certificate of that request: it is unknown, or not done yet")
@@ -270,10 +269,8 @@ def shredded(
     out = Output(as_json=json_output, verbose=verbose)
 
     async def work() -> None:
-        from datavern.manager import DatabaseManager
-
         _all_new(html, pdf, output)
-        async with DatabaseManager.from_config(config) as db:
+        async with manager_of(config) as db:
             statement = await db.subject_requests.shredded(subject)
         _write(out, statement, html=html, pdf=pdf, output=output, language=language)
 
@@ -361,9 +358,7 @@ def _write(
 
 
 async def _process(request: SubjectRequest, config: Path) -> SubjectResponse:
-    from datavern.manager import DatabaseManager
-
-    async with DatabaseManager.from_config(config) as db:
+    async with manager_of(config) as db:
         if not db.data_map:
             raise ConfigurationError(f"{config}: the data map names no dataset, so nothing about anybody can be found")
         return await db.subject_requests.process(request)

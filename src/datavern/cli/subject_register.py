@@ -8,7 +8,18 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from datavern.cli.common import CONFIG, Actor, Config, Json, Output, Verbose, command, require_file, require_new
+from datavern.cli.common import (
+    CONFIG,
+    Actor,
+    Config,
+    Json,
+    Output,
+    Verbose,
+    command,
+    manager_of,
+    require_file,
+    require_new,
+)
 from datavern.cli.subject_answers import (
     IdentityOption,
     Language,
@@ -47,10 +58,8 @@ def receive(
     out = Output(as_json=json_output, verbose=verbose)
 
     async def work() -> None:
-        from datavern.manager import DatabaseManager
-
         request = request_of(kind, subject, received, identity)
-        async with DatabaseManager.from_config(config) as db:
+        async with manager_of(config) as db:
             found = await db.subject_requests.receive(request)
         out.document(found)
         out.say(f"Received: request {found.id}, to be answered by {found.deadline.isoformat()}.")
@@ -69,9 +78,7 @@ def list_(
     out = Output(as_json=json_output, verbose=verbose)
 
     async def work() -> bool:
-        from datavern.manager import DatabaseManager
-
-        async with DatabaseManager.from_config(config) as db:
+        async with manager_of(config) as db:
             found = await db.subject_requests.open()
         out.document(found)
         if not found:
@@ -108,10 +115,8 @@ def process(
     out = Output(as_json=json_output, verbose=verbose)
 
     async def work() -> bool:
-        from datavern.manager import DatabaseManager
-
         require_new(output)
-        async with DatabaseManager.from_config(config) as db:
+        async with manager_of(config) as db:
             entry = next((r for r in await db.subject_requests.open() if r.id == request), None)
             if entry is not None and entry.kind == "erasure" and not yes:
                 raise ConfigurationError("nothing was changed: an erasure cannot be undone, and this needs --yes")
@@ -144,10 +149,8 @@ def rectify(
     out = Output(as_json=json_output, verbose=verbose)
 
     async def work() -> bool:
-        from datavern.manager import DatabaseManager
-
         request = request_of("rectification", subject, received, identity, changes=_changes(put or (), changes))
-        async with DatabaseManager.from_config(config) as db:
+        async with manager_of(config) as db:
             response = await db.subject_requests.process(request)
         answered(out, response, None)
         return bool(response.success)
@@ -170,10 +173,8 @@ def identify(
     out = Output(as_json=json_output, verbose=verbose)
 
     async def work() -> None:
-        from datavern.manager import DatabaseManager
-
         how = identity_of(identity)
-        async with DatabaseManager.from_config(config) as db:
+        async with manager_of(config) as db:
             found = await db.subject_requests.identify(request, how)
         out.document(found)
         out.say(f"Recorded: {how.method}. To be answered by {found.deadline.isoformat()}.")
@@ -195,9 +196,7 @@ def doubt(
     out = Output(as_json=json_output, verbose=verbose)
 
     async def work() -> None:
-        from datavern.manager import DatabaseManager
-
-        async with DatabaseManager.from_config(config) as db:
+        async with manager_of(config) as db:
             found = await db.subject_requests.doubt(request, reason=reason)
         out.document(found)
         out.say(f"Recorded. The deadline stays: {found.deadline.isoformat()}.")
@@ -220,9 +219,7 @@ def extend(
     out = Output(as_json=json_output, verbose=verbose)
 
     async def work() -> None:
-        from datavern.manager import DatabaseManager
-
-        async with DatabaseManager.from_config(config) as db:
+        async with manager_of(config) as db:
             found = await db.subject_requests.extend(request, reason=reason)
         out.document(found)
         out.say(f"Due by {found.deadline.isoformat()} now. Tell the person by {found.tell_by.isoformat()}:")
@@ -250,9 +247,7 @@ def reject(
     out = Output(as_json=json_output, verbose=verbose)
 
     async def work() -> None:
-        from datavern.manager import DatabaseManager
-
-        async with DatabaseManager.from_config(config) as db:
+        async with manager_of(config) as db:
             response = await db.subject_requests.reject(request, reason, ground=ground)
         out.document({"request": response.request_id, "success": False, "letters": response.letters})
         out.say("Refused. Write to the person:")

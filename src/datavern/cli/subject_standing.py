@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from datavern.cli.common import CONFIG, Actor, Config, Json, Output, Verbose, command
+from datavern.cli.common import CONFIG, Actor, Config, Json, Output, Verbose, command, manager_of
 from datavern.cli.subject_answers import IdentityOption, Received, Subject, answered, request_of
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
@@ -33,10 +33,8 @@ def restrict(
     out = Output(as_json=json_output, verbose=verbose)
 
     async def work() -> bool:
-        from datavern.manager import DatabaseManager
-
         request = request_of("restriction", subject, received, identity, datasets=dataset, ground=ground)
-        async with DatabaseManager.from_config(config) as db:
+        async with manager_of(config) as db:
             response = await db.subject_requests.process(request)
         answered(out, response, None)
         out.say(f"It stands until it is lifted: `datavern subject lift {response.request_id}`.")
@@ -65,10 +63,8 @@ def object_(
     out = Output(as_json=json_output, verbose=verbose)
 
     async def work() -> bool:
-        from datavern.manager import DatabaseManager
-
         request = request_of("objection", subject, received, identity, purposes=purpose, override=override)
-        async with DatabaseManager.from_config(config) as db:
+        async with manager_of(config) as db:
             response = await db.subject_requests.process(request)
         answered(out, response, None)
         return bool(response.success)
@@ -96,10 +92,8 @@ def lift(
     out = Output(as_json=json_output, verbose=verbose)
 
     async def work() -> bool:
-        from datavern.manager import DatabaseManager
-
         told = None if informed is None else informed.date()
-        async with DatabaseManager.from_config(config) as db:
+        async with manager_of(config) as db:
             response = await db.subject_requests.lift(request, informed=told, reason=reason, by_person=by_person)
         answered(out, response, None)
         return bool(response.success)
@@ -120,9 +114,7 @@ def standing(
     out = Output(as_json=json_output, verbose=verbose)
 
     async def work() -> None:
-        from datavern.manager import DatabaseManager
-
-        async with DatabaseManager.from_config(config) as db:
+        async with manager_of(config) as db:
             marks = await db.subject_requests.standing(subject)
         out.document(marks)
         if not marks:
