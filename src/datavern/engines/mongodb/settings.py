@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,6 +10,7 @@ from typing import Any, ClassVar, Literal
 from datavern.config import STRICT, TLS, Pool, ProviderSettings, Secret
 from datavern.contracts.errors import ConfigurationError
 from datavern.contracts.values import Classification
+from datavern.engines.hosts import is_this_machine
 
 __all__ = ["MongoDBSettings", "Replication", "Sharding", "parse", "read_uri"]
 
@@ -193,7 +193,7 @@ class URI:
     @property
     def local(self) -> bool:
         """Whether no host lies beyond this machine."""
-        return not self.srv and all(_is_local(host) for host, _ in self.hosts)
+        return not self.srv and all(host.startswith("/") or is_this_machine(host) for host, _ in self.hosts)
 
     @property
     def tls(self) -> bool | None:
@@ -253,13 +253,3 @@ def _problem(text: str) -> str:
         "uri: cannot be read: expected mongodb://user:password@host:port/database?option=value, with the user's name, "
         "the password and the database's name percent-encoded"
     )
-
-
-def _is_local(host: str) -> bool:
-    """Whether a host is this machine: a socket's path, ``localhost``, or a loopback address."""
-    if host.startswith("/") or host.lower() == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

@@ -10,8 +10,9 @@ from typing import Any, ClassVar
 
 from datavern.config import STRICT, TLS, ProviderSettings, Secret
 from datavern.contracts.errors import ConfigurationError
+from datavern.engines.hosts import is_this_machine
 
-__all__ = ["Address", "RedisSettings", "Sentinel", "is_local", "life", "normalised", "parse_url"]
+__all__ = ["Address", "RedisSettings", "Sentinel", "life", "normalised", "parse_url"]
 
 Address = tuple[str, int]
 
@@ -120,7 +121,7 @@ class RedisSettings(ProviderSettings):
     @property
     def local(self) -> bool:
         """Whether no connection leaves this machine, as far as the settings can tell."""
-        return all(is_local(host) for host, _ in self.seeds)
+        return all(is_this_machine(host) for host, _ in self.seeds)
 
     @property
     def effective_tls(self) -> TLS:
@@ -134,18 +135,6 @@ def _check_nodes(where: str, nodes: tuple[Address, ...]) -> None:
             raise ConfigurationError(f"{where}: a host is empty, or holds a NUL character")
         if not 0 < port < _PORTS:
             raise ConfigurationError(f"{where}: {port} is no port: expected 1 to 65535")
-
-
-def is_local(host: str) -> bool:
-    """Whether a host is this machine: ``localhost`` or a loopback address."""
-    if host.lower() == "localhost":
-        return True
-    import ipaddress  # noqa: PLC0415  (not needed to import Datavern)
-
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def life(value: Any) -> float:
