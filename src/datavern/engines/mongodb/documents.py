@@ -15,6 +15,7 @@ from datavern.contracts.errors import ConfigurationError, DecryptionFailed, KeyE
 from datavern.contracts.subjects import canonical_subject
 from datavern.contracts.values import Classification, current_actor
 from datavern.crypto.documents import DocumentSealer, Labels, label_bytes, label_prefix
+from datavern.engines.mongodb.batches import next_batch
 from datavern.engines.mongodb.encrypting import holds_encrypted
 from datavern.engines.mongodb.errors import DRIVER_ERRORS, translate
 from datavern.engines.mongodb.keys import DOCUMENT_TAG, SEALED, check_residency, graded
@@ -356,17 +357,7 @@ class Documents:
             where = {"$and": [where, {DOCUMENT_TAG: tag}]} if where else {DOCUMENT_TAG: tag}
         cursor = place.collection.find(where, sort=sort, limit=limit, session=session, batch_size=_BATCH)
         try:
-            while True:
-                error: BaseException | None = None
-                found: list[Document] = []
-                try:
-                    found = await cursor.to_list(_BATCH)
-                except DRIVER_ERRORS as caught:
-                    error = translate(caught, provider=provider.name)
-                if error is not None:
-                    raise error
-                if not found:
-                    return
+            while found := await next_batch(cursor, _BATCH, provider=provider.name):
                 gate = provider.keys.gate
                 if gate is not None and gate.due():
                     rows = [mapped_rows(place, document) for document in found]

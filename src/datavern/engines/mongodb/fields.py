@@ -16,6 +16,7 @@ from datavern.contracts.errors import (
     SerializationConflict,
 )
 from datavern.contracts.subjects import canonical_subject
+from datavern.engines.mongodb.batches import next_batch
 from datavern.engines.mongodb.documents import SEALED_BODY
 from datavern.engines.mongodb.encrypting import FieldCipher, encrypted_values, holds_encrypted, key_id_of
 from datavern.engines.mongodb.errors import DRIVER_ERRORS, translate
@@ -247,17 +248,8 @@ class EncryptedCollection:
         collection = self._provider.raw(self._name)
         cursor = collection.find(where, sort=sort, limit=limit, session=session, batch_size=_BATCH)
         try:
-            while True:
-                error: BaseException | None = None
-                found: list[Document] = []
-                try:
-                    found = await cursor.to_list(_BATCH)
-                except DRIVER_ERRORS as caught:
-                    error = self._translate(caught, filter, wrote=False)
-                if error is not None:
-                    raise error
-                if not found:
-                    return
+            name, options = self._provider.name, self.rules.options
+            while found := await next_batch(cursor, _BATCH, provider=name, document=filter, options=options):
                 for document in await self.open(found):
                     yield document
         finally:

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from datavern.contracts.people import Held, Window
-from datavern.engines.mongodb.errors import DRIVER_ERRORS, translate
+from datavern.engines.mongodb.batches import next_batch
 from datavern.engines.mongodb.keys import TAG_PATHS
 from datavern.engines.mongodb.subjects import field_path, id_of, values_at
 
@@ -82,17 +82,7 @@ class _People:
         wanted = {self._path: 1} if parts[0] == "_id" else {self._path: 1, "_id": 0}
         cursor = self._provider.raw(self._store).find(query, wanted, batch_size=_BATCH)
         try:
-            while True:
-                error: BaseException | None = None
-                found: list[dict[str, Any]] = []
-                try:
-                    found = await cursor.to_list(_BATCH)
-                except DRIVER_ERRORS as caught:
-                    error = translate(caught, provider=self._provider.name)
-                if error is not None:
-                    raise error
-                if not found:
-                    return
+            while found := await next_batch(cursor, _BATCH, provider=self._provider.name):
                 for document in found:
                     yield Held(tuple(dict.fromkeys(_ids(values_at(document, parts), tagged=tagged))), 1)
         finally:

@@ -13,6 +13,7 @@ from bson.regex import Regex
 from datavern.contracts.capabilities import Column, Shape, Store, Words
 from datavern.contracts.errors import ConfigurationError
 from datavern.contracts.subjects import canonical_subject
+from datavern.engines.mongodb.batches import next_batch
 from datavern.engines.mongodb.collections import Index, described_fields, schema_of
 from datavern.engines.mongodb.errors import DRIVER_ERRORS, translate
 from datavern.engines.mongodb.keys import TAG_PATHS
@@ -438,17 +439,7 @@ class Stream:
     async def _read(self, query: dict[str, Any]) -> AsyncGenerator[dict[str, Any]]:
         cursor = self._provider.raw(self._store).find(query, batch_size=self._size, session=self._transaction)
         try:
-            while True:
-                error: BaseException | None = None
-                found: list[dict[str, Any]] = []
-                try:
-                    found = await cursor.to_list(self._size)
-                except DRIVER_ERRORS as caught:
-                    error = translate(caught, provider=self._provider.name)
-                if error is not None:
-                    raise error
-                if not found:
-                    return
+            while found := await next_batch(cursor, self._size, provider=self._provider.name):
                 for one in found:
                     yield Document(one)
         finally:
