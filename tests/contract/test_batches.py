@@ -3,7 +3,8 @@
 import json
 
 import pytest
-from test_erasure_crashes import Cut, cut_at, datasets, fill, rows_of
+from cutting import Cut, cut_at
+from test_erasure_crashes import PLACES, datasets, fill, rows_of
 
 from datavern import ConfigurationError, Dataset, Field, SubjectRequest, SubjectRequestRejected
 from datavern.privacy import batches, row_erasure
@@ -115,7 +116,7 @@ async def test_cut_off_at_every_step_and_finished(db, monkeypatch):
     people = [f"whole-{n}" for n in range(3)]
     for person in people:
         await fill(db, person)
-    with cut_at(None) as passed:
+    with cut_at(None, PLACES) as passed:
         await answers(db, people)
     places = passed()
     assert places > 15
@@ -123,7 +124,7 @@ async def test_cut_off_at_every_step_and_finished(db, monkeypatch):
         people = [f"person-{place}-{n}" for n in range(3)]
         for person in people:
             await fill(db, person)
-        with pytest.raises(Cut), cut_at(place):
+        with pytest.raises(Cut), cut_at(place, PLACES):
             await answers(db, people, batch="b")
         await db.subject_requests.resume()
         for subject, answer in await answers(db, people, batch="b"):

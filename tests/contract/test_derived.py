@@ -1,7 +1,7 @@
 """What the application made of personal data elsewhere goes with the person, last of all, and until it is done."""
 
 import pytest
-from test_erasure_crashes import Cut
+from cutting import Cut
 
 from datavern import ConfigurationError, DatabaseManager, Dataset, ErasureIncomplete, Field, SubjectRequest
 from datavern.privacy.journal import Journal

@@ -5,10 +5,10 @@ import json
 import signal
 import sys
 import textwrap
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from cutting import Cut, cut_at
 
 from datavern import DatabaseManager, DataMap, Dataset, Field, KeyErased, SQLiteProvider, SubjectRequest
 from datavern.audit.log import AuditLog
@@ -37,40 +37,6 @@ PLACES = (
     (row_erasure, "apply"),
     (RelationalSubjects, "change_many"),
 )
-
-
-class Cut(BaseException):
-    """The process ends here: nothing in Datavern catches this."""
-
-
-@contextmanager
-def cut_at(place):
-    """Cut at the n-th place from now on; without a place, count them."""
-    passed = 0
-    originals = [(owner, name, getattr(owner, name)) for owner, name in PLACES]
-
-    def here():
-        nonlocal passed
-        passed += 1
-        if passed == place:
-            raise Cut
-
-    def wrapped(original):
-        async def call(*args, **kwargs):
-            here()
-            result = await original(*args, **kwargs)
-            here()
-            return result
-
-        return call
-
-    for owner, name, original in originals:
-        setattr(owner, name, wrapped(original))
-    try:
-        yield lambda: passed
-    finally:
-        for owner, name, original in originals:
-            setattr(owner, name, original)
 
 
 def datasets():
@@ -147,7 +113,7 @@ async def check_done(db, subject, request):
 
 async def test_cut_off_at_every_step_and_finished(db):
     await fill(db, "whole")
-    with cut_at(None) as passed:
+    with cut_at(None, PLACES) as passed:
         whole = await db.subject_requests.process(SubjectRequest("erasure", subject="whole"))
     places = passed()
     assert places > 40
@@ -157,7 +123,7 @@ async def test_cut_off_at_every_step_and_finished(db):
         await fill(db, subject)
         request = SubjectRequest("erasure", subject=subject)
         try:
-            with cut_at(place):
+            with cut_at(place, PLACES):
                 await db.subject_requests.process(request)
         except Cut:
             pass
@@ -243,22 +209,17 @@ async def test_writers_and_an_erasure_at_the_same_time(db):
 
 
 KILLED = """
-    import asyncio, os, signal, sys
+    import asyncio, sys
     sys.path.insert(0, {tests!r})
     import test_erasure_crashes as crashes
+    from cutting import Killed, cut_at
     from datavern import DatabaseManager, DataMap, SQLiteProvider, SubjectRequest
-
-    class Killed(BaseException):
-        def __init__(self):
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    crashes.Cut = Killed
 
     async def main():
         databases = {{n: SQLiteProvider(n + ".db", name=n, location="norway") for n in ("main", "other")}}
         data_map = DataMap(crashes.datasets())
         async with DatabaseManager(databases, data_map=data_map, keyring="file:keys", ledger="main") as db:
-            with crashes.cut_at({place}):
+            with cut_at({place}, crashes.PLACES, ends=Killed):
                 await db.subject_requests.process(SubjectRequest("erasure", subject={subject!r}, id={subject!r}))
 
     asyncio.run(main())

@@ -2,9 +2,9 @@
 
 import asyncio
 import datetime as dt
-from contextlib import contextmanager
 
 import pytest
+from cutting import Cut, cut_at
 
 from datavern import ConfigurationError, Dataset, ErasureIncomplete, Field, KeyErased, PrivacyError, SubjectRequest
 from datavern.audit.log import AuditLog
@@ -278,10 +278,6 @@ async def test_in_documents_keys_and_wholes(managed, database, documents, cache)
         assert await db["cache"].get("user:session:u2") is None
 
 
-class Cut(BaseException):
-    """The process ends here: nothing in Datavern catches this."""
-
-
 PLACES = (
     (AuditLog, "append"),
     (Steps, "record"),
@@ -291,36 +287,6 @@ PLACES = (
     (policies.Step, "delete"),
     (completing.Completions, "key"),
 )
-
-
-@contextmanager
-def cut_at(place):
-    """Cut at the n-th place from now on, before or after one of those; without a place, count them."""
-    passed = 0
-    originals = [(owner, name, getattr(owner, name)) for owner, name in PLACES]
-
-    def here():
-        nonlocal passed
-        passed += 1
-        if passed == place:
-            raise Cut
-
-    def wrapped(original):
-        async def call(*args, **kwargs):
-            here()
-            result = await original(*args, **kwargs)
-            here()
-            return result
-
-        return call
-
-    for owner, name, original in originals:
-        setattr(owner, name, wrapped(original))
-    try:
-        yield lambda: passed
-    finally:
-        for owner, name, original in originals:
-            setattr(owner, name, original)
 
 
 async def test_a_completion_that_is_cut_off_at_any_step_is_done_once(managed):
@@ -336,7 +302,7 @@ async def test_a_completion_that_is_cut_off_at_any_step_is_done_once(managed):
             return hold, response
 
         hold, _ = await held("whole")
-        with cut_at(None) as passed:
+        with cut_at(None, PLACES) as passed:
             assert len(await db.holds.release(hold)) == 1
         assert passed() > 15
         places = range(1, passed() + 1, 2)
@@ -344,7 +310,7 @@ async def test_a_completion_that_is_cut_off_at_any_step_is_done_once(managed):
             subject = f"person-{place}"
             hold, response = await held(subject)
             try:
-                with cut_at(place):
+                with cut_at(place, PLACES):
                     await db.holds.release(hold)
             except Cut:
                 pass

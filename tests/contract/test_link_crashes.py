@@ -7,7 +7,8 @@ import textwrap
 from pathlib import Path
 
 import pytest
-from test_erasure_crashes import Cut, cut_at
+from cutting import Cut, cut_at
+from test_erasure_crashes import PLACES
 
 from datavern import DatabaseManager, DataMap, Dataset, Field, SQLiteProvider, SubjectRequest
 from datavern.testing import create_test_database
@@ -61,7 +62,7 @@ async def db(managed, database, engine):
 
 async def test_cut_off_at_every_step_and_finished(db):
     await fill(db, "whole")
-    with cut_at(None) as passed:
+    with cut_at(None, PLACES) as passed:
         whole = await db.subject_requests.process(SubjectRequest("erasure", subject="whole"))
     places = passed()
     assert places > 30
@@ -71,7 +72,7 @@ async def test_cut_off_at_every_step_and_finished(db):
         await fill(db, subject)
         request = SubjectRequest("erasure", subject=subject)
         try:
-            with cut_at(place):
+            with cut_at(place, PLACES):
                 await db.subject_requests.process(request)
         except Cut:
             pass
@@ -105,23 +106,17 @@ async def test_the_number_goes_between_the_steps(db, change, monkeypatch):
 
 
 KILLED = """
-    import asyncio, os, signal, sys
+    import asyncio, sys
     sys.path.insert(0, {tests!r})
-    import test_erasure_crashes as crashes
     import test_link_crashes as links
+    from cutting import Killed, cut_at
     from datavern import DatabaseManager, DataMap, SQLiteProvider, SubjectRequest
-
-    class Killed(BaseException):
-        def __init__(self):
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    crashes.Cut = Killed
 
     async def main():
         databases = {{n: SQLiteProvider(n + ".db", name=n, location="norway") for n in ("main", "other")}}
         data_map = DataMap(links.datasets())
         async with DatabaseManager(databases, data_map=data_map, keyring="file:keys", ledger="main") as db:
-            with crashes.cut_at({place}):
+            with cut_at({place}, links.PLACES, ends=Killed):
                 await db.subject_requests.process(SubjectRequest("erasure", subject="u1", id="u1"))
 
     asyncio.run(main())

@@ -4,8 +4,7 @@ import datetime as dt
 import json
 
 import pytest
-import test_erasure_crashes as crashes
-from test_erasure_crashes import Cut, cut_at
+from cutting import Cut, cut_at
 
 from datavern import Dataset, Field, Identity, SubjectRequest
 from datavern.audit.log import AuditLog
@@ -25,11 +24,6 @@ PLACES = (
 )
 FIELDS = {"born": Field(sealed=True)}
 RIGHT = dt.date(1980, 1, 1)
-
-
-@pytest.fixture(autouse=True)
-def _places(monkeypatch):
-    monkeypatch.setattr(crashes, "PLACES", PLACES)
 
 
 @pytest.fixture
@@ -60,7 +54,7 @@ async def audited(db, request, action):
 async def cut(place, work):
     """Run it until it is cut off; whether it was."""
     try:
-        with cut_at(place):
+        with cut_at(place, PLACES):
             await work()
     except Cut:
         return True

@@ -6,10 +6,10 @@ import json
 import signal
 import sys
 import textwrap
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from cutting import Cut, cut_at
 
 from conftest import PURPOSE, users
 from datavern import (
@@ -200,10 +200,6 @@ async def test_two_at_once_one_goes_on_and_the_other_is_told(db, managed, databa
         await check_found(other, 1)
 
 
-class Cut(BaseException):
-    """The process ends here."""
-
-
 PLACES = (
     (Rotations, "_begin"),
     (Rotations, "_claim"),
@@ -223,36 +219,6 @@ PLACES = (
 )
 
 
-@contextmanager
-def cut_at(place):
-    """Cut at the n-th place from now on; without a place, count them."""
-    passed = 0
-    originals = [(owner, name, getattr(owner, name)) for owner, name in PLACES]
-
-    def here():
-        nonlocal passed
-        passed += 1
-        if passed == place:
-            raise Cut
-
-    def wrapped(original):
-        async def call(*args, **kwargs):
-            here()
-            result = await original(*args, **kwargs)
-            here()
-            return result
-
-        return call
-
-    for owner, name, original in originals:
-        setattr(owner, name, wrapped(original))
-    try:
-        yield lambda: passed
-    finally:
-        for owner, name, original in originals:
-            setattr(owner, name, original)
-
-
 async def test_cut_off_at_every_step_and_finished(db, monkeypatch):
     """Without a release, as after kill -9: the next one finds it held, waits for a beat that does not come, goes on."""
     monkeypatch.setattr(rotations, "SILENCE", 0.05)
@@ -260,12 +226,12 @@ async def test_cut_off_at_every_step_and_finished(db, monkeypatch):
     monkeypatch.setattr(reindex, "_BATCH", 2)
     for number in range(5):
         await person(db, number)
-    with cut_at(None) as passed:
+    with cut_at(None, PLACES) as passed:
         await db.keys.rotate()
     assert passed() > 30
     for place in range(1, passed() + 1):
         try:
-            with cut_at(place):
+            with cut_at(place, PLACES):
                 await db.keys.rotate()
         except Cut:
             await db["main"].execute("UPDATE datavern_rotations SET holder = 'dead' WHERE state <> 'done'")
@@ -453,23 +419,18 @@ async def test_rows_that_the_law_keeps_open_after_a_rotation(managed):
 
 
 KILLED = """
-    import asyncio, json, os, signal, sys
+    import asyncio, json, sys
     sys.path.insert(0, {tests!r})
     import test_rotation as tests
+    from cutting import Killed, cut_at
     from conftest import users
     from datavern import DatabaseManager, DataMap
     from datavern.testing import EmptyDatabase
 
-    class Killed(BaseException):
-        def __init__(self):
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    tests.Cut = Killed
-
     async def main():
         main = EmptyDatabase(*json.loads(sys.argv[1])).provider("main", location="norway")
         async with DatabaseManager({{"main": main}}, data_map=DataMap([users()]), keyring="file:keys") as db:
-            with tests.cut_at({place}):
+            with cut_at({place}, tests.PLACES, ends=Killed):
                 await db.keys.rotate()
 
     tests.hurry()

@@ -9,7 +9,7 @@ import textwrap
 from pathlib import Path
 
 import pytest
-import test_erasure_crashes as crashes
+from cutting import Cut, cut_at
 
 from datavern import (
     DatabaseManager,
@@ -115,13 +115,12 @@ async def prepare(db):
         await db.prepare(dataset.name)
 
 
-async def test_cut_off_at_every_step_and_finished(made, monkeypatch):
-    monkeypatch.setattr(crashes, "PLACES", PLACES)
+async def test_cut_off_at_every_step_and_finished(made):
     async with made() as db:
         await prepare(db)
         await fill(db, "bystander")
         await fill(db, "whole")
-        with crashes.cut_at(None) as passed:
+        with cut_at(None, PLACES) as passed:
             whole = await db.subject_requests.process(SubjectRequest("erasure", subject="whole"))
         places = passed()
         assert places > 50
@@ -130,7 +129,7 @@ async def test_cut_off_at_every_step_and_finished(made, monkeypatch):
             subject = f"person{place}"
             await fill(db, subject)
             request = SubjectRequest("erasure", subject=subject)
-            with pytest.raises(crashes.Cut), crashes.cut_at(place):
+            with pytest.raises(Cut), cut_at(place, PLACES):
                 await db.subject_requests.process(request)
             begun = await db["main"].query_value(f"SELECT count(*) FROM datavern_requests WHERE id = '{request.id}'")
             await db.subject_requests.resume()
@@ -155,12 +154,12 @@ async def test_three_finish_the_same_erasure_and_it_is_done_once(made, monkeypat
         await fill(db, "u1")
 
         async def cut(*args, **kwargs):
-            raise crashes.Cut
+            raise Cut
 
         request = SubjectRequest("erasure", subject="u1")
         with monkeypatch.context() as patched:
             patched.setattr(RecordErasure, "count", cut)
-            with pytest.raises(crashes.Cut):
+            with pytest.raises(Cut):
                 await db.subject_requests.process(request)
         answers = await asyncio.gather(*(db.subject_requests.resume() for _ in range(3)))
         assert len({answer.certificate.to_json() for found in answers for answer in found}) == 1
@@ -169,22 +168,15 @@ async def test_three_finish_the_same_erasure_and_it_is_done_once(made, monkeypat
 
 
 KILLED = """
-    import asyncio, os, signal, sys
+    import asyncio, sys
     sys.path.insert(0, {tests!r})
-    import test_erasure_crashes as crashes
     import test_store_crashes as stores
+    from cutting import Killed, cut_at
     from datavern import SubjectRequest
-
-    class Killed(BaseException):
-        def __init__(self):
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    crashes.Cut = Killed
-    crashes.PLACES = stores.PLACES
 
     async def main():
         async with stores.manager({uri!r}, {port}, {folder!r}, {keyring!r}) as db:
-            with crashes.cut_at({place}):
+            with cut_at({place}, stores.PLACES, ends=Killed):
                 await db.subject_requests.process(SubjectRequest("erasure", subject="u1", id="u1"))
 
     asyncio.run(main())
