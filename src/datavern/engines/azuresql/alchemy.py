@@ -12,17 +12,11 @@ import sys
 from collections import deque
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from sqlalchemy.connectors.asyncio import (
-    AsyncAdapt_dbapi_connection,
-    AsyncAdapt_dbapi_module,
-    AsyncAdapt_Error,
-    AsyncAdapt_terminate,
-)
 from sqlalchemy.dialects.mssql.base import MSDialect, MSExecutionContext
 from sqlalchemy.util.concurrency import await_
 
 from datavern.contracts.errors import ConnectionFailed, OutcomeUnknown, ProviderError
-from datavern.engines.alchemy.context import SealedContext
+from datavern.engines.alchemy.dbapi import Connection, Context, Cursor, Module, PlaceDialect, Streaming
 from datavern.engines.alchemy.errors import as_dbapi
 from datavern.engines.alchemy.waiting import on_loop, waiting, waiting_connection
 from datavern.engines.azuresql.compiler import AzureSQLCompiler, ModelDDL, ModelTypes
@@ -46,26 +40,14 @@ def _described(names: Any) -> Any:
     return [(name, None, None, None, None, None, None) for name in names]
 
 
-class _Cursor:
+class _Cursor(Cursor):
     """A statement's answer."""
 
-    __slots__ = ("_connection", "_rows", "_sets", "arraysize", "description", "rowcount")
-
-    server_side = False
-    lastrowid = None
+    __slots__ = ("_sets",)
 
     def __init__(self, connection: _Connection) -> None:
-        self._connection = connection
-        self._rows: deque[Any] = deque()
+        super().__init__(connection)
         self._sets: deque[Any] = deque()
-        self.description: Any = None
-        self.rowcount = -1
-        self.arraysize = 1
-
-    @property
-    def background(self) -> Any:
-        """Where it waits, without asyncio."""
-        return self._connection.dbapi.background
 
     def execute(self, operation: str, parameters: Any = None) -> None:
         answer = await_(self._connection.run(operation, list(parameters or ())))
@@ -86,67 +68,26 @@ class _Cursor:
         self.description, self._rows = _described(names), deque(map(tuple, rows))
         return True
 
-    def fetchone(self) -> Any:
-        return self._rows.popleft() if self._rows else None
 
-    def fetchmany(self, size: int | None = None) -> Any:
-        count = min(self.arraysize if size is None else size, len(self._rows))
-        return [self._rows.popleft() for _ in range(count)]
-
-    def fetchall(self) -> Any:
-        rows, self._rows = list(self._rows), deque()
-        return rows
-
-    def close(self) -> None:
-        self._rows = deque()
-
-    async def _async_soft_close(self) -> None:
-        """Nothing is open: the rows are here."""
-
-    def setinputsizes(self, *inputsizes: Any) -> None:
-        """Values have types of their own."""
-
-
-class _StreamCursor(_Cursor):
+class _StreamCursor(Streaming, _Cursor):
     """Rows as they are fetched."""
 
     __slots__ = ("_open", "_stream")
-
-    server_side = True
 
     def __init__(self, connection: _Connection) -> None:
         super().__init__(connection)
         self._stream: RowStream | None = None
         self._open: Any = None
 
-    def open_with(self, opener: Any) -> None:
-        """What opens the rows that are fetched."""
-        self._open = opener
-
     def execute(self, operation: str, parameters: Any = None) -> None:
         self._stream = await_(self._connection.begin_stream(operation, list(parameters or ())))
         self.description = _described(self._stream.columns) if self._stream.columns else None
 
-    async def _fetch(self, size: int | None) -> list[Any]:
-        rows: list[Any] = []
+    async def _next(self) -> Any:
         try:
-            while self._stream is not None and (size is None or len(rows) < size):
-                row: Any = await anext(self._stream, None)
-                if row is None:
-                    break
-                rows.append(tuple(row))
+            return None if self._stream is None else await anext(self._stream, None)
         except ProviderError as error:
             self._connection.tell(error)
-        return rows if self._open is None else await self._open(rows)
-
-    def fetchone(self) -> Any:
-        return next(iter(await_(self._fetch(1))), None)
-
-    def fetchmany(self, size: int | None = None) -> Any:
-        return await_(self._fetch(self.arraysize if size is None else size))
-
-    def fetchall(self) -> Any:
-        return await_(self._fetch(None))
 
     def close(self) -> None:
         stream, self._stream = self._stream, None
@@ -154,37 +95,21 @@ class _StreamCursor(_Cursor):
             await_(stream.__aexit__(None, None, None))
 
 
-class _Connection(AsyncAdapt_terminate, AsyncAdapt_dbapi_connection):
+class _Connection(Connection):
     """A place for a transaction: nothing is held until the first statement."""
 
-    __slots__ = ("_lost", "_provider", "_tx", "audited", "level")
+    __slots__ = ("_lost", "_provider", "level")
 
     def __init__(self, dbapi: Any, provider: Any) -> None:
-        nothing: Any = None  # the driver's connection is on a thread of its own
-        super().__init__(dbapi, nothing)
+        super().__init__(dbapi)
         self._provider: AzureSQLProvider = provider
-        self._tx: AzureSQLTransaction | None = None
         self._lost = False
         self.level: str | None = None
-        self.audited = False
-
-    @property
-    def background(self) -> Any:
-        """Where it waits, without asyncio."""
-        return self.dbapi.background
 
     @property
     def lost(self) -> bool:
         """Whether its transaction broke with the connection."""
         return self._lost
-
-    def cursor(self, server_side: bool = False) -> Any:
-        module = self.dbapi
-        return (module.stream_cursor_class if server_side else module.cursor_class)(self)
-
-    def session(self) -> AzureSQLTransaction | None:
-        """The open transaction, as Datavern's own; None before the first statement."""
-        return self._tx
 
     async def begun(self) -> AzureSQLTransaction:
         """The open transaction, begun if it was not."""
@@ -193,7 +118,7 @@ class _Connection(AsyncAdapt_terminate, AsyncAdapt_dbapi_connection):
             tx = AzureSQLTransaction(self._provider, level, read_only=False)
             await tx.__aenter__()
             self._tx = tx
-        return self._tx
+        return self._tx  # type: ignore[no-any-return]  # of that class
 
     async def run(self, sql: str, parameters: list[Any]) -> Answer:
         """A statement; with AUTOCOMMIT in no transaction of SQLAlchemy's."""
@@ -232,76 +157,19 @@ class _Connection(AsyncAdapt_terminate, AsyncAdapt_dbapi_connection):
         """Raise an error as the DB-API does."""
         if isinstance(error, ConnectionFailed | OutcomeUnknown):
             self._lost = True
-        raise as_dbapi(self.dbapi, error) from error
+        super().tell(error)
 
-    def commit(self) -> None:
-        await_(self._end(None))
-
-    def rollback(self) -> None:
-        await_(self._end(_RolledBack()))
-
-    async def _end(self, error: BaseException | None) -> None:
-        tx, self._tx = self._tx, None
-        if tx is not None:
-            try:
-                await tx.__aexit__(None if error is None else type(error), error, None)
-            except ProviderError as failed:
-                self.tell(failed)
-
-    def close(self) -> None:
-        self.rollback()
-
-    async def _terminate_graceful_close(self) -> None:
-        self._terminate_force_close()
-
-    def _terminate_force_close(self) -> None:
-        tx, self._tx = self._tx, None
-        if tx is not None:
-            tx.leave()
+    def _leave(self, tx: Any) -> None:
+        tx.leave()
 
 
-class _RolledBack(Exception):
-    """What a transaction is told that SQLAlchemy rolls back."""
-
-
-class _Error(AsyncAdapt_Error):
-    """Anything that went wrong."""
-
-    def __init__(self, message: str, error: Any = None) -> None:
-        super().__init__(message, error)
-
-
-class _Module(AsyncAdapt_dbapi_module):
+class _Module(Module):
     """The DB-API of one provider."""
 
-    provider: AzureSQLProvider
-    background: Any = None
-    connection_class: type[Any] = _Connection
-    cursor_class: type[Any] = _Cursor
-    stream_cursor_class: type[Any] = _StreamCursor
+    connection_class = _Connection
+    cursor_class = _Cursor
+    stream_cursor_class = _StreamCursor
     paramstyle = "numeric_dollar"
-    Binary = bytes
-
-    class Error(_Error):
-        pass
-
-    class DatabaseError(Error):
-        pass
-
-    class InterfaceError(Error):
-        pass
-
-    class OperationalError(DatabaseError):
-        pass
-
-    class ProgrammingError(DatabaseError):
-        pass
-
-    class IntegrityError(DatabaseError):
-        pass
-
-    class NotSupportedError(DatabaseError):
-        pass
 
     def __init__(self) -> None:
         super().__init__(sys.modules[__name__])
@@ -317,7 +185,7 @@ class _Module(AsyncAdapt_dbapi_module):
                 member = await _open(self.provider)
             else:  # a failover group: whoever is the primary by now, waited for if there is none
                 member = await face.on_primary(_open, counts=False)
-            return self.connection_class(self, member)  # type: ignore[no-any-return]  # a _Connection
+            return self.connection_class(self, member)
         except ProviderError as error:
             problem = as_dbapi(self, error)
         raise problem
@@ -328,32 +196,25 @@ async def _open(provider: Any) -> Any:
     return provider
 
 
-class _Context(SealedContext, MSExecutionContext):
-    def create_server_side_cursor(self) -> Any:
-        return self._dbapi_connection.cursor(server_side=True)
+class _Context(Context, MSExecutionContext):
+    pass
 
 
-class Dialect(MSDialect):
+class Dialect(PlaceDialect, MSDialect):
     """``mssql+datavern``: made by `AzureSQLProvider.sqlalchemy_engine`."""
 
-    driver = "datavern"
+    supports_statement_cache = True
     default_paramstyle = "numeric_dollar"
     statement_compiler = AzureSQLCompiler
     type_compiler_cls = ModelTypes
     ddl_compiler = ModelDDL
     execution_ctx_cls = _Context
-    supports_statement_cache = True
-    supports_server_side_cursors = True
     supports_native_decimal = True
     supports_native_uuid = True
     supports_sane_rowcount_returning = True
     supports_sane_multi_rowcount = True
     scope_identity_must_be_embedded = True
     insertmanyvalues_max_parameters = 2000  # a statement takes 2098
-    is_async = True
-    has_terminate = True
-    provider: AzureSQLProvider
-    background: Any = None
 
     @classmethod
     def import_dbapi(cls) -> Any:
@@ -392,17 +253,11 @@ class Dialect(MSDialect):
         adapter = connection.connection.dbapi_connection
         on_loop(self.background, lambda: await_(adapter.save(name, back=back)))
 
-    def do_terminate(self, dbapi_connection: Any) -> None:
-        dbapi_connection.terminate()
-
     def is_disconnect(self, e: Any, connection: Any, cursor: Any) -> bool:
         if connection is None:
             return False
         adapter = getattr(connection, "dbapi_connection", connection)
         return adapter is None or adapter.lost
-
-    def get_driver_connection(self, connection: Any) -> Any:
-        return connection
 
 
 class _WaitingModule(_Module):

@@ -9,19 +9,13 @@ from __future__ import annotations
 import re
 import sqlite3
 from collections import deque
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
-from sqlalchemy.connectors.asyncio import (
-    AsyncAdapt_dbapi_connection,
-    AsyncAdapt_dbapi_module,
-    AsyncAdapt_Error,
-    AsyncAdapt_terminate,
-)
 from sqlalchemy.dialects.sqlite.base import SQLiteDialect, SQLiteExecutionContext
 from sqlalchemy.util.concurrency import await_
 
 from datavern.contracts.errors import ProviderError
-from datavern.engines.alchemy.context import SealedContext
+from datavern.engines.alchemy.dbapi import Connection, Context, Cursor, Module, PlaceDialect, Streaming
 from datavern.engines.alchemy.errors import as_dbapi
 from datavern.engines.alchemy.waiting import waiting, waiting_connection
 from datavern.engines.sqlite.bind import bound
@@ -57,25 +51,10 @@ def _describe(connection: sqlite3.Connection, sql: str, parameters: Any) -> Any:
     return description
 
 
-class _Cursor:
+class _Cursor(Cursor):
     """A statement's answer."""
 
-    __slots__ = ("_connection", "_rows", "arraysize", "description", "lastrowid", "rowcount")
-
-    server_side = False
-
-    @property
-    def background(self) -> Any:
-        """Where it waits, without asyncio."""
-        return self._connection.dbapi.background
-
-    def __init__(self, connection: _Connection) -> None:
-        self._connection = connection
-        self._rows: deque[Any] = deque()
-        self.description: Any = None
-        self.rowcount = -1
-        self.lastrowid: Any = None
-        self.arraysize = 1
+    __slots__ = ()
 
     def execute(self, operation: str, parameters: Any = None) -> None:
         self._take(await_(self._connection.run(_run, operation, parameters or ())))
@@ -87,43 +66,17 @@ class _Cursor:
         self.description, rows, self.rowcount, self.lastrowid = answer
         self._rows = deque(rows)
 
-    def fetchone(self) -> Any:
-        return self._rows.popleft() if self._rows else None
 
-    def fetchmany(self, size: int | None = None) -> Any:
-        count = min(self.arraysize if size is None else size, len(self._rows))
-        return [self._rows.popleft() for _ in range(count)]
-
-    def fetchall(self) -> Any:
-        rows, self._rows = list(self._rows), deque()
-        return rows
-
-    def close(self) -> None:
-        self._rows = deque()
-
-    async def _async_soft_close(self) -> None:
-        """Nothing is open: the rows are here."""
-
-    def setinputsizes(self, *inputsizes: Any) -> None:
-        """SQLite's values have their own types."""
-
-
-class _StreamCursor(_Cursor):
+class _StreamCursor(Streaming, _Cursor):
     """Rows as they are fetched, from one snapshot."""
 
     __slots__ = ("_found", "_open", "_stream")
-
-    server_side = True
 
     def __init__(self, connection: _Connection) -> None:
         super().__init__(connection)
         self._stream: Any = None
         self._found: Any = None
         self._open: Any = None
-
-    def open_with(self, opener: Any) -> None:
-        """What opens the rows that are fetched."""
-        self._open = opener
 
     def execute(self, operation: Any, parameters: Any = None) -> None:
         await_(self._begin(operation, parameters or ()))
@@ -137,23 +90,8 @@ class _StreamCursor(_Cursor):
         except ProviderError as error:
             connection.tell(error)
 
-    async def _fetch(self, size: int | None) -> list[Any]:
-        rows: list[Any] = []
-        while self._found is not None and (size is None or len(rows) < size):
-            row = await anext(self._found, None)
-            if row is None:
-                break
-            rows.append(tuple(row))
-        return rows if self._open is None else await self._open(rows)
-
-    def fetchone(self) -> Any:
-        return next(iter(await_(self._fetch(1))), None)
-
-    def fetchmany(self, size: int | None = None) -> Any:
-        return await_(self._fetch(self.arraysize if size is None else size))
-
-    def fetchall(self) -> Any:
-        return await_(self._fetch(None))
+    async def _next(self) -> Any:
+        return None if self._found is None else await anext(self._found, None)
 
     def close(self) -> None:
         stream, self._stream, self._found = self._stream, None, None
@@ -161,30 +99,14 @@ class _StreamCursor(_Cursor):
             await_(stream.__aexit__(None, None, None))
 
 
-class _Connection(AsyncAdapt_terminate, AsyncAdapt_dbapi_connection):
+class _Connection(Connection):
     """A place in the lanes: nothing is held until the first write."""
 
-    __slots__ = ("_tx", "audited", "autocommit")
+    __slots__ = ("autocommit",)
 
     def __init__(self, dbapi: Any) -> None:
-        nothing: Any = None  # there is no driver's connection to speak of
-        super().__init__(dbapi, nothing)
-        self._tx: SQLiteTransaction | None = None
+        super().__init__(dbapi)
         self.autocommit = False
-        self.audited = False
-
-    @property
-    def background(self) -> Any:
-        """Where it waits, without asyncio."""
-        return self.dbapi.background
-
-    def cursor(self, server_side: bool = False) -> Any:
-        module = self.dbapi
-        return (module.stream_cursor_class if server_side else module.cursor_class)(self)
-
-    def session(self) -> SQLiteTransaction | None:
-        """The open transaction, as Datavern's own; None before the first write."""
-        return self._tx
 
     async def begun(self) -> SQLiteTransaction:
         """The open transaction, begun if it was not."""
@@ -192,7 +114,7 @@ class _Connection(AsyncAdapt_terminate, AsyncAdapt_dbapi_connection):
             tx = self.dbapi.provider.transaction()
             await tx.__aenter__()
             self._tx = tx
-        return self._tx
+        return self._tx  # type: ignore[no-any-return]  # one of the provider's
 
     async def run(self, run: Any, sql: str, parameters: Any) -> Any:
         """A statement, where it belongs."""
@@ -221,76 +143,19 @@ class _Connection(AsyncAdapt_terminate, AsyncAdapt_dbapi_connection):
         except ProviderError as error:
             self.tell(error)
 
-    def tell(self, error: ProviderError) -> NoReturn:
-        """Raise an error as the DB-API does."""
-        raise as_dbapi(self.dbapi, error) from error
-
-    def commit(self) -> None:
-        await_(self._end(None))
-
-    def rollback(self) -> None:
-        await_(self._end(RuntimeError("rolled back")))
-
-    async def _end(self, error: BaseException | None) -> None:
-        tx, self._tx = self._tx, None
-        if tx is not None:
-            try:
-                await tx.__aexit__(None if error is None else type(error), error, None)
-            except ProviderError as failed:
-                self.tell(failed)
-
-    def close(self) -> None:
-        self.rollback()
-
-    async def _terminate_graceful_close(self) -> None:
-        self._terminate_force_close()
-
-    def _terminate_force_close(self) -> None:
-        tx, self._tx = self._tx, None
-        if tx is not None:
-            tx.roll_back()
+    def _leave(self, tx: Any) -> None:
+        tx.roll_back()
 
 
-class _Error(AsyncAdapt_Error):
-    """Anything that went wrong."""
-
-    def __init__(self, message: str, error: Any = None) -> None:
-        super().__init__(message, error)
-
-
-class _Module(AsyncAdapt_dbapi_module):
+class _Module(Module):
     """The DB-API of one provider."""
 
-    provider: SQLiteProvider
-    background: Any = None
-    connection_class: type[Any] = _Connection
-    cursor_class: type[Any] = _Cursor
-    stream_cursor_class: type[Any] = _StreamCursor
+    connection_class = _Connection
+    cursor_class = _Cursor
+    stream_cursor_class = _StreamCursor
     paramstyle = "qmark"
     sqlite_version = sqlite3.sqlite_version
     sqlite_version_info = sqlite3.sqlite_version_info
-    Binary = bytes
-
-    class Error(_Error):
-        pass
-
-    class DatabaseError(Error):
-        pass
-
-    class InterfaceError(Error):
-        pass
-
-    class OperationalError(DatabaseError):
-        pass
-
-    class ProgrammingError(DatabaseError):
-        pass
-
-    class IntegrityError(DatabaseError):
-        pass
-
-    class NotSupportedError(DatabaseError):
-        pass
 
     def __init__(self) -> None:
         super().__init__(sqlite3)
@@ -299,29 +164,22 @@ class _Module(AsyncAdapt_dbapi_module):
         problem: BaseException
         try:
             self.provider._ready()
-            return self.connection_class(self)  # type: ignore[no-any-return]  # a _Connection
+            return self.connection_class(self)
         except ProviderError as error:
             problem = as_dbapi(self, error)
         raise problem
 
 
-class _Context(SealedContext, SQLiteExecutionContext):
-    def create_server_side_cursor(self) -> Any:
-        return self._dbapi_connection.cursor(server_side=True)
+class _Context(Context, SQLiteExecutionContext):
+    pass
 
 
-class Dialect(SQLiteDialect):
+class Dialect(PlaceDialect, SQLiteDialect):
     """``sqlite+datavern``: made by `SQLiteProvider.sqlalchemy_engine`."""
 
-    driver = "datavern"
-    default_paramstyle = "qmark"
     supports_statement_cache = True
-    supports_server_side_cursors = True
-    is_async = True
-    has_terminate = True
+    default_paramstyle = "qmark"
     execution_ctx_cls = _Context
-    provider: SQLiteProvider
-    background: Any = None
 
     @classmethod
     def import_dbapi(cls) -> Any:
@@ -345,14 +203,8 @@ class Dialect(SQLiteDialect):
     def detect_autocommit_setting(self, dbapi_conn: Any) -> bool:
         return bool(dbapi_conn.autocommit)
 
-    def do_terminate(self, dbapi_connection: Any) -> None:
-        dbapi_connection.terminate()
-
     def is_disconnect(self, e: Any, connection: Any, cursor: Any) -> bool:
         return False  # there is no connection that could break
-
-    def get_driver_connection(self, connection: Any) -> Any:
-        return connection
 
 
 class _WaitingModule(_Module):
