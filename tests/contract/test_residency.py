@@ -118,7 +118,7 @@ async def test_an_approval_that_ends_while_the_program_runs(managed, database, m
     async with managed(reports, databases={"main": place}) as db:
         await db.prepare("reports")
         await db.personal("reports").insert({"id": "a"})
-        monkeypatch.setattr(residency, "_today", lambda: dt.date(2100, 1, 1))
+        monkeypatch.setattr(residency, "today", lambda: dt.date(2100, 1, 1))
         with pytest.raises(ResidencyViolation, match=r"the approval 26/0815, by NSM, until 2099-12-31 has ended"):
             db.personal("reports")
         with pytest.raises(ResidencyViolation, match="has ended"):

@@ -23,6 +23,7 @@ __all__ = [
     "current_actor",
     "now",
     "timestamp",
+    "today",
 ]
 
 Parameters = Sequence[Any] | Mapping[str, Any]
@@ -142,6 +143,11 @@ def current_actor() -> str | None:
 def now() -> dt.datetime:
     """The time now, in UTC."""
     return dt.datetime.now(dt.UTC)
+
+
+def today() -> dt.date:
+    """The day that it is here, by the machine's own clock: deadlines, holds and retention are counted in such days."""
+    return dt.datetime.now().astimezone().date()
 
 
 def timestamp(moment: dt.datetime | None = None) -> str:

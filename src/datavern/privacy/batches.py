@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from datavern.contracts.errors import ConfigurationError, SubjectRequestRejected
 from datavern.contracts.subjects import canonical_subject
+from datavern.contracts.values import today
 from datavern.privacy.erasure import TOGETHER
 from datavern.privacy.register import entry_of
-from datavern.privacy.request_values import Identity, Receipt, SubjectRequest, today
+from datavern.privacy.request_values import Identity, Receipt, SubjectRequest
 
 if TYPE_CHECKING:
     from datavern.crypto.keystore import KeyStore

@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from datavern.contracts.capabilities import needs
 from datavern.contracts.errors import DatavernError
-from datavern.contracts.values import timestamp
+from datavern.contracts.values import timestamp, today
 from datavern.crypto.sealed import RowSealer, new_row_tag
 from datavern.privacy import hold_tables as tables
 from datavern.privacy.certificate import ERASED_CLAIMS, ERASED_LIMITS, RECORDS_CLAIM, Certificate
 from datavern.privacy.dataset import RETAINED_UNTIL
 from datavern.privacy.emptying import key_of_nobody
-from datavern.privacy.holds import RELEASED, today
+from datavern.privacy.holds import RELEASED
 from datavern.privacy.policies import Step, apply, retention_subject
 from datavern.privacy.progress import why
 from datavern.privacy.records import RecordStore

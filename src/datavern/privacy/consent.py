@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, cast
 from datavern.contracts.capabilities import Transaction, needs
 from datavern.contracts.errors import ConfigurationError, ConsentRequired, PrivacyError
 from datavern.contracts.subjects import canonical_subject
-from datavern.contracts.values import current_actor, now, timestamp
+from datavern.contracts.values import current_actor, now, timestamp, today
 from datavern.crypto.sealed import RowSealer, new_row_tag
 from datavern.privacy import consent_tables as tables
 from datavern.privacy.consent_checks import ConsentChecks, id_of
@@ -220,12 +220,12 @@ class Consents(ConsentChecks):
         """
         if isinstance(birth_date, dt.datetime) or not isinstance(birth_date, dt.date | None):
             raise ConfigurationError("birth_date: expected a date, such as date(2014, 5, 17)")
-        today = now().astimezone().date()
-        if birth_date is not None and birth_date > today:
+        day = today()
+        if birth_date is not None and birth_date > day:
             raise ConfigurationError("birth_date: the day lies in the future")
         of_age = None if birth_date is None else _birthday(birth_date, self._age)
         if guardian is None:
-            if of_age is not None and of_age > today:
+            if of_age is not None and of_age > day:
                 raise ConsentRequired(
                     f"the person is under {self._age}: the holder of parental responsibility gives the consent, "
                     "guardian=… (GDPR Art. 8(1), personopplysningsloven § 5)"
@@ -234,7 +234,7 @@ class Consents(ConsentChecks):
         holder = canonical_subject(guardian)
         if holder == person:
             raise ConfigurationError("guardian: is the person; a child's consent is given by somebody else")
-        return self._keys.subject_tag(holder), of_age if of_age is not None and of_age > today else None
+        return self._keys.subject_tag(holder), of_age if of_age is not None and of_age > day else None
 
     async def withdraw(self, consent: Consent | str, *, transaction: Transaction | None = None) -> Consent:
         """Withdraw a consent, with its audit entry in the same transaction. Idempotent: the first withdrawal stands.
@@ -283,7 +283,7 @@ class Consents(ConsentChecks):
 
         They hold on until they are withdrawn, and the child must be told that it may (EDPB Guidelines 05/2020, 7.1.4).
         """
-        day = (now().astimezone().date() if by is None else by).isoformat()
+        day = (today() if by is None else by).isoformat()
         dialect = needs(self._provider, "ledger").dialect
         rows = await cast("Session", self._provider).query(*tables.CONSENTS_OF_AGE.bind(dialect, day=day))
         return [_consent(row, None) for row in rows]

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from datavern.contracts.capabilities import needs
 from datavern.contracts.errors import ConfigurationError, QueryRejected
+from datavern.contracts.values import today
 from datavern.privacy.dataset import ERASED_AT, RETAINED_UNTIL
 from datavern.privacy.emptying import emptied, key_of_nobody
-from datavern.privacy.holds import today
 from datavern.privacy.policies import Step, apply, day_of
 from datavern.privacy.records import RecordStore
 

@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from datavern.contracts.errors import ConfigurationError
+from datavern.contracts.values import today
 
 if TYPE_CHECKING:
     from datavern.privacy.dataset import Dataset
     from datavern.privacy.holds import Holds
     from datavern.privacy.rows import Rows
 
-__all__ = ["RELEASED", "Grip", "Grips", "Hold", "today"]
+__all__ = ["RELEASED", "Grip", "Grips", "Hold"]
 
 RELEASED: Final = "the hold is released"
 """Until when a hold without a last day stands."""
@@ -110,8 +111,3 @@ class Grips:
     def of(self, subject: str) -> Grip | None:
         """What keeps everything of a person; None: nothing does."""
         return self._entries.get((self._holds.tag(subject), b""))
-
-
-def today() -> dt.date:
-    """The day by which holds and retention end: the machine's own."""
-    return dt.datetime.now().astimezone().date()

@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Any, Final
 from datavern.contracts.capabilities import needs
 from datavern.contracts.errors import ConfigurationError, ConstraintViolated, DatavernError, PrivacyError
 from datavern.contracts.subjects import canonical_subject
-from datavern.contracts.values import current_actor, timestamp
+from datavern.contracts.values import current_actor, timestamp, today
 from datavern.crypto.sealed import RowSealer, new_row_tag
 from datavern.privacy import hold_tables as tables
-from datavern.privacy.grips import RELEASED, Grip, Grips, Hold, today
+from datavern.privacy.grips import RELEASED, Grip, Grips, Hold
 from datavern.privacy.records import RecordStore
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from datavern.privacy.rows import Rows
     from datavern.privacy.service import Privacy, Site
 
-__all__ = ["RELEASED", "Grip", "Grips", "Hold", "Holds", "today"]
+__all__ = ["RELEASED", "Grip", "Grips", "Hold", "Holds"]
 
 _DATASET: Final = "datavern.holds"
 _EVERY: Final = "*"

@@ -6,7 +6,6 @@ written, the audit entry appended. All of it happens, or nothing.
 
 from __future__ import annotations
 
-import datetime as dt
 from collections.abc import Iterable, Mapping, Sequence
 from time import monotonic
 from typing import TYPE_CHECKING, Any
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from datavern.contracts.capabilities import Transaction
 from datavern.contracts.errors import ConfigurationError, KeyErased, PrivacyError
 from datavern.contracts.subjects import canonical_subject
+from datavern.contracts.values import today
 from datavern.crypto.sealed import DataKey, new_row_tag
 from datavern.privacy.bulk import Batch
 from datavern.privacy.dataset import RETAINED_UNTIL, ROW_TAG
@@ -389,11 +389,11 @@ class PersonalStore(GuardedRows):
         rows = await self.rows(transaction)
         await self._admit_rows(rows, found, transaction)
         dataset = self.dataset
-        today = dt.datetime.now().astimezone().date().isoformat()
+        day = today().isoformat()
         await self.keep_led(found, None, transaction)
         for row in await self.marked(found, transaction):
             until = row.get(RETAINED_UNTIL)
-            if until is not None and until >= today:
+            if until is not None and until >= day:
                 raise PrivacyError(f"{dataset.label}: the subject was erased, and the law keeps the row until {until}")
             if self.holds is not None:
                 await self.holds.refuse(dataset, rows, row, transaction)

@@ -10,13 +10,13 @@ waits, in the transaction that closes the request.
 from __future__ import annotations
 
 import asyncio
-import datetime as dt
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from datavern.contracts.capabilities import needs
 from datavern.contracts.errors import ConfigurationError, ConstraintViolated, DatavernError, PrivacyError
+from datavern.contracts.values import today
 from datavern.crypto.unguarded import BOUND
 from datavern.privacy.policies import Outcome, Step, apply
 from datavern.privacy.progress import nothing, why
@@ -228,8 +228,7 @@ class RecordErasure:
                     f"{dataset.label}: a record is about several people, in a form out of which one cannot be taken: "
                     "take the person out of it with the driver, and the erasure goes on"
                 )
-        today = dt.datetime.now().astimezone().date()
-        step = RecordStep(store, rows, entry.subject, self._ended, entry.id, today, self._privacy.keys, None)
+        step = RecordStep(store, rows, entry.subject, self._ended, entry.id, today(), self._privacy.keys, None)
         step.own, step.holds = own, self._privacy.holds
         outcome = await end_records(step, store.holding)
         outcome["found"] += len(shared)

@@ -7,7 +7,6 @@ again when it is acknowledged (`datavern.crypto.unguarded`).
 
 from __future__ import annotations
 
-import datetime as dt
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -17,6 +16,7 @@ from datavern.contracts.capabilities import Column, Store, needs
 from datavern.contracts.errors import ConfigurationError, KeyErased, PrivacyError
 from datavern.contracts.records import Holding, Records, Whose
 from datavern.contracts.subjects import canonical_subject
+from datavern.contracts.values import today
 from datavern.privacy.bulk import Batch
 from datavern.privacy.dataset import ERASED_AT, RETAINED_UNTIL, ROW_TAG, Dataset
 from datavern.privacy.personal import PersonalStore
@@ -422,7 +422,7 @@ class RecordStore(PersonalStore):
         if not found:
             return False
         until = found[0].get(RETAINED_UNTIL)
-        if until is not None and until >= dt.datetime.now().astimezone().date().isoformat():
+        if until is not None and until >= today().isoformat():
             raise PrivacyError(f"{dataset.label}: the subject was erased, and the law keeps the row until {until}")
         await self._admit_rows(rows, found, None)
         if self.holds is not None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, get_args
 from datavern.contracts.capabilities import needs
 from datavern.contracts.errors import ConstraintViolated, SubjectRequestRejected
 from datavern.contracts.subjects import canonical_subject
-from datavern.contracts.values import current_actor, now, timestamp
+from datavern.contracts.values import current_actor, now, timestamp, today
 from datavern.privacy.deadlines import extended_deadline
 from datavern.privacy.journal import Entry
 from datavern.privacy.rectification import packed, unpacked
@@ -24,7 +24,6 @@ from datavern.privacy.request_values import (
     OpenRequest,
     SubjectRequest,
     SubjectResponse,
-    today,
 )
 from datavern.privacy.standing import not_erased
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from datavern.contracts.errors import SubjectRequestRejected
 from datavern.contracts.subjects import canonical_subject
-from datavern.contracts.values import current_actor, now, timestamp
+from datavern.contracts.values import current_actor, now, timestamp, today
 from datavern.privacy.journal import new_request_id
 
 if TYPE_CHECKING:
@@ -28,7 +28,6 @@ __all__ = [
     "Receipt",
     "SubjectRequest",
     "SubjectResponse",
-    "today",
 ]
 
 Kind = Literal["access", "rectification", "erasure", "restriction", "portability", "objection"]
@@ -37,11 +36,6 @@ Ground = Literal["unfounded", "excessive", "unidentified", "exempt"]
 _OF_KIND = {"datasets": "restriction", "ground": "restriction", "purposes": "objection", "override": "objection"}
 _LONGEST_METHOD = 80
 _DOCUMENT = re.compile(r"\d{6}|(?:\d[ .-]?){8}")  # a document's number, or a person's
-
-
-def today() -> dt.date:
-    """The day that it is here."""
-    return dt.datetime.now().astimezone().date()
 
 
 @dataclass(frozen=True, slots=True)

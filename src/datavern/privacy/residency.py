@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from datavern.contracts.errors import ConfigurationError, ResidencyViolation
 from datavern.contracts.regions import REGIONS, locate
-from datavern.contracts.values import Classification, Location
+from datavern.contracts.values import Classification, Location, today
 from datavern.privacy.datamap import DataMap
 from datavern.privacy.dataset import Dataset, classification_of
 from datavern.privacy.places import Place, places_of_databases
@@ -134,7 +134,7 @@ class Residency:
         """
         found = self._dataset(dataset)
         place = to if isinstance(to, Place) else Place("", "transfers", self.locate(to))
-        allowed, why = _judged(found, place, on or _today())
+        allowed, why = _judged(found, place, on or today())
         if not allowed:
             said = place.where if isinstance(to, Place) else str(to)
             raise ResidencyViolation(f"datasets.{found.name}: {_cannot(found.classification, said)}: {why}")
@@ -166,7 +166,7 @@ class Residency:
         Args:
             on: the day that approvals are to hold on; today when None.
         """
-        day = on or _today()
+        day = on or today()
         return [
             Verdict(d.name, classification_of(d.classification), d.graded, place, *_judged(d, place, day))
             for d in self._data_map or ()
@@ -242,10 +242,6 @@ class Residency:
         if self._data_map is None:
             raise ConfigurationError(f"no dataset is named {dataset}: there is no data map")
         return self._data_map[dataset]
-
-
-def _today() -> dt.date:
-    return dt.datetime.now().astimezone().date()
 
 
 def _cannot(grade: Any, location: object) -> str:

@@ -14,11 +14,10 @@ from typing import TYPE_CHECKING, Any, Final
 from datavern.contracts.capabilities import needs
 from datavern.contracts.errors import ConfigurationError, ProviderError, SubjectRequestRejected
 from datavern.contracts.subjects import canonical_subject
-from datavern.contracts.values import current_actor, timestamp
+from datavern.contracts.values import current_actor, timestamp, today
 from datavern.privacy import consent_tables as tables
 from datavern.privacy.dataset import OWN_DATASETS
 from datavern.privacy.register import asked
-from datavern.privacy.request_values import today
 from datavern.privacy.standing import WHOLE, Mark
 
 if TYPE_CHECKING:

@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Final
 
 from datavern.contracts.capabilities import needs
 from datavern.contracts.errors import ConfigurationError, DatavernError
+from datavern.contracts.values import today
 from datavern.privacy.dataset import ERASED_AT, OWN_DATASETS, RETAINED_UNTIL
 from datavern.privacy.erasure import in_order
 from datavern.privacy.expiring import Expired, Pass, stays
-from datavern.privacy.holds import today
 from datavern.privacy.progress import Place, why
 from datavern.privacy.records import RecordStore
 from datavern.privacy.request_values import Receipt

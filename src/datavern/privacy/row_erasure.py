@@ -8,7 +8,6 @@ alone: it waits, and the others do not.
 
 from __future__ import annotations
 
-import datetime as dt
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
@@ -23,6 +22,7 @@ from datavern.contracts.errors import (
     PoolTimeout,
 )
 from datavern.contracts.subjects import canonical_subject
+from datavern.contracts.values import today
 from datavern.privacy.emptying import key_of_nobody
 from datavern.privacy.policies import Outcome, Step, apply, columns_needed
 from datavern.privacy.progress import Place, Progress, nothing, step_details, why
@@ -72,7 +72,7 @@ class RowErasure:
         self._places = places
         self._group = group
         self._linked = linked
-        self._today = dt.datetime.now().astimezone().date()
+        self._today = today()
         self._nobody: dict[str, DataKey | None] = {}
 
     async def run(self) -> None:
