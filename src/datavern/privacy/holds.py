@@ -97,9 +97,7 @@ class Holds:
             secrets.token_hex(16), reason, person, dataset, 0, until, timestamp(), actor or current_actor()
         )  # fmt: skip
         if dataset is not None:
-            named = self._privacy.personal(dataset).dataset.name
-            store = next(one for one in self._privacy.datasets if one.dataset.name == named)
-            return await self._place_in(store, hold, key, where)
+            return await self._place_in(self._privacy.unwatched(dataset), hold, key, where)
         return await self._place_everywhere(hold)
 
     async def release(self, hold: Hold | str, *, actor: str | None = None) -> list[Any]:

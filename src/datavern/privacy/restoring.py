@@ -112,7 +112,10 @@ class Restores:
         for database, marker in marked.items():
             self._shut(database, f"{database} is being restored, to how it was {marker['since'][:19]}")
         every = await self._ended.every()
-        for database in {store.dataset.database for store in self._privacy.datasets} if every else ():
+        if not every:
+            return
+        databases = {store.dataset.database for store in self._privacy.datasets}
+        for database in databases:
             if database in marked:
                 continue
             try:
@@ -127,7 +130,7 @@ class Restores:
                     number = len(behind)
                     self._shut(database, f"{database} was restored, and erasures wait there: {number} ({why(error)})")
 
-        for database in {store.dataset.database for store in self._privacy.datasets} if every else ():
+        for database in databases:
             try:
                 await self._still_kept(database)
             except DatavernError:

@@ -141,7 +141,7 @@ class Retention:
                 expired.waiting = why(error)
                 continue
             if place is not None:
-                turns.setdefault((-self._depth(one), one.database), []).append(place)
+                turns.setdefault((-_depth(store), one.database), []).append(place)
         told = progress or (lambda _label, _rows: None)
         # What is reached over other rows goes before these: afterwards nobody could say whose it is, and what holds it.
         for turn in sorted(turns):
@@ -151,14 +151,6 @@ class Retention:
         waiting = {one.request_id: one.waiting for one in rest if isinstance(one, Receipt)}
         completed = tuple(one.request_id for one in rest if not isinstance(one, Receipt))
         return RetentionReport(dry_run, tuple(found.values()), completed, waiting)
-
-    def _depth(self, dataset: Dataset) -> int:
-        """Over how many other datasets its rows lead to a person."""
-        link = next(store.link for store in self._privacy.datasets if store.dataset.name == dataset.name)
-        depth = 0
-        while link is not None:
-            depth, link = depth + 1, link.target.link
-        return depth
 
     async def anonymity(self, dataset: str, fields: Sequence[str] | None = None) -> Anonymity:
         """How far the anonymised rows of a dataset hide in one another: the smallest group that says the same.
@@ -172,8 +164,7 @@ class Retention:
         """
         from datavern.privacy.anonymity import anonymity  # noqa: PLC0415  (seldom asked)
 
-        name = self._privacy.personal(dataset).dataset.name
-        return await anonymity(next(one for one in self._privacy.datasets if one.dataset.name == name), fields)
+        return await anonymity(self._privacy.unwatched(dataset), fields)
 
     # ---- what there is ----------------------------------------------------------------------------------------------
 
@@ -245,3 +236,11 @@ class Retention:
             )
         longer, fixed = await store.records.cap(store.holding, seconds, fix=not dry_run, spares=spares)
         expired.rows = longer if dry_run else fixed
+
+
+def _depth(store: PersonalStore) -> int:
+    """Over how many other datasets its rows lead to a person."""
+    depth, link = 0, store.link
+    while link is not None:
+        depth, link = depth + 1, link.target.link
+    return depth

@@ -280,7 +280,11 @@ class Privacy:
         Raises:
             ConfigurationError: the data map has no dataset of that name.
         """
-        found = self._read.get(dataset) or self._stores.get(dataset)
+        return self._read.get(dataset) or self.unwatched(dataset)
+
+    def unwatched(self, dataset: str) -> PersonalStore:
+        """The same for Datavern itself, whose reads are not audited. Raises as `personal`."""
+        found = self._stores.get(dataset)
         return found if found is not None else self._stores[self._data_map[dataset].name]
 
     def store_of(self, provider: Provider, table: str) -> PersonalStore | None:
