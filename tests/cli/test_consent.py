@@ -55,6 +55,7 @@ def test_what_stands_and_is_lifted(run: Run, project: Path):
     refused = run("subject", "erase", WHO, "--yes")
     assert refused.code == 1
     assert "lift the restriction first" in refused.told
+    assert "`datavern subject lift " in refused.told
     today = dt.datetime.now().astimezone().date().isoformat()
     assert run("subject", "lift", request).code == 1
     assert run("subject", "lift", request, "--informed", today).code == 0

@@ -313,5 +313,5 @@ def not_erased(request: str) -> str:
     """Why a person whose data is restricted is not erased."""
     return (
         f"the person's data is restricted (GDPR Art. 18, request {request}), and may be kept because the person asked "
-        "for that: lift the restriction first (db.subject_requests.lift, `datavern subject restrict … --lift`)"
+        f"for that: lift the restriction first (db.subject_requests.lift, `datavern subject lift {request}`)"
     )
