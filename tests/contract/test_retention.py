@@ -5,6 +5,7 @@ import datetime as dt
 import json
 
 import pytest
+from cutting import Cut
 
 from datavern import ConfigurationError, Dataset, Field, SubjectRequest
 from datavern.audit.log import AuditLog
@@ -164,9 +165,6 @@ async def test_restricted_people_are_left_alone(managed):
 async def test_two_at_once_and_one_that_is_cut_off(managed, monkeypatch):
     async with managed(dataset("visits")) as db:
         await fill(db, "visits", old=40, recent=3)
-
-        class Cut(BaseException):
-            pass
 
         append, passed = AuditLog.append, 0
 
