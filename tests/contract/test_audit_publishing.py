@@ -2,6 +2,9 @@
 
 import asyncio
 import logging
+import os
+import stat
+from pathlib import Path
 
 import pytest
 
@@ -76,6 +79,15 @@ async def test_a_folder_keeps_all_of_them(tmp_path):
     assert [f.rpartition(".")[2] for f in files] == ["checkpoints", "checkpoints", "latest"]
     november = Checkpoint.load(tmp_path / "published" / next(f for f in files if "2026-11" in f))
     assert [c.size for c in (november, *november.others)] == [2, 3]
+
+
+async def test_what_a_folder_has_published_outlives_a_power_cut(tmp_path, monkeypatch):
+    """The new names are flushed after they were given: a renamed file is lost with its folder otherwise."""
+    done, fsync, replace = [], os.fsync, Path.replace
+    monkeypatch.setattr(os, "fsync", lambda file: (done.append(stat.S_ISDIR(os.fstat(file).st_mode)), fsync(file)))
+    monkeypatch.setattr(Path, "replace", lambda old, new: (done.append("renamed"), replace(old, new))[1])
+    await FilePublisher(tmp_path / "published").publish(checkpoint(1))
+    assert done[-2:] == ["renamed", True]
 
 
 async def test_a_folder_that_is_none_says_so(tmp_path):

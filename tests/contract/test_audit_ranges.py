@@ -307,6 +307,17 @@ async def test_an_export_is_the_log_and_verifies_without_it(log):
         offline.verify_export(iter(lines), SIGNER.verifier, ahead.text)
 
 
+async def test_an_entry_that_no_json_holds_ends_the_export(log):
+    """Of an engine that keeps any type in any column: what is exported would have to be another value."""
+    if log.provider.engine != "sqlite":
+        return  # the others refuse it themselves
+    await sealed(log, 3)
+    await run(log, "UPDATE datavern_audit SET actor = x'ff' WHERE seq = 2")
+    with pytest.raises(LogTampered, match="what no entry holds") as caught:
+        await exported(log)
+    assert caught.value.position == 1
+
+
 async def test_the_standalone_command_needs_its_files_alone(log, tmp_path):
     ids, (_, kept) = await sealed(log, 3, 4)
     alone = tmp_path / "verify.py"

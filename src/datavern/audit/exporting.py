@@ -52,7 +52,10 @@ async def export(provider: Provider, *, origin: str, verifiers: Sequence[str]) -
         session = needs(provider, "session")
         rows = await session.query(*log.range_page.bind(dialect, **between(place, end), most=_PAGE))
         for row in rows:
-            yield {"origin": origin, "position": position, **{name: row[name] for name in COLUMNS}}
+            entry = {name: row[name] for name in COLUMNS}
+            if not all(value is None or isinstance(value, str | int) for value in entry.values()):
+                raise LogTampered(position, "a column of the entry holds what no entry holds: verify the log")
+            yield {"origin": origin, "position": position, **entry}
             position += 1
         if len(rows) < _PAGE:
             break

@@ -25,7 +25,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -35,6 +35,9 @@ __all__ = ["NotValid", "main", "verify_certificate", "verify_export", "verify_pr
 COLUMNS = ("seq", "entry_id", "era", "stamp", "at", "action", "actor", "handle", "dataset", "details")
 ED25519 = 1
 KEY_ID = 4
+HASH = 32
+LONGEST = 1 << 26  # characters of a line of an export, or of a file that is no export: 64 million
+NUMBER = re.compile("0|[1-9][0-9]{0,18}")
 PLAIN = b"datavern-signature\0\1datavern-certificate\0\1"  # what stands before a certificate when it is signed
 ENTRIES = ("erased", "erasure_completed")
 PAGE = re.compile(r'<pre id="certificate" lang="en">(.*?)</pre>', re.DOTALL)
@@ -57,13 +60,16 @@ class Head:
 # ---- signatures (c2sp.org/signed-note) and checkpoints (c2sp.org/tlog-checkpoint) ------------------------------------
 
 
-def signed_text(note: str, verifiers: str) -> list[str]:
+def signed_text(note: Any, verifiers: str) -> list[str]:
     """The lines of a note that one of the verifiers signed."""
     keys = [key for line in verifiers.splitlines() if line.strip() for key in [_key(line.strip())]]
-    text, gap, signatures = note.rpartition("\n\n")
+    text, gap, signatures = note.rpartition("\n\n") if isinstance(note, str) else ("", "", "")
     if not gap:
         raise NotValid("a signed note was expected")
-    body = f"{text}\n".encode()
+    try:
+        body = f"{text}\n".encode()
+    except UnicodeEncodeError:
+        raise NotValid("a signed note is not valid Unicode") from None
     signed = False
     for line in signatures.splitlines():
         mark, name, blob = (*line.split(" "), "", "")[:3]
@@ -93,35 +99,47 @@ def _key(line: str) -> tuple[str, bytes, Ed25519PublicKey]:
     return name, bytes.fromhex(key_id), Ed25519PublicKey.from_public_bytes(raw[1:])
 
 
-def checkpoint(note: str, verifiers: str) -> Head:
+def checkpoint(note: Any, verifiers: str) -> Head:
     """A checkpoint, once its signature was checked."""
     lines = signed_text(note, verifiers)
-    if len(lines) < 3 or not lines[1].isdecimal() or len(_decoded(lines[2])) != 32:  # noqa: PLR2004  (as it is written)
+    if len(lines) < 3 or not NUMBER.fullmatch(lines[1]) or len(_decoded(lines[2])) != HASH:  # noqa: PLR2004  (three lines)
         raise NotValid("a checkpoint was expected: origin, size and root")
     at = next((line[5:] for line in lines[3:] if line.startswith("time ")), "")
     return Head(lines[0], int(lines[1]), _decoded(lines[2]), at)
 
 
-def kept_checkpoint(text: str, verifiers: str, origin: str) -> Head:
-    """The checkpoint of that log among those of a file: notes, with an empty line between them."""
+def kept_checkpoints(text: str, verifiers: str) -> list[Head]:
+    """The checkpoints of a file: notes, with an empty line between them."""
     notes, lines = list[str](), list[str]()
-    for line in [*text.splitlines(), "."]:
+    for line in [*text.replace("\r\n", "\n").split("\n"), "."]:
         if lines and lines[-1].startswith("\N{EM DASH} ") and not line.startswith("\N{EM DASH} "):
             notes.append("\n".join(lines).lstrip("\n") + "\n")
             lines = []
         lines.append(line)
-    heads = [checkpoint(note, verifiers) for note in notes]
-    found = [head for head in heads if head.origin == origin]
+    return [checkpoint(note, verifiers) for note in notes]
+
+
+def kept_checkpoint(text: str, verifiers: str, origin: str) -> Head:
+    """The checkpoint of that log among those of a file."""
+    found = [head for head in kept_checkpoints(text, verifiers) if head.origin == origin]
     if not found:
         raise NotValid(f"the checkpoint that was kept is not of this log, {origin}")
     return max(found, key=lambda head: head.size)
 
 
-def _decoded(text: str) -> bytes:
+def _decoded(text: Any) -> bytes:
     try:
-        return base64.b64decode(text, validate=True)
+        return base64.b64decode(text, validate=True) if isinstance(text, str) else b""
     except ValueError:
         return b""
+
+
+def _hashes(found: Any) -> list[bytes]:
+    """A list of hashes in base64."""
+    decoded = [_decoded(one) for one in found] if isinstance(found, list) else [b""]
+    if any(len(one) != HASH for one in decoded):
+        raise NotValid("what should be a list of hashes is none")
+    return decoded
 
 
 # ---- the tree (RFC 6962 and RFC 9162) --------------------------------------------------------------------------------
@@ -206,18 +224,17 @@ def verify_proof(text: str, verifiers: str, kept: str | None = None) -> str:
     """
     try:
         found = json.loads(text)
-        entry, position, note = found["entry"], found["position"], found["checkpoint"]
-        path = [base64.b64decode(step, validate=True) for step in found["path"]]
+        entry, position, note, path = found["entry"], found["position"], found["checkpoint"], found["path"]
     except (ValueError, KeyError, TypeError, RecursionError):
         raise NotValid("the file is no proof") from None
     if found.get("format") != "datavern-audit-proof" or found.get("version") != 1:
         raise NotValid("the file is no proof, or one of a later version")
     if not isinstance(entry, dict) or set(entry) != set(COLUMNS) or type(position) is not int:
         raise NotValid("the proof's entry is none")
-    head = checkpoint(note if isinstance(note, str) else "", verifiers)
+    head = checkpoint(note, verifiers)
     if not 0 <= position < head.size:
         raise NotValid("the checkpoint does not cover the entry")
-    if root_by_path(leaf_of(entry), position, head.size, path) != head.root:
+    if root_by_path(leaf_of(entry), position, head.size, _hashes(path)) != head.root:
         raise NotValid("the entry is not the one that the checkpoint covers")
     if kept is not None:
         _same(head, kept_checkpoint(kept, verifiers, head.origin))
@@ -242,13 +259,15 @@ def verify_export(lines: Iterator[str], verifiers: str, kept: str | None = None)
     Args:
         lines: of the file.
         verifiers: the public key, or several, a line each.
-        kept: a checkpoint that was kept, or several: that of each log must be covered.
+        kept: a checkpoint that was kept, or several: that of each log in the file must be covered, and a log that is
+            not in the file is told of.
 
     Raises:
         NotValid: an entry is not what was sealed, or the file is no export.
     """
     answers: list[str] = []
     log: _Log | None = None
+    missing = {head.origin for head in kept_checkpoints(kept or "", verifiers)}
     for number, line in enumerate(lines, 1):
         try:
             found = json.loads(line)
@@ -261,6 +280,7 @@ def verify_export(lines: Iterator[str], verifiers: str, kept: str | None = None)
             raise NotValid(f"line {number}: {log.origin} has no checkpoint at its end: the file was cut, or mixed up")
         if "checkpoint" in found:
             answers.append(log.end(found["checkpoint"]))
+            missing.discard(log.origin)
             log = None
         elif "truncated" in found:
             log.begin(found, number)
@@ -270,7 +290,10 @@ def verify_export(lines: Iterator[str], verifiers: str, kept: str | None = None)
         raise NotValid(f"{log.origin} has no checkpoint at its end: the file was cut")
     if not answers:
         raise NotValid("the file holds no exported log")
-    return answers
+    return answers + [
+        f"NOT CHECKED: {origin}: a checkpoint of it was kept, and the file does not hold that log"
+        for origin in sorted(missing)
+    ]
 
 
 class _Log:
@@ -286,12 +309,12 @@ class _Log:
 
     def begin(self, found: dict[str, Any], number: int) -> None:
         """Take the record of what was removed."""
-        lines = signed_text(found.get("note", ""), self._verifiers)
-        size, nodes = found.get("truncated"), [_decoded(one) for one in found.get("frontier", ())]
-        if self._tree.size or type(size) is not int or lines[:3] != [self.origin, "truncated", str(size)]:
+        lines = signed_text(found.get("note"), self._verifiers)
+        size, nodes = found.get("truncated"), _hashes(found.get("frontier"))
+        if type(size) is not int or self._tree.size or lines[:3] != [self.origin, "truncated", str(size)]:
             raise NotValid(f"line {number} is no record of what was removed")
         self._tree, self._removed = Tree(size, nodes), size
-        if self._tree.root() != _decoded(lines[3]):
+        if lines[3:4] != [base64.b64encode(self._tree.root()).decode()]:
             raise NotValid(f"line {number}: what stands for the removed entries is not what was signed")
         self._compare()
 
@@ -311,7 +334,7 @@ class _Log:
 
     def end(self, note: Any) -> str:
         """Take the checkpoint; what was verified."""
-        head = checkpoint(note if isinstance(note, str) else "", self._verifiers)
+        head = checkpoint(note, self._verifiers)
         if head.origin != self.origin or (head.size, head.root) != (self._tree.size, self._tree.root()):
             raise NotValid(f"{self.origin}: the entries are not those that the checkpoint covers")
         if self._kept is not None and self._kept.size > head.size:
@@ -369,15 +392,15 @@ def verify_certificate(text: str, verifiers: str, kept: str | None = None) -> tu
 
 def _signed(body: Any, signature: Any, verifiers: str) -> str:
     """The name of the key that signed it."""
-    form = json.dumps(body, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
     keys = [_key(line.strip()) for line in verifiers.splitlines() if line.strip()]
     try:
+        form = json.dumps(body, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
         data = PLAIN + form.encode()
-    except UnicodeEncodeError:
-        raise NotValid("it is not valid Unicode") from None
+    except (UnicodeEncodeError, RecursionError):
+        raise NotValid("it is not valid Unicode, or nested too deeply") from None
     for name, _, key in keys:
         try:
-            key.verify(_decoded(signature if isinstance(signature, str) else ""), data)
+            key.verify(_decoded(signature), data)
         except InvalidSignature:
             continue
         return name
@@ -452,6 +475,27 @@ def _is_certificate(start: str) -> bool:
     return start.lstrip()[:9].lower() == "<!doctype" or '"certificate"' in start[:64]
 
 
+def _lines(file: TextIO) -> Iterator[str]:
+    while line := file.readline(LONGEST):
+        if len(line) == LONGEST:
+            raise NotValid("a line of the file is longer than those of an exported log")
+        yield line
+
+
+def _whole(file: TextIO) -> str:
+    text = file.read(LONGEST)
+    if len(text) == LONGEST:
+        raise NotValid("the file is longer than a proof or a certificate")
+    return text
+
+
+def _shown(text: str) -> str:
+    """A line of the answer: what a file says of itself makes no lines of its own, and commands no terminal."""
+    plain = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    encoding = sys.stdout.encoding or "utf-8"
+    return plain.encode(encoding, "backslashreplace").decode(encoding)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command: 0 valid, 1 not valid, 2 a file cannot be read."""
     parser = argparse.ArgumentParser(
@@ -468,20 +512,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
             first = file.read(1 << 16)
             file.seek(0)
             if '"datavern-audit-proof"' in first.partition("\n")[0] + first[:200]:
-                answers = [verify_proof(file.read(), verifiers, kept)]
+                answers = [verify_proof(_whole(file), verifiers, kept)]
             elif _is_certificate(first):
-                checked, unchecked = verify_certificate(file.read(), verifiers, kept)
+                checked, unchecked = verify_certificate(_whole(file), verifiers, kept)
                 answers = [f"VALID: {line}" for line in checked] + [f"NOT CHECKED: {line}" for line in unchecked]
             else:
-                answers = verify_export(iter(file), verifiers, kept)
+                answers = verify_export(_lines(file), verifiers, kept)
     except NotValid as error:
-        print(f"NOT VALID: {error}")  # noqa: T201  (a command)
+        print(_shown(f"NOT VALID: {error}"))  # noqa: T201  (a command)
         return 1
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
         print(f"cannot be read: {reason}", file=sys.stderr)  # noqa: T201  (a command)
         return 2
-    print("\n".join(answers))  # noqa: T201  (a command)
+    print("\n".join(map(_shown, answers)))  # noqa: T201  (a command)
     return 0
 
 

@@ -17,6 +17,7 @@ from typing import IO, TYPE_CHECKING, Final, Protocol
 from datavern.audit.checkpoint import Checkpoint
 from datavern.contracts.capabilities import Provider, needs
 from datavern.contracts.errors import AuditError, ConstraintViolated, LogTampered
+from datavern.crypto.key_files import flush_folder
 
 if TYPE_CHECKING:
     from datavern.audit.published import Published
@@ -119,6 +120,7 @@ class FilePublisher:
             with temporary.open("w", encoding="utf-8") as file:
                 _write(file, checkpoint.note)
             temporary.replace(self._folder / f"{name}.latest")
+            flush_folder(self._folder)  # the new names as well as what they name
 
 
 class DatabasePublisher:

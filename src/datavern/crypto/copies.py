@@ -218,9 +218,9 @@ async def _header(line: bytes, keyring: Keyring) -> tuple[dict[str, Any], DataKe
     try:
         header = json.loads(line)
         wrapped, key_id = base64.b64decode(header["key"]), bytes.fromhex(header["key_id"])
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         header = None
-    if not isinstance(header, dict) or header.get("format") != _FORMAT:
+    if not isinstance(header, dict) or header.get("format") != _FORMAT or len(key_id) != KEY_ID:
         raise ConfigurationError("this is no copy of a key store")
     if header.get("version") != _VERSION:
         raise ConfigurationError("this copy of a key store is of another version: a later Datavern reads it")

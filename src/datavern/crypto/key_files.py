@@ -42,7 +42,7 @@ class Document:
     def text(self, name: str) -> str:
         """A field of text."""
         value = self._fields.get(name)
-        return value if isinstance(value, str) else self.damaged()
+        return value if isinstance(value, str) and _is_valid(value) else self.damaged()
 
     def number(self, name: str) -> int:
         """A field that counts from 1, and fits four bytes."""
@@ -75,6 +75,11 @@ class Document:
         if not isinstance(value, list) or not all(isinstance(entry, dict) for entry in value):
             self.damaged()
         return [Document(self.path, entry) for entry in value]
+
+
+def _is_valid(text: str) -> bool:
+    """Whether it is valid Unicode, and can be written again."""
+    return not any("\ud800" <= c <= "\udfff" for c in text)
 
 
 def check_owner(path: Path, found: os.stat_result) -> None:

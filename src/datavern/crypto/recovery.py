@@ -138,7 +138,7 @@ def _header(file: str) -> dict[str, Any]:
         raise ConfigurationError("this is no recovery's file: expected the JSON that `datavern keys` wrote")
     if found.get("version") != _VERSION:
         raise ConfigurationError("a recovery of another version: a later Datavern reads it")
-    if not isinstance(found.get("threshold"), int) or not isinstance(found.get("ring"), str):
+    if type(found.get("threshold")) is not int or not all(isinstance(found.get(n), str) for n in ("id", "ring")):
         raise ConfigurationError("this recovery's file is damaged")
     return found
 

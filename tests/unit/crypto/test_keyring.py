@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from datavern.contracts.errors import ConfigurationError, DecryptionFailed, KeyUnavailable
+from datavern.crypto import key_files
 from datavern.crypto.key_files import write_document
 from datavern.crypto.keyring import Keyring
 
@@ -257,6 +258,15 @@ async def test_a_key_that_the_ring_does_not_name_is_refused(ring, url, folder):
 async def test_a_ring_that_says_impossible_things_is_damaged(ring, url, folder, changes):
     rewrite(folder / "ring.json", **changes)
     assert "damaged" in await problem(url) or "another key ring" in await problem(url)
+
+
+async def test_a_time_that_is_not_valid_unicode_is_damage(ring, url, folder):
+    """It is told when the ring is opened, and not when the next epoch is to be written."""
+    whole = json.loads((folder / "ring.json").read_text())
+    whole["epochs"][0]["created"] = "\ud800"
+    whole["check"] = key_files._check(whole)
+    (folder / "ring.json").write_text(json.dumps(whole))
+    assert "damaged" in await problem(url)
 
 
 @pytest.mark.parametrize("size", [0, 16, 31, 33])

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from datavern.contracts.errors import DecryptionFailed
+from datavern.contracts.errors import ConfigurationError, DecryptionFailed
 from datavern.crypto import copies
 from datavern.crypto.keyring import Keyring
 from datavern.crypto.lookup_keys import life_ids
@@ -50,6 +50,16 @@ async def test_a_copy_of_the_key_store_opens_and_a_changed_one_does_not(ring: An
     for at in (raw.index(b"2026"), len(raw) - 1, raw.index(b"\n") + 60):
         path.write_bytes(raw[:at] + bytes([raw[at] ^ 1]) + raw[at + 1 :])
         with pytest.raises(DecryptionFailed):
+            await copies.read_back(path, ring)
+    line, _, rest = raw.partition(b"\n")
+    wrong_fields = ({"key_id": ""}, {"key_id": 5}, {"key_id": "00" * 17}, {"key": "AAAA"}, {"version": 9}, {"ring": ""})
+    for changes in wrong_fields:
+        path.write_bytes(json.dumps({**json.loads(line), **changes}).encode() + b"\n" + rest)
+        with pytest.raises((ConfigurationError, DecryptionFailed)):
+            await copies.read_back(path, ring)
+    for wrong in (b"", b"[" * 4000, raw[:100], line, line + b"\n"):
+        path.write_bytes(wrong)
+        with pytest.raises((ConfigurationError, DecryptionFailed)):
             await copies.read_back(path, ring)
 
 

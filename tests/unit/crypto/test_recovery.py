@@ -67,3 +67,13 @@ def test_the_shares_are_slip_39():
     assert shamir_mnemonic.combine_mnemonics([words], b"TREZOR").hex() == "bb54aac4b89dc868ba37d9cc21b2cece"
     made = export(new_secrets(), threshold=2, shares=2)
     assert all(len(share.split()) == 33 for share in made.shares)
+
+
+def test_a_file_that_lacks_something_is_told_of():
+    made = export(new_secrets(), threshold=2, shares=3)
+    for name in json.loads(made.file):
+        spoilt = json.loads(made.file)
+        del spoilt[name]
+        for shares in (made.shares, ()):
+            with pytest.raises((ConfigurationError, DecryptionFailed)):
+                combine(json.dumps(spoilt), shares)
