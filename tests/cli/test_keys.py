@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from datavern.crypto import keystore, remembered
+from datavern.crypto import remembered
 
 if TYPE_CHECKING:
     from calling import Run
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 def quick(monkeypatch):
     """Nobody else is there who would have to be given time to hear of a rotation."""
     monkeypatch.setattr(remembered, "FRESH", 0.05)
-    monkeypatch.setattr(keystore, "FRESH", 0.05)
 
 
 def test_rotated_and_shredded(run: Run, project: Path):

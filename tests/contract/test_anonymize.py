@@ -92,10 +92,9 @@ async def test_how_far_rows_hide_in_one_another(managed):
 
 
 async def test_what_is_sealed_anew_outlives_a_rotation_of_the_keys(managed, monkeypatch):
-    from datavern.crypto import keystore, remembered
+    from datavern.crypto import remembered
 
     monkeypatch.setattr(remembered, "FRESH", 0.05)
-    monkeypatch.setattr(keystore, "FRESH", 0.05)
     async with managed(PEOPLE) as db:
         await db.prepare("people")
         people = db.personal("people")

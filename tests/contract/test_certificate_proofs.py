@@ -112,10 +112,9 @@ async def test_a_log_that_was_changed_gives_no_proof(managed):
 
 
 async def test_the_shredded_statement_verifies_offline_too(managed, monkeypatch):
-    from datavern.crypto import keystore, remembered
+    from datavern.crypto import remembered
 
     monkeypatch.setattr(remembered, "FRESH", 0.05)  # nobody else is there who would have to hear of it
-    monkeypatch.setattr(keystore, "FRESH", 0.05)
     async with managed(dataset("visits")) as db:
         await db.prepare("visits")
         await db.personal("visits").insert_many([{"id": w, "who": w, "name": NAME} for w in ("u1", "u2")])

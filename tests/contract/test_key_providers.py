@@ -12,7 +12,7 @@ from conftest import PURPOSE, users
 from datavern import ConfigurationError, DatabaseManager, DataMap, ErasureIncomplete, Keyring, SubjectRequest
 from datavern.contracts.errors import DecryptionFailed, KeyUnavailable
 from datavern.crypto import keyring as keyring_module
-from datavern.crypto import keystore, remembered
+from datavern.crypto import remembered
 from datavern.crypto.azure_key_vault import AzureKeyVaultProvider
 from datavern.testing.vaults import LocalAzureKeyVault, LocalVault, StaticCredential
 
@@ -22,7 +22,6 @@ KINDS = ("file", "vault", "azure")
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
     monkeypatch.setattr(remembered, "FRESH", 0.05)
-    monkeypatch.setattr(keystore, "FRESH", 0.05)
     monkeypatch.setattr(keyring_module, "_registered", {})
     monkeypatch.setenv("VAULT_TOKEN", "local")
 

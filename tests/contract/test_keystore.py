@@ -20,8 +20,7 @@ from datavern.contracts.errors import (
     KeyErased,
     KeyUnavailable,
 )
-from datavern.crypto import keystore as keystore_module
-from datavern.crypto import remembered
+from datavern.crypto import handles, open_store, remembered
 from datavern.crypto.keyring import Keyring
 from datavern.crypto.keystore import KeyStore
 from datavern.crypto.sealed import RowSealer, new_row_tag
@@ -59,7 +58,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch) -> Clock:
     clock = Clock()
-    for module in (keystore_module, remembered):
+    for module in (handles, open_store, remembered):
         monkeypatch.setattr(module, "monotonic", clock)
     return clock
 

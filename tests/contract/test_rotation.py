@@ -25,7 +25,7 @@ from datavern import (
     SubjectRequestRejected,
 )
 from datavern.contracts.errors import KeyUnavailable, RotationIncomplete
-from datavern.crypto import copies, keystore, remembered, rotations
+from datavern.crypto import copies, remembered, rotations
 from datavern.crypto.rotations import Rotations
 from datavern.privacy import reindex
 from datavern.privacy.reindex import Reindexing
@@ -35,7 +35,6 @@ from datavern.privacy.rotation import Rotator
 def hurry(patch=setattr):
     """What other processes are given time for does not take it where there is none."""
     patch(remembered, "FRESH", 0.05)
-    patch(keystore, "FRESH", 0.05)
 
 
 @pytest.fixture(autouse=True)

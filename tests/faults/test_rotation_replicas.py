@@ -9,7 +9,7 @@ import pytest
 
 from datavern import DatabaseManager, DataMap, Dataset, FailoverGroup, Field, Keyring, PostgreSQLProvider
 from datavern.contracts.errors import RotationIncomplete
-from datavern.crypto import keystore, remembered
+from datavern.crypto import remembered
 from datavern.testing import create_test_database
 from datavern.testing.postgresql import PostgreSQLServer
 from datavern.testing.replicas import PostgreSQLReplica
@@ -26,7 +26,6 @@ def servers() -> Iterator[tuple[PostgreSQLServer, PostgreSQLReplica]]:
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
     monkeypatch.setattr(remembered, "FRESH", 0.05)
-    monkeypatch.setattr(keystore, "FRESH", 0.05)
 
 
 async def test_a_replica_that_has_not_replayed_and_a_slot_without_one_are_waited_for(servers, tmp_path: Path):

@@ -73,6 +73,11 @@ class Remembered:
         """Whether the store is to be asked first."""
         return monotonic() >= self.fresh_until
 
+    def answered(self, changes: int, asked: float) -> None:
+        """The store said what its last change is, when it was asked at that moment of the monotonic clock."""
+        self.changes = changes
+        self.fresh_until = asked + FRESH
+
     def keep(self, kind: dict[K, V], name: K, value: V, seen: int | None) -> None:
         """Remember a value.
 
