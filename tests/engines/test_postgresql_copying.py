@@ -122,6 +122,27 @@ async def test_columns_that_the_server_fills(postgresql: Any) -> None:
         await postgresql.copy_in("t", ["b"], [(2,)])
 
 
+async def test_a_column_that_the_server_works_out_is_named(postgresql: Any) -> None:
+    await postgresql.execute('CREATE TABLE t (a int, "twice å" int GENERATED ALWAYS AS (a * 2) STORED)')
+    with pytest.raises(QueryRejected, match="column twice å out by itself.*leave it out"):
+        await postgresql.copy_in("t", ["a", "twice å"], [(1, 2)])
+    assert await postgresql.copy_in("t", ["a"], [(1,)]) == 1
+
+
+async def test_a_view_is_no_table_to_copy_into(postgresql: Any) -> None:
+    await postgresql.execute("CREATE TABLE t (a int); CREATE VIEW v AS SELECT a FROM t")
+    with pytest.raises(QueryRejected, match="is a view or has row-level security: use execute_many"):
+        await postgresql.copy_in("v", ["a"], [(1,)])
+    assert await postgresql.execute_many("INSERT INTO v VALUES ($1)", [(1,)]) == 1
+
+
+async def test_a_composite_of_too_few_fields_is_named(postgresql: Any) -> None:
+    await postgresql.execute("CREATE TYPE place AS (street text, number int); CREATE TABLE t (a int, at place)")
+    with pytest.raises(QueryRejected, match="in row 3, column at; no row was kept"):
+        await postgresql.copy_in("t", ["a", "at"], [(1, ("x", 1)), (2, {"number": 2}), (3, ("y",))])
+    assert await postgresql.query_value("SELECT count(*) FROM t") == 0
+
+
 async def test_a_column_that_was_altered_is_not_misread(postgresql: Any) -> None:
     """A ``bigint`` and a ``double precision`` are both eight bytes: types that are out of date would go unseen."""
     await postgresql.execute("CREATE TABLE t (a bigint)")

@@ -138,6 +138,11 @@ async def test_what_has_another_form_in_python(pg: Any) -> None:
     assert await pg.query_value("SELECT '1 year 1 month'::interval") == dt.timedelta(days=395)
     assert await pg.query_value("SELECT '[0:1]={1,2}'::int[]") == [1, 2]
     assert await pg.query_value("SELECT '1.10000000000000000001'::jsonb") == 1.1
+    for cut in (1.5, Decimal("1.5")):  # the driver's way, and docs/postgresql.md says so
+        assert await pg.query_value("SELECT $1::int", [cut]) == 1
+        assert await pg.query_value("SELECT $1::numeric::int", [cut]) == 2
+    assert await pg.query_value("SELECT $1::numeric", [Decimal("1E+131071")]) == Decimal("1E+131071")
+    assert await pg.query_value("SELECT $1::numeric", [Decimal("1E+131072")]) == 0
     assert await pg.query_value("SELECT $1::inet", ["10.0.0.1/8"]) == ipaddress.ip_interface("10.0.0.1/8")
 
 
@@ -150,6 +155,8 @@ async def test_what_has_another_form_in_python(pg: Any) -> None:
         "'10000-01-01'::timestamptz",
         "'24:00'::time",
         "'infinity'::interval",
+        "('1' || repeat('0', 5000))::jsonb",
+        "(repeat('[', 2000) || repeat(']', 2000))::jsonb",
     ],
 )
 async def test_a_value_that_python_cannot_hold(pg: Any, value: str, alone: bool) -> None:
@@ -183,6 +190,31 @@ async def test_a_value_that_does_not_fit(pg: Any, kind: str, value: Any, says: s
         await pg.query(f"SELECT $1::{kind}", [value])
     assert "secret" not in str(caught.value)
     assert await pg.query_value("SELECT 1") == 1
+
+
+@pytest.mark.parametrize("kind", ["int", "jsonb", "int[]"])
+@pytest.mark.parametrize("how", ["execute", "execute_many", "transaction"])
+async def test_a_parameter_that_the_driver_cannot_even_quote(pg: Any, kind: str, how: str) -> None:
+    """What it is refused for is refused again, while the driver writes the message: nothing was sent all the same."""
+    await pg.execute(f"CREATE TABLE huge (v {kind})")
+    fits: dict[str, Any] = {"int": 1, "jsonb": [], "int[]": [1]}
+    value: Any = 10**5000 if kind == "int" else []
+    for _ in range(5000 if kind == "jsonb" else 50 if kind == "int[]" else 0):
+        value = [value]
+    if kind == "int[]":
+        value = [10**5000, value]
+    statement = f"INSERT INTO huge VALUES ($1)"
+    with pytest.raises(QueryRejected, match="a parameter is not a value of the type|fits int4") as caught:
+        if how == "execute":
+            await pg.execute(statement, [value])
+        elif how == "execute_many":
+            await pg.execute_many(statement, [[fits[kind]], [value], [fits[kind]]])
+        else:
+            async with pg.transaction() as tx:
+                await tx.execute(statement, [value])
+    assert "ran" not in str(caught.value)
+    assert caught.value.retry == "never"
+    assert await pg.query_value("SELECT count(*) FROM huge") == 0
 
 
 async def test_a_domain_has_its_constraint(pg: Any) -> None:

@@ -44,6 +44,7 @@ _TYPED = (
     "INSERT INTO {table} ({columns}) OVERRIDING SYSTEM VALUE VALUES ({places}) RETURNING {columns}"
 )
 _COPY = "COPY {table} ({columns}) FROM STDIN (FORMAT binary)"
+_GENERATED = "428C9"
 _GUARD = object()
 _BATCH = 512
 """Rows that are looked at together."""
@@ -122,6 +123,7 @@ class _Copying:
             self._statement = await self._connection.prepare(self._typed)
         except Exception as error:  # noqa: BLE001  (translated, and raised outside this block)
             found = self._transaction._fault(error, Effect.READS)  # noqa: SLF001  (two halves of one engine)
+            said = str(error)
         else:
             return
         raised = found.error
@@ -132,6 +134,13 @@ class _Copying:
             about = f": column {which[0]}" if which and raised.code != "42P01" else ""
             raised.args = (_POSITION.sub(f" (copy_in: table {self._table}{about})", str(raised)), *raised.args[1:])
             raised.position = None
+        elif isinstance(raised, ProviderError) and raised.code == _GENERATED:
+            which = [column for column in self._columns if f'"{column}"' in said] or self._columns
+            raised.args = (
+                f"{self._name}: copy_in: table {self._table}: the server works the column {', '.join(which)} out by "
+                f"itself (GENERATED ALWAYS AS): leave it out (SQLSTATE {_GENERATED})",
+                *raised.args[1:],
+            )
         raise raised
 
     async def run(self) -> int:
@@ -322,15 +331,16 @@ class _Copying:
         """The server's words for it, and which row and column they are about."""
         found = self._transaction._fault(error, Effect.WRITES)  # noqa: SLF001  (two halves of one engine)
         raised = found.error
-        if found.connection != "keep":
+        where = self._place(error.context or "")
+        if found.connection != "keep" and not where:
             return raised
-        if error.sqlstate == "0A000":
+        if error.sqlstate in {"0A000", "42809"}:
             message = (
                 f"{self._name}: copy_in: the server does not copy into {self._table}, which is a view or has row-level "
-                "security: use execute_many (SQLSTATE 0A000)"
+                f"security: use execute_many (SQLSTATE {error.sqlstate})"
             )
         else:
-            message = f"{raised}{self._place(error.context or '')}; no row was kept"
+            message = f"{raised}{where}; no row was kept"
         raised.args = (message, *raised.args[1:])
         return raised
 

@@ -164,13 +164,20 @@ def fault(  # noqa: PLR0911  (one for each kind of error)
         # A new connection knows the types as they are, so what only reads can be read again there.
         again = stage == "statement" and effect is Effect.READS
         return Fault(_caused(raised, error), "discard", unsent=again)
-    if isinstance(error, ArithmeticError | ValueError) and not isinstance(error, UnicodeEncodeError):
-        # Values are encoded before anything is sent, with an error of the driver's own: this one is from reading.
-        raised = QueryRejected(
-            f"{name}: the statement ran, and its answer holds a value beyond what Python's type takes (a date outside "
-            "the years 1 to 9999, the time 24:00, an infinite interval): cast it to text",
-            provider=name,
-        )
+    if isinstance(error, ArithmeticError | ValueError | RecursionError) and not isinstance(error, UnicodeEncodeError):
+        if _encoding(error):
+            raised = QueryRejected(
+                f"{name}: a parameter is not a value of the type that the statement takes, and is too large or too "
+                "deeply nested to be told apart; nothing was done",
+                provider=name,
+            )
+        else:
+            raised = QueryRejected(
+                f"{name}: the statement ran, and its answer holds a value beyond what Python's type takes (a date "
+                "outside the years 1 to 9999, the time 24:00, an infinite interval, a number of thousands of digits in "
+                "JSON, or JSON that is nested a thousand deep): cast it to text",
+                provider=name,
+            )
         return Fault(_caused(raised, error), "discard")
     # What is left is the driver's own trouble (a text that is not valid Unicode, a protocol error): the connection is
     # out of step.
@@ -178,6 +185,20 @@ def fault(  # noqa: PLR0911  (one for each kind of error)
         raised = QueryRejected(f"{name}: the driver could not encode the statement", provider=name)
         return Fault(_caused(raised, error), "discard")
     return _unanswered(error, name, stage, effect)
+
+
+def _encoding(error: BaseException) -> bool:
+    """Whether it came while parameters were encoded, before anything was sent.
+
+    The driver wraps what an encoder raises in an error of its own that quotes the value; this is the one that came of
+    quoting it (an `int` of thousands of digits, lists in lists in lists).
+    """
+    trace = error.__traceback__
+    while trace is not None:
+        if trace.tb_frame.f_code.co_name.endswith("_encode_bind_msg"):
+            return True
+        trace = trace.tb_next
+    return False
 
 
 def _code(error: BaseException | None) -> str | None:
