@@ -122,6 +122,9 @@ class Pool:
         validate_after: a connection idle for longer is probed before it is given out.
         keepalive: a connection idle for so long is asked for a sign of life, with up to a fifth of jitter, so that no
             firewall forgets it; None: it is left alone.
+        reset: "touched": a session is made as new where the text of a statement says that it may have left something
+            there; "always": after each borrower, in the background, for a database whose triggers, views, operators or
+            casts leave something that no text shows.
         leak_after: report a borrower that holds a connection for longer, with its stack; None: do not look.
     """
 
@@ -138,8 +141,11 @@ class Pool:
     outage: float = 5.0
     connecting: int = 2
     keepalive: float | None = 60.0
+    reset: Literal["touched", "always"] = "touched"
 
     def __post_init__(self) -> None:
+        if self.reset not in {"touched", "always"}:
+            raise ConfigurationError("pool.reset: expected touched or always")
         if not self.max >= 1:
             raise ConfigurationError(f"pool.max is {self.max}: expected at least 1")
         if not 0 <= self.min <= self.max:

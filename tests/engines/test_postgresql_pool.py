@@ -541,6 +541,48 @@ async def test_nothing_of_a_session_reaches_the_next_borrower(postgresql_databas
                         await tx.query("SELECT lastval()")
 
 
+UNSEEN = """
+CREATE TABLE watched (a int);
+CREATE FUNCTION remembers() RETURNS trigger LANGUAGE plpgsql
+    AS $$ BEGIN PERFORM set_config('datavern.secret', 'mine', false); RETURN NEW; END $$;
+CREATE TRIGGER remembers BEFORE INSERT ON watched FOR EACH ROW EXECUTE FUNCTION remembers();
+"""
+
+
+@pytest.mark.parametrize("waited", [False, True])
+async def test_what_no_text_shows_is_gone_where_every_session_is_reset(
+    postgresql_database: EmptyDatabase, waited: bool
+) -> None:
+    secret = "SELECT current_setting('datavern.secret', true)"
+    async with postgresql_database.provider(pool=Pool(max=1, reset="always")) as pg:
+        await pg.execute(UNSEEN)
+        before = pg.stats().reset
+
+        async def writes() -> None:
+            async with pg.transaction() as tx:
+                await tx.execute("INSERT INTO watched VALUES (1)")
+                assert await tx.query_value(secret) == "mine", "the test does not test"
+                await asyncio.sleep(0.05 if waited else 0)
+
+        async def looks() -> Any:
+            await asyncio.sleep(0)
+            return await pg.query_value(secret)  # takes an idle connection, or waits in the queue for this one
+
+        if waited:
+            _, found = await asyncio.gather(writes(), looks())
+        else:
+            await writes()
+            found = await looks()
+        assert not found
+        assert pg.stats().created == 1, "the connection was thrown away"
+        await until(lambda: pg.stats().reset >= before + 2)
+
+
+def test_no_other_way_to_reset() -> None:
+    with pytest.raises(ConfigurationError, match="pool.reset: expected touched or always"):
+        Pool(reset="never")  # type: ignore[arg-type]
+
+
 async def leave_behind(pg: Any, statement: str, where: str) -> None:
     match where:
         case "alone":

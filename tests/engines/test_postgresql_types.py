@@ -203,7 +203,7 @@ async def test_a_parameter_that_the_driver_cannot_even_quote(pg: Any, kind: str,
         value = [value]
     if kind == "int[]":
         value = [10**5000, value]
-    statement = f"INSERT INTO huge VALUES ($1)"
+    statement = "INSERT INTO huge VALUES ($1)"
     with pytest.raises(QueryRejected, match="a parameter is not a value of the type|fits int4") as caught:
         if how == "execute":
             await pg.execute(statement, [value])

@@ -69,8 +69,9 @@ class Pool(Staffing[C], Generic[C]):
         self._drains: list[tuple[set[Slot[C]], asyncio.Future[None]]] = []
         self._timer: asyncio.TimerHandle | None = None
         self._returned: asyncio.Event | None = None
-        if settings.leak_after is not None:
-            self.take = self._take_traced  # type: ignore[method-assign]  # so that nobody else pays for it
+        self._noted = settings.leak_after is not None or settings.reset == "always"
+        if self._noted:
+            self.take = self._take_noted  # type: ignore[method-assign]  # so that nobody else pays for it
         periods = (settings.idle, settings.lifetime, settings.leak_after or 60.0, settings.keepalive or 60.0)
         self._period = min(30.0, max(0.05, min(periods) / 4.0))
 
@@ -106,8 +107,8 @@ class Pool(Staffing[C], Generic[C]):
                 if slot.generation != self.generation:  # retired between being handed over and now
                     self.discard(slot)
                     continue
-            if self.settings.leak_after is not None:
-                self._trace(slot)
+            if self._noted:
+                self._note(slot)
             return slot
 
     def give(self, slot: Slot[C]) -> None:
@@ -324,13 +325,18 @@ class Pool(Staffing[C], Generic[C]):
 
     # ---- leaks ------------------------------------------------------------------------------------------------------
 
-    def _take_traced(self) -> Slot[C] | None:
+    def _take_noted(self) -> Slot[C] | None:
         slot = Roster.take(self)
         if slot is not None:
-            self._trace(slot)
+            self._note(slot)
         return slot
 
-    def _trace(self, slot: Slot[C]) -> None:
+    def _note(self, slot: Slot[C]) -> None:
+        """What the settings ask for when a connection is given out."""
+        if self.settings.reset == "always":
+            slot.touched = True
+        if self.settings.leak_after is None:
+            return
         slot.since = monotonic()
         slot.stack = traceback.StackSummary.extract(traceback.walk_stack(None), limit=16, lookup_lines=False)
 

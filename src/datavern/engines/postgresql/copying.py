@@ -136,11 +136,11 @@ class _Copying:
             raised.position = None
         elif isinstance(raised, ProviderError) and raised.code == _GENERATED:
             which = [column for column in self._columns if f'"{column}"' in said] or self._columns
-            raised.args = (
+            message = (
                 f"{self._name}: copy_in: table {self._table}: the server works the column {', '.join(which)} out by "
-                f"itself (GENERATED ALWAYS AS): leave it out (SQLSTATE {_GENERATED})",
-                *raised.args[1:],
+                f"itself (GENERATED ALWAYS AS): leave it out (SQLSTATE {_GENERATED})"
             )
+            raised.args = (message, *raised.args[1:])
         raise raised
 
     async def run(self) -> int:
