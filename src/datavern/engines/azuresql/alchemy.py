@@ -20,7 +20,8 @@ from datavern.engines.alchemy.dbapi import Connection, Context, Cursor, Module, 
 from datavern.engines.alchemy.errors import as_dbapi
 from datavern.engines.alchemy.waiting import on_loop, waiting, waiting_connection
 from datavern.engines.azuresql.compiler import AzureSQLCompiler, ModelDDL, ModelTypes
-from datavern.engines.azuresql.transaction import AzureSQLTransaction, RowStream
+from datavern.engines.azuresql.streams import RowStream
+from datavern.engines.azuresql.transaction import AzureSQLTransaction
 
 if TYPE_CHECKING:
     from datavern.engines.azuresql.provider import AzureSQLProvider

@@ -16,7 +16,7 @@ from datavern.engines.azuresql.errors import Fault, fault
 from datavern.engines.azuresql.many import AtCommit, many
 from datavern.engines.azuresql.numbers import THROTTLED
 from datavern.engines.azuresql.statements import Effect, effect, ends_transaction, places, several
-from datavern.engines.azuresql.transaction import RowStream
+from datavern.engines.azuresql.streams import RowStream
 from datavern.engines.azuresql.values import bound, positional
 
 if TYPE_CHECKING:

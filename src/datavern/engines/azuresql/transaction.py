@@ -13,7 +13,9 @@ from datavern.contracts.values import Parameters, Row
 from datavern.engines.azuresql.connection import AzureSQLConnection
 from datavern.engines.azuresql.errors import Fault, fault
 from datavern.engines.azuresql.many import many
+from datavern.engines.azuresql.on_thread import Ended, load, run, watched
 from datavern.engines.azuresql.statements import Effect
+from datavern.engines.azuresql.streams import RowStream
 from datavern.engines.azuresql.wire import Answer, Refused
 
 if TYPE_CHECKING:
@@ -22,9 +24,8 @@ if TYPE_CHECKING:
     from datavern.engines.azuresql.loading import LoadColumn
     from datavern.engines.azuresql.procedures import ProcedureResult
     from datavern.engines.azuresql.provider import AzureSQLProvider
-    from datavern.engines.azuresql.wire import Wire
 
-__all__ = ["AzureSQLTransaction", "RowStream", "level"]
+__all__ = ["AzureSQLTransaction", "level"]
 
 SETTLE_DEADLINE: Final = 5.0
 """Seconds in which the server must have stopped a statement that was cancelled inside a transaction."""
@@ -238,7 +239,7 @@ class AzureSQLTransaction:
         connection, does = self._ready(sql)
         sets = self._provider._sets(sql, parameters)  # noqa: SLF001  (two halves of one engine)
         if sets:
-            await self._call(connection, does, _watched, many, sql, sets)
+            await self._call(connection, does, watched, many, sql, sets)
         return len(sets)
 
     async def execute_stored_procedure(self, name: str, parameters: Any = ()) -> ProcedureResult:
@@ -271,7 +272,7 @@ class AzureSQLTransaction:
             rows: their values, of their types.
         """
         connection, does = self._ready(insert)
-        await self._call(connection, does, _watched, _load, text, columns, rows)
+        await self._call(connection, does, watched, load, text, columns, rows)
 
     def stream(self, sql: str, parameters: Parameters = (), *, batch_size: int = 1000) -> RowStream:
         """Rows in constant memory. The transaction runs nothing else until the stream is left."""
@@ -297,7 +298,7 @@ class AzureSQLTransaction:
         """Make a savepoint of that name, or go back to it. The name is a name: the caller has looked."""
         connection, _ = self._ready("SELECT 1")
         text = f"{'ROLLBACK' if back else 'SAVE'} TRANSACTION {name}"
-        await self._call(connection, Effect.READS, _watched, _run, text, ())
+        await self._call(connection, Effect.READS, watched, run, text, ())
 
     def leave(self) -> None:
         """Let go of it without waiting: the server rolls it back."""
@@ -310,7 +311,7 @@ class AzureSQLTransaction:
     async def _run(self, sql: str, parameters: Parameters) -> tuple[Answer, Effect]:
         connection, does = self._ready(sql)
         values = self._provider._values(sql, parameters)  # noqa: SLF001  (two halves of one engine)
-        return await self._call(connection, does, _watched, _run, sql, values), does
+        return await self._call(connection, does, watched, run, sql, values), does
 
     def _ready(self, sql: str) -> tuple[AzureSQLConnection, Effect]:
         """The connection, once it is sure that the statement may be sent."""
@@ -349,41 +350,13 @@ class AzureSQLTransaction:
         raise found.error
 
     def _fault(self, error: Exception, does: Effect) -> Fault:
-        if isinstance(error, _Ended):
+        if isinstance(error, Ended):
             self._over = True
             error = error.error
         found = fault(error, name=self._provider.name, stage="transaction", effect=does)
         if found.connection != "keep":
             self._broken = found.connection
         return found
-
-
-class _Ended(Exception):
-    """An error with which the server has rolled the transaction back."""
-
-    def __init__(self, error: Exception) -> None:
-        super().__init__()
-        self.error = error
-
-
-def _watched(wire: Wire, work: Any, *args: Any) -> Any:
-    """On the thread: do it. Some errors end the transaction, and what follows would run without one: so it is asked."""
-    ended: Refused
-    try:
-        return work(wire, *args, inside=True) if work is many else work(wire, *args)
-    except Refused as error:
-        if wire.run("SELECT @@TRANCOUNT", ()).sets[0][0][0]:
-            raise
-        ended = error
-    raise _Ended(ended)
-
-
-def _run(wire: Wire, sql: str, values: Sequence[Any]) -> Answer:
-    return wire.run(sql, values)
-
-
-def _load(wire: Any, text: str, columns: Sequence[LoadColumn], rows: Sequence[Sequence[Any]]) -> None:
-    wire.load(text, columns, rows)
 
 
 class Savepoint:
@@ -398,7 +371,7 @@ class Savepoint:
     async def __aenter__(self) -> AzureSQLTransaction:
         transaction = self._transaction
         connection, _ = transaction._ready("SELECT 1")  # noqa: SLF001  (the same file, here and below)
-        await transaction._call(connection, Effect.READS, _watched, _run, f"SAVE TRANSACTION {self._name}", ())  # noqa: SLF001
+        await transaction._call(connection, Effect.READS, watched, run, f"SAVE TRANSACTION {self._name}", ())  # noqa: SLF001
         return transaction
 
     async def __aexit__(self, kind: type[BaseException] | None, *rest: object) -> None:
@@ -420,111 +393,3 @@ class Savepoint:
             transaction._broken = "discard"  # noqa: SLF001
         else:
             transaction._interrupted = False  # noqa: SLF001
-
-
-class RowStream:
-    """Rows of a statement, a batch at a time, in memory for one batch.
-
-    ``async with provider.stream(…) as rows: async for row in rows: …``
-    """
-
-    __slots__ = ("_batch_size", "_done", "_parameters", "_provider", "_rows", "_slot", "_sql", "_transaction")
-
-    def __init__(
-        self,
-        provider: AzureSQLProvider,
-        sql: str,
-        parameters: Parameters,
-        *,
-        batch_size: int,
-        transaction: AzureSQLTransaction | None = None,
-    ) -> None:
-        if batch_size < 1:
-            raise ConfigurationError(f"batch_size is {batch_size}: expected at least 1")
-        self._provider = provider
-        self._sql = sql
-        self._parameters = parameters
-        self._batch_size = batch_size
-        self._transaction = transaction
-        self._slot: Slot[AzureSQLConnection] | None = None
-        self._rows: list[Row] = []
-        self._done = True
-
-    @property
-    def columns(self) -> tuple[str, ...]:
-        """The names of the columns, once it was entered; none where the statement gives no rows."""
-        return () if self._slot is None else self._slot.connection.wire.columns
-
-    async def __aenter__(self) -> Self:
-        provider, transaction = self._provider, self._transaction
-        if transaction is None:
-            values = provider._values(self._sql, self._parameters)  # noqa: SLF001  (one engine, here and below)
-            does = provider._effect_of(self._sql)  # noqa: SLF001
-            self._slot, _ = await provider._send(self._sql, values, does, keep=True, begin=True)  # noqa: SLF001
-        else:
-            connection, does = transaction._ready(self._sql)  # noqa: SLF001
-            values = provider._values(self._sql, self._parameters)  # noqa: SLF001
-            await transaction._call(connection, does, _watched, _begin, self._sql, values)  # noqa: SLF001
-            transaction._streaming = True  # noqa: SLF001
-            self._slot = transaction._slot  # noqa: SLF001
-        self._done = False
-        return self
-
-    async def __aexit__(self, kind: type[BaseException] | None, *rest: object) -> None:
-        slot, self._slot = self._slot, None
-        transaction = self._transaction
-        if slot is None:
-            return
-        connection = slot.connection
-        if transaction is None:
-            pool = self._provider._pool  # noqa: SLF001  (one engine)
-            if connection.dead:
-                return  # it broke, and was parted with
-            if self._done and not connection.busy:
-                pool.give(slot)
-            else:
-                pool.recover(slot)  # the rest is left unread, in the background
-            return
-        if transaction._broken is None and not transaction._interrupted:  # noqa: SLF001  (one engine, here and below)
-            await transaction._call(connection, Effect.READS, _left)  # noqa: SLF001
-        transaction._streaming = False  # noqa: SLF001
-
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> Row:
-        if not self._rows:
-            slot = self._slot
-            if self._done or slot is None:
-                raise StopAsyncIteration
-            rows = await self._next(slot)
-            self._done = len(rows) < self._batch_size
-            if not rows:
-                raise StopAsyncIteration
-            rows.reverse()
-            self._rows = rows
-        return self._rows.pop()
-
-    async def _next(self, slot: Slot[AzureSQLConnection]) -> list[Row]:
-        connection, transaction = slot.connection, self._transaction
-        if transaction is not None:
-            return await transaction._call(connection, Effect.READS, _rows, self._batch_size)  # type: ignore[no-any-return]  # noqa: SLF001
-        try:
-            return await connection.call(_rows, connection.wire, self._batch_size)  # type: ignore[no-any-return]
-        except Exception as error:  # noqa: BLE001  (translated, and raised outside this block)
-            found = fault(error, name=self._provider.name, stage="statement", effect=Effect.READS)
-        self._slot = None
-        self._provider._part(slot, found)  # noqa: SLF001  (one engine)
-        raise found.error
-
-
-def _begin(wire: Wire, sql: str, values: Sequence[Any]) -> None:
-    wire.begin(sql, values)
-
-
-def _rows(wire: Wire, most: int) -> list[Any]:
-    return list(wire.rows(most))
-
-
-def _left(wire: Wire) -> None:
-    wire.end()

@@ -12,7 +12,8 @@ from datavern.engines.postgresql.errors import Fault, fault
 from datavern.engines.postgresql.many import many
 from datavern.engines.postgresql.pooled import session_bound
 from datavern.engines.postgresql.statements import TOUCHES, Effect, effect, ends_transaction, words
-from datavern.engines.postgresql.transaction import PostgreSQLTransaction, RowStream, affected
+from datavern.engines.postgresql.streams import RowStream
+from datavern.engines.postgresql.transaction import PostgreSQLTransaction, affected
 
 if TYPE_CHECKING:
     import asyncpg

@@ -13,8 +13,8 @@ from datavern.engines.postgresql.copying import Rows, copy_in
 from datavern.engines.postgresql.errors import Fault, demoted, fault
 from datavern.engines.postgresql.many import many
 from datavern.engines.postgresql.notifications import NOTIFY, notify
-from datavern.engines.postgresql.shortcut import PooledConnection
 from datavern.engines.postgresql.statements import TOUCHES, Effect
+from datavern.engines.postgresql.streams import RowStream
 
 if TYPE_CHECKING:
     import asyncpg
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from datavern.contracts.fused import Entry
     from datavern.engines.postgresql.provider import PostgreSQLProvider
 
-__all__ = ["PostgreSQLTransaction", "RowStream", "affected", "begin_statement"]
+__all__ = ["PostgreSQLTransaction", "affected", "begin_statement"]
 
 # "snapshot" is what PostgreSQL's repeatable read is (documentation, 13.2.2).
 _ISOLATIONS: dict[str, str] = {
@@ -332,84 +332,3 @@ class Savepoint:
         else:
             return
         raise found.error
-
-
-class RowStream:
-    """Rows of a statement, a batch at a time, in memory for one batch.
-
-    ``async with provider.stream(…) as rows: async for row in rows: …``
-    """
-
-    __slots__ = ("_batch_size", "_cursor", "_done", "_own", "_parameters", "_rows", "_sql", "_transaction")
-
-    def __init__(
-        self, transaction: PostgreSQLTransaction, sql: str, parameters: Parameters, *, batch_size: int, own: bool
-    ) -> None:
-        if batch_size < 1:
-            raise ConfigurationError(f"batch_size is {batch_size}: expected at least 1")
-        self._transaction = transaction
-        self._sql = sql
-        self._parameters = parameters
-        self._batch_size = batch_size
-        self._own = own
-        self._cursor: Any = None
-        self._rows: list[Row] = []
-        self._done = False
-
-    async def __aenter__(self) -> Self:
-        if self._own:
-            await self._transaction.__aenter__()
-        try:
-            connection, effect = self._transaction._prepared(self._sql, self._parameters)  # noqa: SLF001  (the same file)
-            try:
-                self._cursor = await connection.cursor(self._sql, *self._parameters)
-            except Exception as error:  # noqa: BLE001  (translated, and raised outside this block)
-                found = self._transaction._fault(error, effect, self._parameters)  # noqa: SLF001  (the same file)
-            else:
-                return self
-            raise await self._transaction._explained(self._sql, found)  # noqa: SLF001, TRY301  (the same file)
-        except BaseException as error:
-            if self._own:
-                await self._transaction.__aexit__(type(error), error, None)
-            raise
-
-    async def __aexit__(self, kind: type[BaseException] | None, *rest: object) -> None:
-        cursor, self._cursor = self._cursor, None
-        slot = self._transaction._slot  # noqa: SLF001  (the same file)
-        # Not `isinstance`: asyncpg's metaclass takes each of its connections for one of any subclass.
-        pooled = slot.connection if slot is not None and type(slot.connection) is PooledConnection else None
-        try:
-            if kind is None and cursor is not None and (pooled is not None or not self._own):
-                # Left early or not, the portal goes: an open one would block changes of its table. asyncpg offers this
-                # for its iterator only; a test watches it.
-                await cursor._close_portal(None)  # noqa: SLF001  (see above)
-                del cursor
-                if pooled is not None:
-                    await pooled.tidy()
-        except BaseException as error:
-            if self._own:
-                await self._transaction.__aexit__(type(error), error, None)
-            raise
-        if self._own:
-            await self._transaction.__aexit__(kind, *rest)
-
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> Row:
-        if not self._rows:
-            if self._done or self._cursor is None:
-                raise StopAsyncIteration
-            try:
-                rows = await self._cursor.fetch(self._batch_size)
-            except Exception as error:  # noqa: BLE001  (translated, and raised outside this block)
-                found = self._transaction._fault(error, Effect.READS)  # noqa: SLF001  (the same file)
-            else:
-                self._done = len(rows) < self._batch_size
-                if not rows:
-                    raise StopAsyncIteration
-                rows.reverse()
-                self._rows = rows
-                return self._rows.pop()
-            raise found.error
-        return self._rows.pop()
