@@ -103,6 +103,35 @@ async def test_a_full_pool_says_so(postgresql_database: EmptyDatabase) -> None:
         assert await pg.query_value("SELECT 1") == 1
 
 
+async def test_each_in_the_line_has_its_own_deadline(postgresql_database: EmptyDatabase) -> None:
+    """One timer serves them all, whoever came first, and is set anew for those who come while it runs."""
+    async with postgresql_database.provider(pool=Pool(max=1)) as pg:
+        pool: Any = pg._pool
+        ended: list[str] = []
+
+        async def wait(within: float) -> None:
+            try:
+                pool.give(await pool.acquire(within=within))
+            except PoolTimeout as error:
+                ended.append(str(error).partition("within ")[2].partition(" (")[0])
+            else:
+                ended.append("served")
+
+        async with pg.transaction():
+            waiting = [asyncio.ensure_future(wait(within)) for within in (30.0, 0.2, 0.05)]
+            await until(lambda: ended == ["0.05 s", "0.2 s"])
+            waiting.append(asyncio.ensure_future(wait(0.06)))
+            cancelled = asyncio.ensure_future(wait(0.01))
+            await asyncio.sleep(0)
+            cancelled.cancel()
+            await until(lambda: ended == ["0.05 s", "0.2 s", "0.06 s"])
+            assert pg.stats().waiting == 1
+        await asyncio.gather(*waiting)
+        assert ended[3:] == ["served"]
+        assert pg.stats().timeouts == 3
+        assert await pg.query_value("SELECT 1") == 1
+
+
 async def test_the_line_has_an_end(postgresql_database: EmptyDatabase) -> None:
     async with postgresql_database.provider(pool=Pool(max=1, max_waiting=2)) as pg:
         async with pg.transaction():

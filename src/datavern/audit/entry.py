@@ -14,9 +14,19 @@ from typing import Any, Final
 
 from datavern.contracts.errors import ConfigurationError
 from datavern.contracts.identity import is_fodselsnummer
-from datavern.contracts.values import Row
+from datavern.contracts.values import Row, timestamp_of
 
-__all__ = ["COLUMNS", "GIVEN", "canonical", "check_text", "check_words", "details_text", "leaf_hashes", "new_entry_id"]
+__all__ = [
+    "COLUMNS",
+    "GIVEN",
+    "canonical",
+    "check_text",
+    "check_words",
+    "details_text",
+    "leaf_hashes",
+    "new_entry_id",
+    "new_id_and_time",
+]
 
 COLUMNS: Final = ("seq", "entry_id", "era", "stamp", "at", "action", "actor", "handle", "dataset", "details")
 """In the order of the canonical form, which is the order that every statement selects them in."""
@@ -33,7 +43,7 @@ _PREFIX: Final = "\0\1"  # RFC 6962's mark of a leaf, and the version of the for
 _ELEVEN: Final = re.compile(r"(?<![0-9A-Za-z])[0-9]{6}[ -]?[0-9]{5}(?![0-9A-Za-z])")
 _DRAWN: Final = 64
 _noise: list[str] = []
-_minute: tuple[int, str] = (0, "00000000")
+_now: tuple[int, str, str] = (0, "", "")
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_noise.clear)  # or both processes would give the same digits
 _MOST_SEEN: Final = 512
@@ -81,17 +91,25 @@ def _leaf_hash(row: Row) -> bytes:
 
 def new_entry_id() -> str:
     """A UUID of version 7 (RFC 9562): ordered by time, so that the index grows at its end; 74 random bits."""
-    global _minute  # noqa: PLW0603  (the digits of the 65 seconds that it is now: every entry asks for them)
-    at = time.time_ns() // 1_000_000
-    high = at >> 16
-    known, digits = _minute
-    if known != high:
-        digits = f"{high:08x}"
-        _minute = high, digits
+    return new_id_and_time()[0]
+
+
+def new_id_and_time() -> tuple[str, str]:
+    """An id, and the time that is in it as `timestamp` writes it, by one look at the clock."""
+    global _now  # noqa: PLW0603  (the texts of the millisecond that it is now: writers in a hurry share it)
+    microsecond = time.time_ns() // 1000
+    millisecond = microsecond // 1000
+    known, digits, text = _now
+    if known != millisecond:
+        high = f"{millisecond:012x}"
+        digits = f"{high[:8]}-{high[8:]}-"
+        text = timestamp_of(millisecond * 1000)[:-4]
+        _now = millisecond, digits, text
     try:
-        return f"{digits}-{at & 0xFFFF:04x}-{_noise.pop()}"
+        noise = _noise.pop()
     except IndexError:
-        return f"{digits}-{at & 0xFFFF:04x}-{_drawn()}"
+        noise = _drawn()
+    return digits + noise, f"{text}{microsecond % 1000:03d}Z"
 
 
 def _drawn() -> str:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
-from datavern.audit.entry import SEEN, check_text, check_words, details_text, new_entry_id
+from datavern.audit.entry import SEEN, check_text, check_words, details_text, new_id_and_time
 from datavern.contracts.capabilities import Provider
-from datavern.contracts.values import current_actor, timestamp
+from datavern.contracts.values import current_actor
 
 if TYPE_CHECKING:
     from datavern.audit.log import AuditLog
@@ -86,4 +86,5 @@ def entry_values(
         check_words(action, actor, dataset)
     if handle is not None:
         check_text("handle", handle)
-    return new_entry_id(), timestamp(), action, actor, handle, dataset, details_text(details) if details else None
+    entry_id, at = new_id_and_time()
+    return entry_id, at, action, actor, handle, dataset, details_text(details) if details else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from hashlib import sha256
 from typing import Any, Final
 
@@ -201,17 +202,32 @@ class Actual:
             session = needs(self._provider, "session")
             query = log_of(ledger).page.bind(ledger.dialect, **self._at(), most=PAGE)
             try:
-                rows = await session.query(*query)
+                rows = list(await session.query(*query))
+                self._done = len(rows) < PAGE
+                if not self._done:
+                    rows += await self._beside(rows)
             except QueryRejected:
                 rows = None  # an entry holds what no driver reads back: look at them one by one
             if rows is None:
                 await self._one_by_one()
-                continue
-            self._done = len(rows) < PAGE
-            if rows:
+            elif rows:
                 self._place = _place(rows[-1])
                 self._rows += rows
                 self.leaves += await hashed(rows)
+
+    async def _beside(self, page: Sequence[Row]) -> list[Row]:
+        """What stands in the very place of a page's last row, and not on the page: the next one begins behind it.
+
+        There is nothing where the table is as it was made; whoever owns it can have put something there.
+        """
+        ledger = needs(self._provider, "ledger")
+        place = _place(page[-1])
+        query = log_of(ledger).by_place.bind(ledger.dialect, **dict(zip(("era", "stamp", "seq"), place, strict=True)))
+        there = await needs(self._provider, "session").query(*query)
+        if len(there) == 1:
+            return []
+        known = [tuple(row) for row in page if _place(row) == place]
+        return [row for row in there if tuple(row) not in known] or list(there[len(known) :])
 
     async def _one_by_one(self) -> None:
         ledger = needs(self._provider, "ledger")
@@ -222,7 +238,7 @@ class Actual:
         for key in keys:
             self._place = _place(key)
             try:
-                row = await session.query_one(*log.by_seq.bind(dialect, seq=key["seq"]))
+                row = await session.query_one(*log.by_place.bind(dialect, **self._at()))
             except QueryRejected:
                 row = None
             self._rows.append(row or key)

@@ -30,12 +30,13 @@ def log_of(ledger: Ledger) -> Log:
     counting = None if dialect.supports_identity_columns else f"{dialect.name}_autoincrement"
     as_bytes = bool(getattr(ledger, "stamp_bytes", False))
     by_default = bool(getattr(ledger, "sets_defaults", False))
-    return _log(ledger.stamp_type, ledger.stamp_default, ledger.settled, counting, (as_bytes, by_default))
+    by_id = bool(getattr(ledger, "rows_are_heaped", False))
+    return _log(ledger.stamp_type, ledger.stamp_default, ledger.settled, counting, (as_bytes, by_default, by_id))
 
 
 @cache
-def _log(stamp_type: str, stamp_default: str, settled: str, counting: str | None, does: tuple[bool, bool]) -> Log:
-    return Log(stamp_type, stamp_default, settled, counting, as_bytes=does[0], by_default=does[1])
+def _log(stamp_type: str, stamp_default: str, settled: str, counting: str | None, does: tuple[bool, bool, bool]) -> Log:
+    return Log(stamp_type, stamp_default, settled, counting, as_bytes=does[0], by_default=does[1], keyed_by_id=does[2])
 
 
 class Log:
@@ -48,6 +49,7 @@ class Log:
         counting: the option that makes a plain integer key count, for engines without identity columns.
         as_bytes: the engine keeps a stamp as eight bytes, the highest first, and not as a number.
         by_default: the engine can have the column `era` take another number whenever one begins.
+        keyed_by_id: the id is the primary key: `seq` needs no index of its own, which every entry would pay for.
     """
 
     def __init__(
@@ -59,6 +61,7 @@ class Log:
         *,
         as_bytes: bool = False,
         by_default: bool = False,
+        keyed_by_id: bool = False,
     ) -> None:
         import sqlalchemy as sa  # noqa: PLC0415  (loaded when the first own table is needed)
 
@@ -85,7 +88,7 @@ class Log:
         seq: sa.Column[int] = (
             sa.Column("seq", sa.Integer, primary_key=True)
             if counting
-            else sa.Column("seq", sa.BigInteger, sa.Identity(), primary_key=True)
+            else sa.Column("seq", sa.BigInteger, sa.Identity(), primary_key=not keyed_by_id, nullable=False)
         )
         options: dict[str, Any] = {counting: True} if counting else {}
         default = sa.text(stamp_default) if stamp_default else None
@@ -93,7 +96,7 @@ class Log:
             ENTRIES,
             self.metadata,
             seq,
-            sa.Column("entry_id", sa.Text, nullable=False, unique=True),
+            sa.Column("entry_id", sa.Text, nullable=False, unique=not keyed_by_id, primary_key=keyed_by_id),
             sa.Column("era", sa.BigInteger, nullable=False, server_default=sa.text("1") if by_default else None),
             sa.Column("stamp", Stamp(), nullable=False, server_default=default),
             sa.Column("at", sa.Text, nullable=False),
@@ -102,7 +105,7 @@ class Log:
             sa.Column("handle", sa.Text),
             sa.Column("dataset", sa.Text),
             sa.Column("details", sa.Text),
-            sa.Index("datavern_audit_order", "era", "stamp", "seq"),
+            sa.Index("datavern_audit_order", "era", "stamp", "seq", unique=keyed_by_id),
             **options,
         )
         self.checkpoints = sa.Table(
@@ -137,9 +140,9 @@ class Log:
         self.page = Statement(lambda: self._after().limit(sa.bindparam("most")))
         self.settled_page = Statement(self._settled_page)
         self.keys_page = Statement(self._keys_page)
-        self.by_seq = Statement(lambda: self._columns().where(self.entries.c.seq == sa.bindparam("seq")))
+        self.by_place = Statement(self._by_place)
         self.by_id = Statement(lambda: self._columns().where(self.entries.c.entry_id == sa.bindparam("entry_id")))
-        self.newest = Statement(lambda: self._columns().order_by(self.entries.c.seq.desc()).limit(sa.bindparam("most")))
+        self.newest = Statement(self._newest)
         self.count_after = Statement(self._count_after)
         self.adopt = Statement(self._adopt)
         self.last_checkpoint = Statement(
@@ -210,6 +213,19 @@ class Log:
         place, wanted = self._place(self.entries)
         t = self.entries.c
         return self._columns().where(place > wanted).order_by(t.era, t.stamp, t.seq)
+
+    def _by_place(self) -> Any:
+        import sqlalchemy as sa  # noqa: PLC0415  (as above)
+
+        t = self.entries.c
+        stamp = sa.bindparam("stamp", type_=self._stamp())
+        return self._columns().where(t.era == sa.bindparam("era"), t.stamp == stamp, t.seq == sa.bindparam("seq"))
+
+    def _newest(self) -> Any:
+        import sqlalchemy as sa  # noqa: PLC0415  (as above)
+
+        t = self.entries.c
+        return self._columns().order_by(t.era.desc(), t.stamp.desc(), t.seq.desc()).limit(sa.bindparam("most"))
 
     def _until(self) -> Any:
         """Up to and with the place ``to_era``, ``to_stamp``, ``to_seq``."""

@@ -27,6 +27,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import traceback
+from math import inf
 from time import monotonic
 from typing import Generic, TypeVar
 
@@ -48,6 +49,8 @@ RESTORE_DEADLINE = 5.0
 """Seconds in which a connection must have been reset."""
 PROBE_DEADLINE = 2.0
 """Seconds in which an idle connection must answer, at the most."""
+CLOCK = 0.001
+"""Seconds by which a loop's timer may come early, by the coarsest of clocks."""
 SHORTEST_DEADLINE = 0.5
 """Seconds that any connection gets to answer or to be reset, where connecting is quick."""
 
@@ -68,6 +71,8 @@ class Pool(Staffing[C], Generic[C]):
         self._leaving: set[Slot[C]] = set()
         self._drains: list[tuple[set[Slot[C]], asyncio.Future[None]]] = []
         self._timer: asyncio.TimerHandle | None = None
+        self._expiry: asyncio.TimerHandle | None = None
+        self._next_expiry = inf
         self._returned: asyncio.Event | None = None
         self._noted = settings.leak_after is not None or settings.reset == "always"
         if self._noted:
@@ -113,11 +118,12 @@ class Pool(Staffing[C], Generic[C]):
 
     def give(self, slot: Slot[C]) -> None:
         """A connection comes back, with no answer unread. Sets no task going unless it must be reset or closed."""
-        if not slot.touched and slot.generation == self.generation and not self.waiters:
+        if not slot.touched and slot.generation == self.generation:
             slot.used = now = monotonic()
             if now < slot.expires:
                 slot.since = 0.0
-                self.idle.append(slot)
+                if not self.waiters or not self._handed_over(slot):
+                    self.idle.append(slot)
                 return
         self._give_slowly(slot)
 
@@ -222,13 +228,15 @@ class Pool(Staffing[C], Generic[C]):
         if self.severed:
             raise self._superseded()
         waiter: Waiter[C] = self._loop.create_future()
-        if not self.join(waiter, outage):
+        if not self.join(waiter, outage, deadline=deadline, patience=patience):
             raise PoolTimeout(
                 f"{self._name}: {self.settings.max_waiting} callers wait for a connection already (pool.max_waiting)",
                 provider=self._name,
             )
-        self._hurry()
-        timer = self._loop.call_at(deadline, self._expire, waiter, patience)
+        if len(self.open) < self.settings.max:
+            self._hurry()
+        if deadline < self._next_expiry:
+            self._expect(deadline)
         try:
             return await waiter
         except asyncio.CancelledError:
@@ -237,8 +245,25 @@ class Pool(Staffing[C], Generic[C]):
             else:
                 self.leave(waiter)
             raise
-        finally:
-            timer.cancel()
+
+    def _expect(self, deadline: float) -> None:
+        """One timer for all who wait, for the first deadline: a timer for each costs as much as the rest of waiting."""
+        if self._expiry is not None:
+            self._expiry.cancel()
+        self._next_expiry = deadline
+        self._expiry = self._loop.call_at(deadline, self._expire_due)
+
+    def _expire_due(self) -> None:
+        self._expiry, self._next_expiry = None, inf
+        now = self._loop.time() + CLOCK
+        soonest = inf
+        for waiter, (_, _, deadline, patience) in list(self.waiters.items()):
+            if deadline <= now:
+                self._expire(waiter, patience)
+            else:
+                soonest = min(soonest, deadline)
+        if soonest < inf:
+            self._expect(soonest)
 
     def _expire(self, waiter: Waiter[C], patience: float) -> None:
         if waiter.done():
@@ -423,7 +448,7 @@ class Pool(Staffing[C], Generic[C]):
 
     def _let_go(self) -> None:
         """Of everything that no borrower holds."""
-        for timer in (self._timer, self._rest):
+        for timer in (self._timer, self._rest, self._expiry):
             if timer is not None:
                 timer.cancel()
         self._tell(None)

@@ -10,6 +10,7 @@ import asyncio
 import random
 from bisect import insort
 from collections import OrderedDict
+from math import inf
 from time import monotonic
 from typing import Any, Generic, TypeVar
 
@@ -87,8 +88,9 @@ class Roster(Generic[C]):
         """Least recently used first: taken from the end, pruned from the front."""
         self.open: set[Slot[C]] = set()
         """Every connection that is there."""
-        self.waiters: OrderedDict[Waiter[C], tuple[int, float]] = OrderedDict()
-        """Who waits, longest first: how many attempts to connect had begun before, and until when it bears failures."""
+        self.waiters: OrderedDict[Waiter[C], tuple[int, float, float, float]] = OrderedDict()
+        """Who waits, longest first: how many attempts to connect had begun before, until when it bears failures, until
+        when it waits, and how many seconds that are."""
         self.attempts = 0
         self.connecting = 0
         self.restoring: set[Slot[C]] = set()
@@ -262,7 +264,7 @@ class Roster(Generic[C]):
         now = monotonic()
         hopeless = [
             waiter
-            for waiter, (before, until) in self.waiters.items()
+            for waiter, (before, until, *_) in self.waiters.items()
             if before < slot.attempt and (final or now >= until)
         ]
         for waiter in hopeless:
@@ -271,16 +273,18 @@ class Roster(Generic[C]):
 
     # ---- waiting ----------------------------------------------------------------------------------------------------
 
-    def join(self, waiter: Waiter[C], outage: float = 0.0) -> bool:
+    def join(self, waiter: Waiter[C], outage: float = 0.0, *, deadline: float = inf, patience: float = inf) -> bool:
         """Wait in line; False when the line is full.
 
         Args:
             outage: seconds that attempts to connect may fail before the waiter is told.
+            deadline: until when it waits (`time.monotonic`); whoever runs the pool tells it then.
+            patience: the same in seconds from now.
         """
         if len(self.waiters) >= self.settings.max_waiting:
             self.timeouts += 1
             return False
-        self.waiters[waiter] = (self.attempts, monotonic() + outage)
+        self.waiters[waiter] = (self.attempts, monotonic() + outage, deadline, patience)
         return True
 
     def leave(self, waiter: Waiter[C]) -> None:

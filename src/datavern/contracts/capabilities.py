@@ -331,7 +331,8 @@ class Ledger(Protocol):
     One that can change at any time which number a column takes where an insert gives none says ``sets_defaults = True``
     and has ``await default_of(session, table, column)`` and ``await set_default(transaction, table, column, number,
     patience=seconds)``; the latter waits for whoever writes to the table, so long at most, and keeps writers out until
-    its transaction ends.
+    its transaction ends. One whose tables are heaps, so that a primary key is an index that every insert pays for, says
+    ``rows_are_heaped = True``.
     """
 
     @property

@@ -23,6 +23,7 @@ __all__ = [
     "current_actor",
     "now",
     "timestamp",
+    "timestamp_of",
     "today",
 ]
 
@@ -155,15 +156,20 @@ def timestamp(moment: dt.datetime | None = None) -> str:
 
     The same text on every engine; it sorts as time does.
     """
-    global _second  # noqa: PLW0603  (the text of the second that it is now: every write asks for it)
     if moment is not None:
         return moment.astimezone(dt.UTC).isoformat(timespec="microseconds")[:-6] + "Z"
-    second, nanoseconds = divmod(time.time_ns(), 1_000_000_000)
+    return timestamp_of(time.time_ns() // 1000)
+
+
+def timestamp_of(microseconds: int) -> str:
+    """`timestamp` of a moment that is given in microseconds since 1970."""
+    global _second  # noqa: PLW0603  (the text of the second that it is now: every write asks for it)
+    second, rest = divmod(microseconds, 1_000_000)
     known, text = _second
     if known != second:
         text = dt.datetime.fromtimestamp(second, dt.UTC).isoformat()[:19]
         _second = second, text
-    return f"{text}.{nanoseconds // 1000:06d}Z"
+    return f"{text}.{rest:06d}Z"
 
 
 _second: tuple[int, str] = (0, "1970-01-01T00:00:00")

@@ -20,6 +20,7 @@ class RelationalLedger:
     stamp_default: str
     settled: str
     sets_defaults = False
+    rows_are_heaped = False
 
     def __init__(self, provider: Provider) -> None:
         self._provider: Any = provider

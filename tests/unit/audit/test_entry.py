@@ -1,5 +1,7 @@
+import datetime as dt
 import json
 import os
+import time
 import uuid
 from hashlib import sha256
 
@@ -7,9 +9,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from datavern.audit.entry import COLUMNS, SEEN, canonical, check_text, details_text, leaf_hashes, new_entry_id
+from datavern.audit.entry import (
+    COLUMNS,
+    SEEN,
+    canonical,
+    check_text,
+    details_text,
+    leaf_hashes,
+    new_entry_id,
+    new_id_and_time,
+)
 from datavern.audit.pending import entry_values
 from datavern.contracts.errors import ConfigurationError
+from datavern.contracts.values import timestamp
 
 NUMBER = "13097248022"
 numbers = st.integers(0, 2**63 - 1)
@@ -59,6 +71,18 @@ def test_entry_ids_are_uuids_of_version_7_in_the_order_of_time():
         assert str(found) == text
         assert (found.version, found.variant) == (7, uuid.RFC_4122)
     assert [i[:13] for i in ids] == sorted(i[:13] for i in ids)
+
+
+def test_the_time_of_an_entry_is_the_one_in_its_id():
+    before = time.time_ns() // 1000
+    several = [new_id_and_time() for _ in range(2000)]
+    after = time.time_ns() // 1000
+    for entry_id, text in several:
+        at = dt.datetime.fromisoformat(text)
+        assert text == timestamp(at)
+        microsecond = (at - dt.datetime(1970, 1, 1, tzinfo=dt.UTC)) // dt.timedelta(microseconds=1)
+        assert before <= microsecond <= after
+        assert uuid.UUID(entry_id).int >> 80 == microsecond // 1000
 
 
 def test_details():

@@ -67,6 +67,10 @@ class _Plan(NamedTuple):
     replaceable: bool = False
 
 
+_STEPWISE: Final = _Plan("", lambda _: None, 0, counts=False)
+"""Of a text that cannot be spliced: the change and what goes with it are the statements of one transaction."""
+
+
 class Fusing:
     """What ``execute(…, audit=…, idempotency_key=…)`` does on a provider, and in a transaction of it."""
 
@@ -74,7 +78,7 @@ class Fusing:
 
     def __init__(self, provider: PostgreSQLProvider) -> None:
         self._provider = provider
-        self._plans: dict[tuple[str, str | None, bool], _Plan | None] = {}
+        self._plans: dict[tuple[str, str | None, bool], _Plan] = {}
         self._ready = False
         self._ruled = False  # the database has rules
         self._used = 0
@@ -88,23 +92,24 @@ class Fusing:
         does = provider._effects.get(sql)  # noqa: SLF001  (two halves of one engine, here and below)
         if does is None or (type(parameters) is not list and type(parameters) is not tuple):
             does = provider._checked(sql, parameters, audited=audit is not None)  # noqa: SLF001
+        written: tuple[str, ...] = ()
         if key is not None:
             key = checked_key(key)
             await self.prepare_keys()
-        written = None if key is None else (key, timestamp())
-        plan = self._plan(sql, None if entry is None else entry[0], keyed=key is not None)
-        if plan is not None:
-            given = [*parameters]
-            if len(given) != plan.parameters:
+            written = (key, timestamp())
+        known = (sql, None if entry is None else entry[0], key is not None)
+        plan = self._plans.get(known) or self._plan(known)
+        if plan.text:
+            if len(parameters) != plan.parameters:
                 raise QueryRejected(
-                    f"{provider.name}: the statement takes {plan.parameters} parameters, {len(given)} were given",
+                    f"{provider.name}: the statement takes {plan.parameters} parameters, {len(parameters)} were given",
                     provider=provider.name,
                 )
-            values = [*given, *(written or ()), *(() if entry is None else entry[1])]
+            values = (*parameters, *written, *(() if entry is None else entry[1]))
             if len(values) <= _MOST_PARAMETERS:
                 failure: ProviderError
                 try:
-                    count = await self._send(plan, sql, values, does, given)
+                    count = await self._send(plan, sql, values, does, parameters)
                 except ProviderError as error:
                     failure = error
                 else:
@@ -113,7 +118,7 @@ class Fusing:
                     return await self._looked_into(sql, parameters, entry)
                 if not _is_unsupported(failure):
                     return await self._made_before(key, failure)
-                self._plans[sql, None if entry is None else entry[0], key is not None] = None
+                self._plans[known] = _STEPWISE
         begin = begin_statement(None if key is None else "read committed", read_only=False)
         async with PostgreSQLTransaction(provider, begin, read_only=False) as tx:
             return await self._steps(tx, sql, parameters, entry, written)
@@ -157,23 +162,22 @@ class Fusing:
             provider=name,
         )
 
-    async def _send(self, plan: _Plan, sql: str, values: Sequence[Any], does: Effect, given: Sequence[Any]) -> int:
+    async def _send(self, plan: _Plan, sql: str, values: Sequence[Any], does: Effect, given: Any) -> int:
         """One round trip. As the provider's own `execute`; positions are those of the caller's text."""
         provider = self._provider
-        does = max(does, WRITES)
         pool = provider._pool  # noqa: SLF001
         while True:
             slot = pool.take() or await pool.acquire()
             try:
                 if plan.counts:
-                    count = await slot.connection.fetchval(plan.text, *values)
+                    count = int(await slot.connection.fetchval(plan.text, *values))
                 else:
                     count = affected(await slot.connection.execute(plan.text, *values))
             except Exception as error:  # noqa: BLE001  (translated, and raised by _end)
                 if does is TOUCHES or provider._pooled:  # noqa: SLF001
                     slot.touched = True
                 _place(error, plan.origin)
-                found = fault(error, name=provider.name, stage="statement", effect=does, parameters=given)
+                found = fault(error, name=provider.name, stage="statement", effect=does or WRITES, parameters=given)
             except BaseException:
                 pool.recover(slot)
                 raise
@@ -181,16 +185,13 @@ class Fusing:
                 if does is TOUCHES:
                     provider._touched(slot)  # noqa: SLF001
                 pool.give(slot)
-                return int(count)
+                return count
             await provider._end(slot, sql, found)  # noqa: SLF001
 
-    def _plan(self, sql: str, entry: str | None, *, keyed: bool) -> _Plan | None:
-        known = (sql, entry, keyed)
-        try:
-            return self._plans[known]
-        except KeyError:
-            pass
-        plan = self._made(sql, entry, keyed=keyed)
+    def _plan(self, known: tuple[str, str | None, bool]) -> _Plan:
+        """Made once for each text. One that is not spliced has no text, and is gone about stepwise."""
+        sql, entry, keyed = known
+        plan = self._made(sql, entry, keyed=keyed) or _STEPWISE
         if len(sql) <= _LONGEST_KNOWN:
             if len(self._plans) >= _KNOWN:
                 self._plans.clear()
@@ -220,7 +221,7 @@ class Fusing:
     ) -> int:
         """The same in an open transaction, statement by statement: how many rows the caller's own changed."""
         entry = None if audit is None else entry_statement(audit, self._provider.face)
-        written = None
+        written: tuple[str, ...] = ()
         if key is not None:
             written = (checked_key(key), timestamp())
             if not self._ready:
@@ -233,11 +234,11 @@ class Fusing:
         sql: str,
         parameters: Parameters,
         entry: tuple[str, Sequence[Any]] | None,
-        written: tuple[str, str] | None,
+        written: tuple[str, ...],
     ) -> int:
         name = self._provider.name
         dialect, keys = self._dialect(), None
-        if written is not None:
+        if written:
             keys = idempotency.keys()
             # Waits for whoever writes the same key at this moment.
             if not await tx.execute(*_CLAIM.bind(dialect, key=written[0], at=written[1], changed=0)):
@@ -246,7 +247,7 @@ class Fusing:
                     raise SerializationConflict(f"{name}: the idempotency key went just now", provider=name)
                 return made
         count = await self._change(tx, sql, parameters, audited=entry is not None)
-        if keys is not None and written is not None:
+        if keys is not None:
             await tx.execute(*keys.count.bind(dialect, of_key=written[0], number=count))
         if entry is not None:
             await tx.execute(*entry)

@@ -34,6 +34,7 @@ class PostgreSQLLedger(RelationalLedger):
     stamp_default = "pg_current_xact_id()"
     settled = "stamp < pg_snapshot_xmin(pg_current_snapshot())"
     sets_defaults = True
+    rows_are_heaped = True
 
     @property
     def dialect(self) -> Dialect:
