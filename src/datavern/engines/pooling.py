@@ -1,4 +1,4 @@
-"""What engines share whose connections are Datavern's own pool: how a provider is made, opened, closed and well.
+"""What engines share whose connections are Datavern's own pool: how a provider is opened, closed, well and retried.
 
 A provider of such an engine is this and its statements. What differs is in a few methods: how it connects, how it asks
 how the server is. Nothing here is on the way of a statement.
@@ -10,20 +10,19 @@ import asyncio
 import datetime as dt
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, Self, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeVar
 
-from datavern.config import Secret, checked
 from datavern.connectors.retry import Budget, run_in_transaction
 from datavern.contracts import services
 from datavern.contracts.errors import ConfigurationError, ConnectionFailed, DatavernError, PoolTimeout
 from datavern.contracts.fused import checked_key
-from datavern.contracts.regions import locate
-from datavern.contracts.values import Health, Location, PoolStats
+from datavern.contracts.values import Health, PoolStats
+from datavern.engines.ground import Ground
 from datavern.engines.idempotency import KEPT
 
 if TYPE_CHECKING:
     from datavern.connectors.pool import Slot
-    from datavern.contracts.capabilities import Capabilities, Provider, Services
+    from datavern.contracts.capabilities import Services
     from datavern.engines.mapped import Mapped
 
 __all__ = ["NotOpen", "PooledProvider"]
@@ -33,29 +32,18 @@ T = TypeVar("T")
 _HEALTH_DEADLINE = 5.0
 
 
-class PooledProvider:
-    """The ground of a provider. `_begin_with` is the first thing that its constructor does."""
+class PooledProvider(Ground):
+    """A provider of such an engine."""
 
-    engine: str
-
-    secrets: ClassVar[tuple[str, ...]] = ("password",)
-    """Settings that are taken as text, too, and kept as a `Secret`."""
-
-    settings: Any
     _pool: Any
-    _capabilities: Capabilities
     _fusing: Any
 
     # ---- what an engine fills in ------------------------------------------------------------------------------------
 
-    def _set_up(self, values: dict[str, Any], *, path: str) -> None:
-        """Check the settings and make what needs no I/O."""
-        raise NotImplementedError
-
     @staticmethod
-    def _parse_url(url: str) -> dict[str, Any]:
-        """The settings that a URL of this engine holds. Raises `ConfigurationError`, without the URL."""
-        raise NotImplementedError
+    def _check_given(values: Mapping[str, Any], path: str) -> None:
+        if "database" not in values:
+            raise ConfigurationError(f"{path}.database: missing; expected its name, or a url that ends in it")
 
     async def _ask(self) -> Health:
         """How the server says that it is. It is asked twice: the first answer's time is the connection's."""
@@ -64,61 +52,12 @@ class PooledProvider:
     # ---- how it is made ---------------------------------------------------------------------------------------------
 
     def _begin_with(self, kind: Any, values: dict[str, Any], *, path: str) -> None:
-        """What every provider has. `kind`: of settings."""
-        for key in self.secrets:
-            given = values.get(key)
-            if given is not None and not isinstance(given, Secret):
-                values[key] = Secret(given)
-        if "compliance" in values:
-            values["compliance"] = frozenset(values["compliance"])
-        settings: Any = checked(kind, values, path=path)
-        self.settings = settings
-        self.name: str = settings.name
-        self.region: str | None = settings.region
-        self.location = _location(settings, path)
-        self.compliance: frozenset[str] = frozenset(settings.compliance)
-        self.face: Provider = self  # type: ignore[assignment]  # with what the engine adds it is one
-        if "nsm" in self.compliance and not self.encrypted:
-            raise ConfigurationError(
-                f"{path}.tls: compliance nsm refuses an unencrypted or unverified connection beyond this machine "
-                "(NSM 2.7.4): use TLS(verify='full')"
-            )
+        super()._begin_with(kind, values, path=path)
         self._services: Services | None = None
         self._connecting = asyncio.Lock()
-        self._budget = Budget(reserve=max(100.0, 10.0 * settings.pool.max))
+        self._budget = Budget(reserve=max(100.0, 10.0 * self.settings.pool.max))
         self._pool = NotOpen(self.name)
         self._mapped: Mapped | None = None
-
-    @classmethod
-    def from_url(cls, url: str, **settings: Any) -> Self:
-        """A provider from a URL, and settings beside it: ``postgresql://…``, ``mssql://…``.
-
-        Raises:
-            ConfigurationError: as the constructor does; also where both say something different.
-        """
-        name = settings.setdefault("name", cls.engine)
-        return cls.from_settings(name, {"url": url, **{k: v for k, v in settings.items() if k != "name"}}, path=name)
-
-    @classmethod
-    def from_settings(cls, name: str, settings: Mapping[str, Any], *, path: str | None = None) -> Self:
-        """A provider as a configuration file describes it, ``url`` among the settings or not.
-
-        ``postgresql://user:password@host:port/database?sslmode=…``, ``mssql://user:password@host:port/database?…``
-
-        Raises:
-            ConfigurationError: an unknown key, a wrong type, a contradiction: each with its path.
-        """
-        path = path or f"databases.{name}"
-        given = {key: value for key, value in settings.items() if key not in {"url", "provider"}}
-        url = settings.get("url")
-        if isinstance(url, Secret):
-            url = url.reveal()
-        values = given if url is None else _merged(cls._parse_url(url), given, path)
-        if "database" not in values:
-            raise ConfigurationError(f"{path}.database: missing; expected its name, or a url that ends in it")
-        provider = cls.__new__(cls)
-        provider._set_up({"name": name, **values}, path=path)  # noqa: SLF001  (the other half of the constructor)
-        return provider
 
     # ---- what it is -------------------------------------------------------------------------------------------------
 
@@ -127,25 +66,11 @@ class PooledProvider:
         """Itself: a provider is a session."""
         return self
 
-    @property
-    def capabilities(self) -> Capabilities:
-        """What it can do."""
-        return self._capabilities
-
-    @property
-    def encrypted(self) -> bool:
-        """Whether the connection is encrypted and verified, or cannot leave this machine."""
-        return bool(self.settings.local or self.settings.effective_tls.verify == "full")
-
     def stats(self) -> PoolStats:
         """The pool, at this moment."""
         return self._pool.stats()  # type: ignore[no-any-return]  # PoolStats
 
     # ---- opening and closing ----------------------------------------------------------------------------------------
-
-    async def connect(self) -> None:
-        """Open the pool and make the first connection. Idempotent."""
-        raise NotImplementedError
 
     async def close(self) -> None:
         """Close every connection. Idempotent; never waits for a server that does not answer."""
@@ -155,13 +80,6 @@ class PooledProvider:
         finally:
             if self._pool is pool:
                 self._pool = NotOpen(self.name)
-
-    async def __aenter__(self) -> Self:
-        await self.connect()
-        return self
-
-    async def __aexit__(self, *exc: object) -> None:
-        await self.close()
 
     def suspend(self) -> None:
         """Give no statement a connection until `resume`: calls wait, for `pool.acquire` at the most. Idempotent.
@@ -325,23 +243,3 @@ class NotOpen:
         """There is nothing to sever, or to hold."""
 
     hold = sever
-
-
-def _merged(found: dict[str, Any], given: Mapping[str, Any], path: str) -> dict[str, Any]:
-    """A URL's settings and those beside it, which may not contradict it."""
-    for key, value in given.items():
-        if key in found and found[key] != value:
-            raise ConfigurationError(f"{path}.{key}: contradicts the url, which has one too: leave one of them out")
-    return {**found, **given}
-
-
-def _location(settings: Any, path: str) -> Location:
-    """Where the data is: the region is evidence, the label is not."""
-    if settings.region is None:
-        return settings.location or Location.GLOBAL
-    found = locate(settings.region)
-    if settings.location is not None and settings.location != found:
-        raise ConfigurationError(
-            f"{path}.location: is {settings.location}, and the region {settings.region} is in {found}: leave it out"
-        )
-    return found

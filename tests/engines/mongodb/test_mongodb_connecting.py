@@ -63,6 +63,7 @@ def made(uri=HOST, **settings):
         ({"tls": TLS(cert_file="a", key_file="b")}, "one file"),
         ({"tls": TLS(server_name="other")}, "tls.server_name"),
         ({"location": "oslo"}, "location"),
+        ({"location": "norway", "region": "azure:uksouth"}, "location: contradicts region"),
         ({"classification": "TOP"}, "classification"),
         ({"uri": HOST + "?tls=false", "compliance": ["nsm"]}, "compliance nsm refuses"),
         ({"tls": TLS(verify="none"), "compliance": ["nsm"]}, "compliance nsm refuses"),

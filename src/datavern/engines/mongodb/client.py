@@ -6,6 +6,7 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING, Any
 
+import pymongo
 from pymongo import AsyncMongoClient
 from pymongo.errors import PyMongoError
 
@@ -16,7 +17,7 @@ from datavern.engines.mongodb.settings import URI, MongoDBSettings, read_uri
 if TYPE_CHECKING:
     from datavern.engines.mongodb.watch import PoolWatch
 
-__all__ = ["client_options", "database_name", "encrypted", "make_client"]
+__all__ = ["client_options", "database_name", "encrypted", "make_client", "shut"]
 
 
 class _Client(AsyncMongoClient[dict[str, Any]]):
@@ -38,6 +39,7 @@ class _Client(AsyncMongoClient[dict[str, Any]]):
 
 _COMMAND_LOG = logging.getLogger("pymongo.command")
 _UUID_STANDARD = "standard"
+_PATIENCE = 2.0  # seconds that closing waits for servers to hear of it
 
 
 def effective_tls(settings: MongoDBSettings, uri: URI) -> bool:
@@ -171,3 +173,14 @@ def make_client(
     except (PyMongoError, ValueError, TypeError):  # their messages quote the URI
         problem = "uri: PyMongo does not take its options together with the settings beside it"
     raise ConfigurationError(f"databases.{settings.name}.{problem}")
+
+
+async def shut(client: AsyncMongoClient[dict[str, Any]]) -> None:
+    """Close a client, whatever its servers do."""
+    try:
+        with pymongo.timeout(_PATIENCE):
+            await client.close()
+    except PyMongoError:
+        await client.close()  # the goodbye was not heard; what is left is this side
+    for _ in range(3):  # a connection that was being made is cancelled, and ends a few turns of the loop later
+        await asyncio.sleep(0)

@@ -138,10 +138,10 @@ class Documents:
         default: classification of documents that do not say their own.
     """
 
-    __slots__ = ("_default", "_marks", "_places", "_provider")
+    __slots__ = ("_default", "_marks", "_places", "provider")
 
     def __init__(self, provider: MongoDBProvider, default: Classification) -> None:
-        self._provider = provider
+        self.provider = provider
         self._default = default
         self._marks: dict[Classification | str | None, Mark] = {}
         self._places: dict[str, Place] = {}
@@ -154,7 +154,7 @@ class Documents:
             ResidencyViolation: such data may not be here.
         """
         grade = self._default if classification is None else graded(classification)
-        location = self._provider.location
+        location = self.provider.location
         check_residency(grade, location)
         mark = Mark(grade, grade.value, grade in SEALED, location.value, label_prefix(grade.value, location.value))
         self._marks[classification] = mark
@@ -168,7 +168,7 @@ class Documents:
         """The collection of that name."""
         found = self._places.get(name)
         if found is None:
-            provider = self._provider
+            provider = self.provider
             dataset = provider.settings.datasets.get(name, name)
             if name in provider.settings.field_encryption:
                 raise ConfigurationError(
@@ -190,7 +190,7 @@ class Documents:
         session: AsyncClientSession | None,
     ) -> Any:
         """Insert a document; its ``_id``."""
-        provider = self._provider
+        provider = self.provider
         place = self._places.get(name) or self.place(name)
         mark = self._marks.get(classification) or self.mark(classification)
         if METADATA in document or SEALED_BODY in document:
@@ -252,7 +252,7 @@ class Documents:
         session: AsyncClientSession | None,
     ) -> bool:
         """Put another body into a document; whether there was one."""
-        provider, place = self._provider, self.place(name)
+        provider, place = self.provider, self.place(name)
         if METADATA in document or SEALED_BODY in document:
             raise ConfigurationError(f"{name}: {METADATA} and {SEALED_BODY} are Datavern's own fields: leave them out")
         found = await self.first(place, filter_, session, {METADATA: 1})
@@ -312,7 +312,7 @@ class Documents:
         try:
             await place.collection.delete_one({"_id": {"$eq": id_}})
         except DRIVER_ERRORS as caught:
-            error = translate(caught, provider=self._provider.name, wrote=True)
+            error = translate(caught, provider=self.provider.name, wrote=True)
         if error is not None:
             raise error
         raise KeyErased(f"an erasure of the subject runs: {place.dataset} takes nothing about it meanwhile")
@@ -327,13 +327,13 @@ class Documents:
         found = await self.first(place, filter_, session, None)
         if found is None:
             return None
-        gate = self._provider.keys.gate
+        gate = self.provider.keys.gate
         if gate is not None and gate.due():
             await self.admit(place, name, [found])
         sealed = found.get(SEALED_BODY)
         if not isinstance(sealed, bytes):
             return _in_the_clear(found, name)
-        store = self._provider.keys.store or await self._provider.keys.ready("find_document")
+        store = self.provider.keys.store or await self.provider.keys.ready("find_document")
         key_id = DocumentSealer.key_id(sealed)
         key = store.warm_key(key_id) or (await store.keys((key_id,)))[key_id]
         return _opened(place, key, found, sealed)
@@ -349,7 +349,7 @@ class Documents:
         session: AsyncClientSession | None = None,
     ) -> AsyncIterator[Document]:
         """The documents that match, opened, a batch at a time."""
-        place, provider = self.place(name), self._provider
+        place, provider = self.place(name), self.provider
         where: dict[str, Any] = dict(filter_ or {})
         if subject is not None:
             store = await provider.keys.ready("find_documents")
@@ -372,7 +372,7 @@ class Documents:
         """Documents of that collection, read by any query that kept ``_id``, ``_metadata`` and ``_sealed``, opened."""
         place = self.place(name)
         ids = {DocumentSealer.key_id(sealed) for d in documents if isinstance(sealed := d.get(SEALED_BODY), bytes)}
-        keys = await (await self._provider.keys.ready("find_documents")).keys(ids) if ids else {}
+        keys = await (await self.provider.keys.ready("find_documents")).keys(ids) if ids else {}
         opened = []
         for document in documents:
             sealed = document.get(SEALED_BODY)
@@ -390,7 +390,7 @@ class Documents:
         Raises:
             ProcessingRestricted, ConsentRequired: see `datavern.contracts.services.Gate`.
         """
-        gate = self._provider.keys.gate
+        gate = self.provider.keys.gate
         if gate is not None and gate.due():
             rows = [row for document in documents for row in mapped_rows(place, document)]
             tags = [tag for document in documents for tag in tags_in(document)]
@@ -408,7 +408,7 @@ class Documents:
         try:
             return await place.collection.find_one(filter_, projection, session=session)
         except DRIVER_ERRORS as caught:
-            error = translate(caught, provider=self._provider.name, document=filter_, options=place.options)
+            error = translate(caught, provider=self.provider.name, document=filter_, options=place.options)
         raise error
 
 

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from pymongo.asynchronous.client_session import AsyncClientSession
 
     from datavern.engines.mongodb.documents import Documents
-    from datavern.engines.mongodb.provider import MongoDBProvider
     from datavern.engines.mongodb.transactions import MongoDBTransaction
 
 __all__ = ["reclassify"]
@@ -23,7 +22,6 @@ __all__ = ["reclassify"]
 
 async def reclassify(
     documents: Documents,
-    provider: MongoDBProvider,
     name: str,
     filter_: Mapping[str, Any],
     *,
@@ -35,22 +33,22 @@ async def reclassify(
     documents.mark(classification)  # what may not be here is refused before anything is asked
     work = partial(
         _reclassify,
-        documents=documents, provider=provider, name=name, filter_=filter_, classification=classification,
+        documents=documents, name=name, filter_=filter_, classification=classification,
         subject=subject,
     )  # fmt: skip
-    return await (provider.run_in_transaction(work) if session is None else work(session))
+    return await (documents.provider.run_in_transaction(work) if session is None else work(session))
 
 
 async def _reclassify(
     session: AsyncClientSession,
     *,
     documents: Documents,
-    provider: MongoDBProvider,
     name: str,
     filter_: Mapping[str, Any],
     classification: Classification | str,
     subject: object,
 ) -> bool:
+    provider = documents.provider
     mark, place = documents.mark(classification), documents.place(name)
     found = await documents.first(place, filter_, session)
     if found is None:

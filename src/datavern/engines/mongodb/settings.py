@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, Literal
 
-from datavern.config import STRICT, TLS, Pool, ProviderSettings, Secret
+from datavern.config import STRICT, TLS, Pool, ProviderSettings, Secret, checked
 from datavern.contracts.errors import ConfigurationError
 from datavern.contracts.values import Classification
 from datavern.engines.hosts import is_this_machine
 
-__all__ = ["MongoDBSettings", "Replication", "Sharding", "parse", "read_uri"]
+__all__ = ["MongoDBSettings", "Replication", "Sharding", "parse", "read_uri", "replicated"]
 
 ReadPreference = Literal["primary", "primaryPreferred", "secondary", "secondaryPreferred", "nearest"]
 _MOST_STALE = 90.0  # the smallest maxStalenessSeconds that MongoDB knows
@@ -159,6 +159,23 @@ class MongoDBSettings(ProviderSettings):
             raise ConfigurationError(
                 "tls.server_name: PyMongo checks the certificate against the host that it connects to"
             )
+
+
+def replicated(values: dict[str, Any], path: str) -> dict[str, Any]:
+    """`values` with the short forms put into ``replication``."""
+    for short in ("replica_set", "read_preference"):
+        value = values.pop(short, None)
+        if value is None:
+            continue
+        given = values.get("replication")
+        if isinstance(given, Mapping):
+            given = checked(Replication, given, path=f"{path}.replication")
+        given = given or Replication()
+        if getattr(given, short) not in (None, value):
+            raise ConfigurationError(f"{path}.{short}: replication says another: leave one of them out")
+        said = {one.name: getattr(given, one.name) for one in fields(Replication)}
+        values["replication"] = {**said, short: value}
+    return values
 
 
 def _check_encrypted(where: str, paths: Mapping[str, str]) -> None:

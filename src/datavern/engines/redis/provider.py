@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
-from datavern.config import TLS, Secret, checked
-from datavern.contracts.capabilities import Capabilities, Provider
+from datavern.config import TLS, Secret
+from datavern.contracts.capabilities import Capabilities
 from datavern.contracts.errors import ConfigurationError, ConnectionFailed, DatavernError, PrivacyError
-from datavern.contracts.regions import locate
 from datavern.contracts.services import Alone
 from datavern.contracts.values import Health, Location, PoolStats
+from datavern.engines.ground import Ground
 from datavern.engines.redis.audited import Audited
 from datavern.engines.redis.cluster import Cluster
 from datavern.engines.redis.errors import unsent
@@ -36,9 +36,16 @@ if TYPE_CHECKING:
 __all__ = ["RedisProvider"]
 
 _HEALTH_DEADLINE = 5.0
+_REASONS = {
+    "session": "Redis speaks no SQL: use get, set and the others",
+    "transactions": "Redis has none that could be rolled back; pipeline(transaction=True) is its own kind",
+    "ledger": "Datavern's own tables need a relational database",
+    "point_reads": "a read of one key is all that Redis does: get, or many in a pipeline",
+    "guarded": "Redis has no transaction that an entry and a row could share",
+}
 
 
-class RedisProvider(Streams):
+class RedisProvider(Streams, Ground):
     """A Redis or Valkey: see `datavern.contracts.capabilities.Provider`; its calls are `Commands` and `Streams`.
 
     Args:
@@ -68,6 +75,8 @@ class RedisProvider(Streams):
     """
 
     engine = "redis"
+    settings: RedisSettings
+    _parse_url = staticmethod(parse_url)
 
     def __init__(
         self,
@@ -102,7 +111,7 @@ class RedisProvider(Streams):
         }  # fmt: skip
         self._set_up(values, path=name if isinstance(name, str) else "name")
 
-    def _set_up(self, values: Mapping[str, Any], *, path: str) -> None:
+    def _set_up(self, values: dict[str, Any], *, path: str) -> None:
         problem = ""
         try:
             values = normalised(values)
@@ -110,18 +119,8 @@ class RedisProvider(Streams):
             problem = f"{path}.{error}"
         if problem:
             raise ConfigurationError(problem)
-        settings = checked(RedisSettings, values, path=path)
-        self.settings = self._settings = settings
-        self.name = settings.name
-        self.region = settings.region
-        self.location = _location(settings, path)
-        self.compliance: frozenset[str] = frozenset(settings.compliance)
-        if "nsm" in self.compliance and not self.encrypted:
-            raise ConfigurationError(
-                f"{path}.tls: compliance nsm refuses an unencrypted or unverified connection beyond this machine "
-                "(NSM 2.7.4): use TLS(verify='full')"
-            )
-        self.face: Provider = self
+        self._begin_with(RedisSettings, values, path=path)
+        settings = self.settings
         self._sealed = settings.encryption
         self._lives = Lives(settings.name, settings.retention)
         self._steps = Steps(self._vault if settings.encryption else None, self._lives, settings.name, self._undo)
@@ -135,64 +134,16 @@ class RedisProvider(Streams):
         self._clients: tuple[Any, ...] = ()
         self._spare: dict[Any, list[Line]] = {}
         self._open = False
-
-    @classmethod
-    def from_url(cls, url: str, **settings: Any) -> Self:
-        """A provider from ``redis://user:password@host:port/0`` (``rediss://`` with TLS), and settings beside it.
-
-        Raises:
-            ConfigurationError: as the constructor does; also where both say something different.
-        """
-        name = settings.pop("name", "redis")
-        return cls.from_settings(name, {"url": url, **settings}, path=name)
-
-    @classmethod
-    def from_settings(cls, name: str, settings: Mapping[str, Any], *, path: str | None = None) -> Self:
-        """A provider as a configuration file describes it, ``url`` among the settings or not.
-
-        Raises:
-            ConfigurationError: an unknown key, a wrong type, a contradiction: each with its path.
-        """
-        path = path or f"databases.{name}"
-        given = {key: value for key, value in settings.items() if key not in {"url", "provider"}}
-        url = settings.get("url")
-        if isinstance(url, Secret):
-            url = url.reveal()
-        if url is not None:
-            found = parse_url(url)
-            for key, value in given.items():
-                if key in found and found[key] != value:
-                    raise ConfigurationError(
-                        f"{path}.{key}: contradicts the url, which has one too: leave one of them out"
-                    )
-            given = {**found, **given}
-        provider = cls.__new__(cls)
-        provider._set_up({"name": name, **given}, path=path)  # noqa: SLF001  (the other half of the constructor)
-        return provider
-
-    # ---- what it is -------------------------------------------------------------------------------------------------
-
-    @property
-    def capabilities(self) -> Capabilities:
-        """What it can do."""
-        return Capabilities(
-            subjects=(subjects := RedisSubjects(self)),
+        subjects = RedisSubjects(self)
+        self._capabilities = Capabilities(
+            subjects=subjects,
             people=RedisPeople(subjects),
             records=RedisRecords(self),
             samples=RedisSamples(self),
-            reasons={
-                "session": "Redis speaks no SQL: use get, set and the others",
-                "transactions": "Redis has none that could be rolled back; pipeline(transaction=True) is its own kind",
-                "ledger": "Datavern's own tables need a relational database",
-                "point_reads": "a read of one key is all that Redis does: get, or many in a pipeline",
-                "guarded": "Redis has no transaction that an entry and a row could share",
-            },
+            reasons=_REASONS,
         )
 
-    @property
-    def encrypted(self) -> bool:
-        """Whether the connection is encrypted and verified, or cannot leave this machine."""
-        return self.settings.local or self.settings.effective_tls.verify == "full"
+    # ---- what it is -------------------------------------------------------------------------------------------------
 
     @property
     def sealing(self) -> bool:
@@ -288,13 +239,6 @@ class RedisProvider(Streams):
                 await client.aclose()
             await self._alone.close()
 
-    async def __aenter__(self) -> Self:
-        await self.connect()
-        return self
-
-    async def __aexit__(self, *exc: object) -> None:
-        await self.close()
-
     def attach(self, services: Services) -> None:
         """Called by the manager that the provider belongs to."""
         self._alone.attach(services)
@@ -372,12 +316,3 @@ class _NotOpen:
 
     async def close(self) -> None:
         """There is nothing to close."""
-
-
-def _location(settings: RedisSettings, path: str) -> Location:
-    if settings.region is not None:
-        found = locate(settings.region)
-        if settings.location is not None and settings.location != found:
-            raise ConfigurationError(f"{path}.location: contradicts region, which lies in {found}: leave location out")
-        return found
-    return settings.location or Location.GLOBAL

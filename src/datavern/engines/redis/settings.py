@@ -167,9 +167,6 @@ def normalised(values: Mapping[str, Any]) -> dict[str, Any]:
         ConfigurationError: a node or a retention that cannot be read.
     """
     found = dict(values)
-    for key in ("password",):
-        if found.get(key) is not None and not isinstance(found[key], Secret):
-            found[key] = Secret(found[key])
     if found.get("retention") is not None:
         found["retention"] = life(found["retention"])
     if found.get("cluster") is not None:
@@ -184,8 +181,6 @@ def normalised(values: Mapping[str, Any]) -> dict[str, Any]:
         if sentinel.get("password") is not None and not isinstance(sentinel["password"], Secret):
             sentinel["password"] = Secret(sentinel["password"])
         found["sentinel"] = sentinel
-    if "compliance" in found:
-        found["compliance"] = frozenset(found["compliance"])
     return found
 
 

@@ -42,7 +42,7 @@ class Streams(Commands):
     ends that long after its last entry.
     """
 
-    _settings: Any
+    settings: Any
     _spare: dict[Any, list[Line]]
     _open: bool
 
@@ -174,7 +174,7 @@ class Streams(Commands):
             line = spare.pop() if spare else new()
             answered = moved = False
             try:
-                reply = await line.send(packed, read, timeout=wait + self._settings.timeout)
+                reply = await line.send(packed, read, timeout=wait + self.settings.timeout)
                 answered = True
             except Redirect:
                 moved = True
