@@ -60,12 +60,12 @@ if TYPE_CHECKING:
     from datavern.engines.redis.provider import RedisProvider
     from datavern.engines.sqlite.provider import SQLiteProvider
     from datavern.manager import DatabaseManager
-    from datavern.privacy.bases import LegalBasis
-    from datavern.privacy.categories import Exemption
-    from datavern.privacy.consent import Consent
-    from datavern.privacy.datamap import DataMap
-    from datavern.privacy.dataset import Dataset, Field
-    from datavern.privacy.request_values import Identity, SubjectRequest, SubjectResponse
+    from datavern.privacy.consent.consent import Consent
+    from datavern.privacy.datamap.bases import LegalBasis
+    from datavern.privacy.datamap.categories import Exemption
+    from datavern.privacy.datamap.datamap import DataMap
+    from datavern.privacy.datamap.dataset import Dataset, Field
+    from datavern.privacy.journal.values import Identity, SubjectRequest, SubjectResponse
 
 __all__ = [
     "TLS",
@@ -140,18 +140,18 @@ __version__ = "0.1.0.dev0"
 
 _LAZY = {
     "Background": "datavern.background",
-    "Consent": "datavern.privacy.consent",
-    "DataMap": "datavern.privacy.datamap",
+    "Consent": "datavern.privacy.consent.consent",
+    "DataMap": "datavern.privacy.datamap.datamap",
     "DatabaseManager": "datavern.manager",
-    "Dataset": "datavern.privacy.dataset",
-    "Exemption": "datavern.privacy.categories",
+    "Dataset": "datavern.privacy.datamap.dataset",
+    "Exemption": "datavern.privacy.datamap.categories",
     "FailoverGroup": "datavern.connectors.failover",
-    "Field": "datavern.privacy.dataset",
-    "Identity": "datavern.privacy.request_values",
+    "Field": "datavern.privacy.datamap.dataset",
+    "Identity": "datavern.privacy.journal.values",
     "Keyring": "datavern.crypto.keyring",
-    "LegalBasis": "datavern.privacy.bases",
-    "SubjectRequest": "datavern.privacy.request_values",
-    "SubjectResponse": "datavern.privacy.request_values",
+    "LegalBasis": "datavern.privacy.datamap.bases",
+    "SubjectRequest": "datavern.privacy.journal.values",
+    "SubjectResponse": "datavern.privacy.journal.values",
     "purpose": "datavern.contracts.uses",
     "restricted_use": "datavern.contracts.uses",
 }

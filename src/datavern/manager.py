@@ -19,17 +19,17 @@ if TYPE_CHECKING:
     from datavern.audit.service import Audit
     from datavern.connectors.failover import FailoverGroup
     from datavern.crypto.keystore import KeyStore
-    from datavern.privacy.breaches import Breaches
-    from datavern.privacy.consent import Consents
-    from datavern.privacy.datamap import DataMap
-    from datavern.privacy.dataset import Dataset
-    from datavern.privacy.derived import Derived
-    from datavern.privacy.holds import Holds
-    from datavern.privacy.personal import PersonalStore
-    from datavern.privacy.places import Place
-    from datavern.privacy.requests import SubjectRequests
-    from datavern.privacy.residency import Residency
-    from datavern.privacy.retention_run import Retention
+    from datavern.privacy.breach.register import Breaches
+    from datavern.privacy.consent.consent import Consents
+    from datavern.privacy.datamap.datamap import DataMap
+    from datavern.privacy.datamap.dataset import Dataset
+    from datavern.privacy.erasure.derived import Derived
+    from datavern.privacy.holds.holds import Holds
+    from datavern.privacy.personal.store import PersonalStore
+    from datavern.privacy.requests.requests import SubjectRequests
+    from datavern.privacy.residency.places import Place
+    from datavern.privacy.residency.residency import Residency
+    from datavern.privacy.retention.run import Retention
     from datavern.privacy.service import Privacy
 
 __all__ = ["DatabaseManager"]
@@ -104,7 +104,7 @@ class DatabaseManager(ShortForm):
         ledger: name of the database that holds Datavern's own tables; may be left out when there is only one.
         organisation: who is responsible for the data, as it stands on certificates.
         key_copies: where a rotation of the keys puts its copy of the key store: a folder, not on the disk of the data,
-            or a `datavern.privacy.rotation.Saved`; with keys in files, a folder beside them when left out.
+            or a `datavern.privacy.sealing.rotation.Saved`; with keys in files, a folder beside them when left out.
         checkpoints: where the audit log's checkpoints are published: ``file:folder``, ``database:name``, or a
             `datavern.audit.publishing.Publisher` of your own.
         location: where this program runs: its files are there, key rings among them.
@@ -208,13 +208,13 @@ class DatabaseManager(ShortForm):
                 )
         data_map = None
         if config.datasets is not None:
-            from datavern.privacy.datamap import DataMap  # noqa: PLC0415  (only when there is one)
+            from datavern.privacy.datamap.datamap import DataMap  # noqa: PLC0415  (only when there is one)
 
             data_map = DataMap.from_mapping(config.datasets)
         general = config.general
         places: Sequence[Place] = ()
         if general.places:
-            from datavern.privacy.places import places_from_mapping  # noqa: PLC0415  (few files name any)
+            from datavern.privacy.residency.places import places_from_mapping  # noqa: PLC0415  (few files name any)
 
             places = places_from_mapping(general.places)
         manager = cls(
@@ -233,7 +233,7 @@ class DatabaseManager(ShortForm):
             require_identity=general.require_identity,
         )
         if config.derived:
-            from datavern.privacy.derived import from_names  # noqa: PLC0415  (few files name any)
+            from datavern.privacy.erasure.derived import from_names  # noqa: PLC0415  (few files name any)
 
             for one in from_names(config.derived):
                 manager.derived(one.name, erase=one.erase, access=one.access)
@@ -293,7 +293,7 @@ class DatabaseManager(ShortForm):
         if problems:
             raise ConfigurationError("\n".join(problems))
         if self._data_map is not None:
-            from datavern.privacy.residency import Residency  # noqa: PLC0415  (only with a data map)
+            from datavern.privacy.residency.residency import Residency  # noqa: PLC0415  (only with a data map)
 
             Residency().check(self._data_map, self._served(), ledger=self._ledger, more=self._places())
         try:
@@ -452,8 +452,8 @@ class DatabaseManager(ShortForm):
     @property
     def residency(self) -> Residency:
         """Where data may be, and everywhere that it can get."""
-        from datavern.privacy.places import places_of_databases  # noqa: PLC0415  (only where it is asked)
-        from datavern.privacy.residency import Residency  # noqa: PLC0415  (needs no keys and no databases)
+        from datavern.privacy.residency.places import places_of_databases  # noqa: PLC0415  (only where it is asked)
+        from datavern.privacy.residency.residency import Residency  # noqa: PLC0415  (needs no keys and no databases)
 
         if self._data_map is None:
             return Residency()
@@ -466,7 +466,7 @@ class DatabaseManager(ShortForm):
         Raises:
             ConfigurationError: a place names a database or a dataset that is not there, or contradicts itself.
         """
-        from datavern.privacy.places import reachable  # noqa: PLC0415  (only with a data map)
+        from datavern.privacy.residency.places import reachable  # noqa: PLC0415  (only with a data map)
 
         return reachable(
             self._more_places,
@@ -513,7 +513,7 @@ class DatabaseManager(ShortForm):
         """The register of personal data breaches: what happened, whom it touched, what was done, and by when."""
         services = self.services
         if self._breaches is None or self._breaches[0] is not services:
-            from datavern.privacy.breaches import Breaches  # noqa: PLC0415  (with luck, never)
+            from datavern.privacy.breach.register import Breaches  # noqa: PLC0415  (with luck, never)
 
             self._breaches = services, Breaches(services, essential=self._essential_service)
         return self._breaches[1]
@@ -553,7 +553,7 @@ class DatabaseManager(ShortForm):
             ConfigurationError: the name is taken, or none; no function; or the manager has no keyring, and so no
                 subject requests.
         """
-        from datavern.privacy.derived import Derived  # noqa: PLC0415  (few managers have one)
+        from datavern.privacy.erasure.derived import Derived  # noqa: PLC0415  (few managers have one)
 
         if self._keyring is None:
             raise ConfigurationError(f"derived.{name}: without a keyring there are no subject requests: keyring=")

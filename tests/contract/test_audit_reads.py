@@ -9,7 +9,7 @@ import pytest
 import datavern
 from conftest import users
 from datavern import DatabaseManager, ProviderError
-from datavern.privacy import reads as module
+from datavern.privacy.personal import reads as module
 
 
 @pytest.fixture

@@ -7,8 +7,9 @@ from cutting import Cut, cut_at
 from test_erasure_crashes import PLACES, datasets, fill, rows_of
 
 from datavern import ConfigurationError, Dataset, Field, SubjectRequest, SubjectRequestRejected
-from datavern.privacy import batches, row_erasure
-from datavern.privacy.requests import Receipt
+from datavern.privacy.erasure import rows as row_erasure
+from datavern.privacy.requests import batches
+from datavern.privacy.requests.requests import Receipt
 from datavern.testing import create_test_database
 
 PEOPLE = ["anna", "berit", "cato", "dina", "e-5"]
@@ -187,7 +188,7 @@ async def test_without_an_identity_where_one_is_asked_for_nobody_is_erased(manag
 
 
 async def test_one_who_is_restricted_keeps_the_data_and_the_others_are_erased(db, monkeypatch):
-    from datavern.privacy.register import Register
+    from datavern.privacy.requests.register import Register
 
     for person in ("anna", "berit", "cato"):
         await fill(db, person)

@@ -10,7 +10,7 @@ import pytest
 
 from datavern import ConfigurationError, Dataset, Field, actor
 from datavern.contracts.values import now
-from datavern.privacy.breaches import Reads
+from datavern.privacy.breach.register import Reads
 
 UTC = dt.UTC
 AWARE = dt.datetime(2025, 6, 6, 14, tzinfo=UTC)  # a Friday

@@ -20,7 +20,7 @@ from datavern import (
     SubjectRequest,
     purpose,
 )
-from datavern.privacy.reading import Found
+from datavern.privacy.personal.reading import Found
 
 TODAY = dt.datetime.now().astimezone().date()
 SEALED = {"name": Field(sealed=True, lookup=True, prefixes=[3])}

@@ -4,7 +4,7 @@ import pytest
 from cutting import Cut
 
 from datavern import ConfigurationError, DatabaseManager, Dataset, ErasureIncomplete, Field, SubjectRequest
-from datavern.privacy.journal import Journal
+from datavern.privacy.journal.journal import Journal
 
 EVENTS = Dataset("events", database="main", subject="who", fields={"note": Field(sealed=True)})
 

@@ -16,9 +16,9 @@ from datavern.contracts.errors import DatavernError
 from datavern.crypto.keystore import KeyStore
 from datavern.crypto.life import KeyLife
 from datavern.engines.relational import RelationalSubjects
-from datavern.privacy import row_erasure
-from datavern.privacy.consent import Consents
-from datavern.privacy.journal import Journal, Steps
+from datavern.privacy.consent.consent import Consents
+from datavern.privacy.erasure import rows as row_erasure
+from datavern.privacy.journal.journal import Journal, Steps
 from datavern.testing import create_test_database
 
 SEALED = {"name": Field(sealed=True, lookup=True)}

@@ -9,9 +9,10 @@ from cutting import Cut, cut_at
 from datavern import ConfigurationError, Dataset, ErasureIncomplete, Field, KeyErased, PrivacyError, SubjectRequest
 from datavern.audit.log import AuditLog
 from datavern.crypto.keystore import KeyStore
-from datavern.privacy import completing, holds, policies
-from datavern.privacy.holds import Holds
-from datavern.privacy.journal import Journal, Steps
+from datavern.privacy.erasure import completing, policies
+from datavern.privacy.holds import holds
+from datavern.privacy.holds.holds import Holds
+from datavern.privacy.journal.journal import Journal, Steps
 from datavern.testing import create_test_database
 
 LAW = "bokføringsloven § 13"

@@ -94,7 +94,7 @@ async def test_the_number_goes_between_the_steps(db, change, monkeypatch):
         async def cut(*_):
             raise Cut
 
-        patched.setattr("datavern.privacy.row_erasure.RowErasure.run", cut)
+        patched.setattr("datavern.privacy.erasure.rows.RowErasure.run", cut)
         with pytest.raises(Cut):
             await db.subject_requests.process(request)
     await db["main"].execute(change)

@@ -24,7 +24,7 @@ from datavern import (
     SubjectRequestRejected,
 )
 from datavern.contracts.errors import PrivacyError
-from datavern.privacy.journal import Journal
+from datavern.privacy.journal.journal import Journal
 from datavern.sqlalchemy import Sealed
 from datavern.testing import create_test_database
 
@@ -449,7 +449,7 @@ async def test_the_journal_knows_the_numbers_of_whom_it_is_about(managed, monkey
 
         request = SubjectRequest("erasure", subject="u1")
         with monkeypatch.context() as patched:
-            patched.setattr("datavern.privacy.erasure.Erasures._run", cut)
+            patched.setattr("datavern.privacy.erasure.erasure.Erasures._run", cut)
             with pytest.raises(Cut):
                 await db.subject_requests.process(request)
         kept = repr([dict(row) for row in await db["main"].query("SELECT * FROM datavern_request_steps")])
@@ -474,7 +474,7 @@ async def test_cut_off_between_the_steps_and_finished(managed, database, engine,
         async with managed(*made, databases=databases) as db:
             for name in ("users", "orders", "lines", "notes", "visits"):
                 await db.prepare(name)
-            from datavern.privacy import erasure
+            from datavern.privacy.erasure import erasure
 
             original = erasure.RowErasure.run
             for place in range(4):

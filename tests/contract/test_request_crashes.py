@@ -8,8 +8,8 @@ from cutting import Cut, cut_at
 
 from datavern import Dataset, Field, Identity, SubjectRequest
 from datavern.audit.log import AuditLog
-from datavern.privacy.journal import Journal, Steps
-from datavern.privacy.personal import PersonalStore
+from datavern.privacy.journal.journal import Journal, Steps
+from datavern.privacy.personal.store import PersonalStore
 from datavern.testing import create_test_database
 
 PLACES = (

@@ -16,7 +16,7 @@ from datavern import (
     SubjectRequestRejected,
     actor,
 )
-from datavern.privacy.deadlines import deadline, extended_deadline
+from datavern.privacy.values.deadlines import deadline, extended_deadline
 from datavern.testing import create_test_database
 
 FIELDS = {"name": Field(sealed=True, lookup=True, unique=True), "born": Field(sealed=True)}

@@ -17,7 +17,7 @@ from datavern import (
     SubjectRequestRejected,
     SubjectResponse,
 )
-from datavern.privacy.certificate import Certificate
+from datavern.privacy.certificate.certificate import Certificate
 from datavern.testing import create_test_database
 
 PURPOSE = "customer-account"

@@ -5,9 +5,9 @@ import datetime as dt
 import pytest
 
 from datavern import ConfigurationError, Dataset, FailoverGroup, Field, ResidencyViolation
-from datavern.privacy import residency
-from datavern.privacy.approvals import Approval
-from datavern.privacy.places import Place
+from datavern.privacy.datamap.approvals import Approval
+from datavern.privacy.residency import residency
+from datavern.privacy.residency.places import Place
 
 SEALED = {"name": Field(sealed=True)}
 

@@ -186,7 +186,7 @@ async def test_a_replay_is_signed_and_counts_what_had_come_back(place):
 async def test_a_replay_that_is_cut_off_is_finished_at_the_next_opening(place, monkeypatch):
     from cutting import Cut
 
-    from datavern.privacy.row_erasure import RowErasure
+    from datavern.privacy.erasure.rows import RowErasure
 
     async with place.manager() as db:
         await prepared(db)

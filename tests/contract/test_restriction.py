@@ -24,7 +24,7 @@ from datavern import (
     purpose,
     restricted_use,
 )
-from datavern.privacy.reading import Found
+from datavern.privacy.personal.reading import Found
 
 LAW = "kommuneloven § 1"
 TODAY = dt.datetime.now().astimezone().date()

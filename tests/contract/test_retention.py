@@ -9,8 +9,10 @@ from cutting import Cut
 
 from datavern import ConfigurationError, Dataset, Field, SubjectRequest
 from datavern.audit.log import AuditLog
-from datavern.privacy import expiring, holds, retention_run
-from datavern.privacy.retention_run import first_kept
+from datavern.privacy.holds import holds
+from datavern.privacy.retention import expiring
+from datavern.privacy.retention import run as retention_run
+from datavern.privacy.retention.run import first_kept
 
 TODAY = dt.datetime.now().astimezone().date()
 OLD, RECENT = TODAY.replace(year=TODAY.year - 9, day=1), TODAY - dt.timedelta(days=30)
@@ -214,7 +216,7 @@ async def test_what_the_law_kept_ends_by_itself(managed, monkeypatch):
         later = dt.date.fromisoformat(until) + dt.timedelta(days=1)
         for module in (retention_run, expiring, holds):
             monkeypatch.setattr(module, "today", lambda: later)
-        from datavern.privacy import completing
+        from datavern.privacy.erasure import completing
 
         monkeypatch.setattr(completing, "today", lambda: later)
         report = await db.retention.run()

@@ -27,9 +27,9 @@ from datavern import (
 from datavern.contracts.errors import KeyUnavailable, RotationIncomplete
 from datavern.crypto import copies, remembered, rotations
 from datavern.crypto.rotations import Rotations
-from datavern.privacy import reindex
-from datavern.privacy.reindex import Reindexing
-from datavern.privacy.rotation import Rotator
+from datavern.privacy.sealing import reindex
+from datavern.privacy.sealing.reindex import Reindexing
+from datavern.privacy.sealing.rotation import Rotator
 
 
 def hurry(patch=setattr):

@@ -25,8 +25,8 @@ from datavern.audit.log import AuditLog
 from datavern.crypto.keystore import KeyStore
 from datavern.engines.mongodb.subjects import MongoDBSubjects
 from datavern.engines.redis.subjects import RedisSubjects
-from datavern.privacy.journal import Journal, Steps
-from datavern.privacy.record_erasure import RecordErasure
+from datavern.privacy.erasure.records import RecordErasure
+from datavern.privacy.journal.journal import Journal, Steps
 
 PLACES = (
     (Journal, "begin"),

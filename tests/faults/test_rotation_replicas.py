@@ -76,8 +76,8 @@ async def test_a_member_of_the_group_that_cannot_be_asked_is_waited_for(servers,
 
 
 async def test_a_replica_of_which_nobody_said_where_it_is_is_found(servers):
-    from datavern.privacy.places import Place
-    from datavern.privacy.whereabouts import heard, unknown_followers
+    from datavern.privacy.residency.places import Place
+    from datavern.privacy.residency.whereabouts import heard, unknown_followers
 
     primary, _ = servers
     async with create_test_database("postgresql", server=primary) as database:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from importlib import import_module
 
 import datavern
 
@@ -32,6 +33,21 @@ def test_every_public_name_leads_to_something_of_ours():
             assert value.__module__.startswith("datavern."), name
 
 
+DOCUMENTED = {
+    "datavern.privacy.approvals": "Approval Safeguard",
+    "datavern.privacy.breaches": "Reads",
+    "datavern.privacy.places": "Place",
+    "datavern.privacy.processing_record": "ProcessingRecord",
+}
+
+
+def test_the_paths_that_the_documentation_names_stay_wherever_their_rooms_are():
+    for path, names in DOCUMENTED.items():
+        module = import_module(path)
+        assert {*names.split()} <= {*module.__all__}, path
+        assert all(isinstance(getattr(module, name), type) for name in names.split()), path
+
+
 def test_a_name_that_is_not_public_is_an_attribute_error():
     assert not hasattr(datavern, "NoSuchName")
 
@@ -43,7 +59,7 @@ datavern.connectors.pool datavern.connectors.retry datavern.connectors.failover 
 datavern.engines.sqlite.messages datavern.engines.sqlite.files datavern.engines.sqlite.ledger
 datavern.engines.sqlite.subjects datavern.engines.own_tables datavern.engines.mapped datavern.audit datavern.crypto
 datavern.privacy.service datavern.privacy.personal datavern.privacy.consent datavern.privacy.requests
-datavern.privacy.request_values
+datavern.privacy.journal
 """.split()  # noqa: SIM905  (as above)
 
 

@@ -265,7 +265,7 @@ def list_(
         if not found and not wrong:
             out.say("No breach is entered." if all_ else "No breach is open.")
             return True
-        from datavern.privacy.breach import in_norway
+        from datavern.privacy.breach.breach import in_norway
 
         rows = []
         for one in found:
@@ -307,7 +307,7 @@ def show(breach: Id, *, config: Config = CONFIG, json_output: Json = False, verb
     out = Output(as_json=json_output, verbose=verbose)
 
     async def work() -> None:
-        from datavern.privacy.breach import in_norway
+        from datavern.privacy.breach.breach import in_norway
 
         async with manager_of(config) as db:
             history = await db.breaches.history(breach)

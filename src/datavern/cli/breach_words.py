@@ -13,8 +13,8 @@ from datavern.cli.common import Output, require_file
 from datavern.contracts.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from datavern.privacy.affected import Affected
-    from datavern.privacy.breach import Assessment, Breach, Clock
+    from datavern.privacy.breach.affected import Affected
+    from datavern.privacy.breach.breach import Assessment, Breach, Clock
 
 __all__ = [
     "at_least", "clock_line", "given_of", "lines_of", "moment_of", "plain", "scope_of", "show_breach",
@@ -92,7 +92,7 @@ def scope_of(
     Raises:
         ConfigurationError: an option that says nothing, or lacks another.
     """
-    from datavern.privacy.breaches import Reads
+    from datavern.privacy.breach.register import Reads
 
     scope: dict[str, Any] = {}
     if where:
@@ -155,7 +155,7 @@ _WHAT = {"authority": "Datatilsynet", "incident": "early warning"}
 
 def clock_line(clock: Clock, *, closed: bool = False) -> str:
     """A clock in words."""
-    from datavern.privacy.breach import in_norway
+    from datavern.privacy.breach.breach import in_norway
 
     what = _WHAT[clock.what]
     if clock.done_at is not None:

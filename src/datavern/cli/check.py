@@ -72,7 +72,7 @@ async def examine(config: Any) -> list[Finding]:
     from datavern.cli.check_record import record_findings
     from datavern.cli.check_schema import examine_dataset, examine_unmapped
     from datavern.config import load
-    from datavern.privacy.datamap import DataMap
+    from datavern.privacy.datamap.datamap import DataMap
 
     settings = load(config)
     db = manager_of(config)
@@ -124,7 +124,7 @@ async def _keys(keyring: str | None) -> list[Finding]:
 
 def _special(db: DatabaseManager) -> list[Finding]:
     """Special categories of data, and data about crimes, that nothing lets be used (GDPR Arts. 9 and 10)."""
-    from datavern.privacy.categories import without_exemption
+    from datavern.privacy.datamap.categories import without_exemption
 
     return [
         Finding(f"datasets.{dataset.name}", ok=False, detail=problem)

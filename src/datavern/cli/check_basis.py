@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from datavern.cli.findings import Finding
-from datavern.privacy.consent_checks import rules_of
-from datavern.privacy.information import informed
+from datavern.privacy.consent.checks import rules_of
+from datavern.privacy.datamap.information import informed
 
 if TYPE_CHECKING:
     from datavern.manager import DatabaseManager

@@ -21,7 +21,7 @@ __all__ = ["record_findings", "record_of", "show"]
 
 def record_of(db: DatabaseManager, general: General) -> ProcessingRecord:
     """The record of a project. Nothing is connected."""
-    from datavern.privacy.datamap import DataMap
+    from datavern.privacy.datamap.datamap import DataMap
     from datavern.privacy.processing_record import Controller, ProcessingRecord
 
     controller = Controller(

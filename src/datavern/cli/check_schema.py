@@ -12,8 +12,8 @@ from datavern.contracts.errors import CapabilityMissing, DatavernError
 
 if TYPE_CHECKING:
     from datavern.contracts.capabilities import Column, Store
-    from datavern.privacy.datamap import DataMap
-    from datavern.privacy.dataset import Dataset
+    from datavern.privacy.datamap.datamap import DataMap
+    from datavern.privacy.datamap.dataset import Dataset
 
 __all__ = ["examine_dataset", "examine_unmapped"]
 
@@ -93,7 +93,7 @@ def _wanted(dataset: Dataset) -> list[str]:
 
 def _own(dataset: Dataset) -> list[str]:
     """The columns that Datavern keeps beside them."""
-    from datavern.privacy.shape import shape_of
+    from datavern.privacy.personal.shape import shape_of
 
     return [column.name for column in shape_of(dataset, None).columns if column.name not in _wanted(dataset)]
 
@@ -134,7 +134,7 @@ def _no_id(column: Column) -> bool:
 
 
 def _unmapped_columns(dataset: Dataset, data_map: DataMap, store: Store) -> list[str]:
-    from datavern.privacy.dataset import ASIDE, ERASED_AT, RETAINED_UNTIL, ROW_TAG
+    from datavern.privacy.datamap.dataset import ASIDE, ERASED_AT, RETAINED_UNTIL, ROW_TAG
 
     ours = {ROW_TAG, ERASED_AT, RETAINED_UNTIL, *(name + ASIDE for name in dataset.sealed)}
     there = [one for one in data_map if (one.database, one.table) == (dataset.database, dataset.table)]
@@ -167,7 +167,7 @@ def _unindexed(dataset: Dataset, data_map: DataMap, store: Store, subjects: Any)
 
 async def _records(dataset: Dataset, provider: Any) -> Finding:
     """A dataset of documents, files or keys against what is there."""
-    from datavern.privacy.records import holding_of
+    from datavern.privacy.datamap.holding import holding_of
 
     part = f"datasets.{dataset.name}"
     records = provider.capabilities.records

@@ -74,7 +74,7 @@ def release(
     out = Output(as_json=json_output, verbose=verbose)
 
     async def work() -> None:
-        from datavern.privacy.request_values import SubjectResponse
+        from datavern.privacy.journal.values import SubjectResponse
 
         async with manager_of(config) as db:
             found = await db.holds.release(hold)

@@ -11,8 +11,8 @@ from datavern.cli.common import Output, manager_of
 
 if TYPE_CHECKING:
     from datavern.manager import DatabaseManager
-    from datavern.privacy.residency import Verdict
-    from datavern.privacy.whereabouts import Heard
+    from datavern.privacy.residency.residency import Verdict
+    from datavern.privacy.residency.whereabouts import Heard
 
 __all__ = ["show"]
 
@@ -25,7 +25,7 @@ async def show(out: Output, config: Path, *, live: bool) -> bool:
         config: the project's configuration.
         live: ask the servers, too.
     """
-    from datavern.privacy.whereabouts import heard, unknown_followers
+    from datavern.privacy.residency.whereabouts import heard, unknown_followers
 
     db = manager_of(config)
     residency = db.residency

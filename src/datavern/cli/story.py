@@ -228,7 +228,7 @@ class _Story:
 
     async def give_copy(self, db: DatabaseManager) -> None:
         """GDPR Art. 15."""
-        from datavern.privacy.requests import SubjectRequest
+        from datavern.privacy.requests.requests import SubjectRequest
 
         file = self.scratch / f"copy-for-{self.who.id}.json"
         with self.teller.step("The person asks for a copy of their data (GDPR Art. 15)") as step:
@@ -246,8 +246,8 @@ class _Story:
 
     async def erase(self, db: DatabaseManager) -> None:
         """GDPR Art. 17."""
-        from datavern.privacy.certificate import Certificate
-        from datavern.privacy.requests import SubjectRequest
+        from datavern.privacy.certificate.certificate import Certificate
+        from datavern.privacy.requests.requests import SubjectRequest
 
         with self.teller.step("The person asks to be erased (GDPR Art. 17)") as step:
             response = await db.subject_requests.process(SubjectRequest("erasure", subject=self.who.id))

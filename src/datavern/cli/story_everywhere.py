@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from datavern.cli.common import Output
     from datavern.manager import DatabaseManager
-    from datavern.privacy.requests import SubjectResponse
+    from datavern.privacy.requests.requests import SubjectResponse
     from datavern.testing.people import Person
 
 __all__ = ["AZURE", "tell"]
@@ -303,7 +303,7 @@ class _Story:
 
     async def erase(self, db: DatabaseManager) -> None:
         """GDPR Art. 17."""
-        from datavern.privacy.certificate import Certificate
+        from datavern.privacy.certificate.certificate import Certificate
 
         with self.teller.step("The person asks to be erased (GDPR Art. 17)") as step:
             response = await self._ask(db, "erasure")
@@ -330,7 +330,7 @@ class _Story:
                           "stores": {label: store["found"] for label, store in stores.items()}}  # fmt: skip
 
     async def _ask(self, db: DatabaseManager, kind: Any, person: Person | None = None) -> SubjectResponse:
-        from datavern.privacy.requests import SubjectRequest
+        from datavern.privacy.requests.requests import SubjectRequest
 
         return await db.subject_requests.process(SubjectRequest(kind, subject=(person or self.who).id))
 

@@ -39,8 +39,8 @@ from datavern.cli.subject_answers import told as told_of
 from datavern.contracts.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from datavern.privacy.certificate import Certificate
-    from datavern.privacy.request_values import SubjectRequest, SubjectResponse
+    from datavern.privacy.certificate.certificate import Certificate
+    from datavern.privacy.journal.values import SubjectRequest, SubjectResponse
 
 app = typer.Typer(
     add_completion=False,
@@ -294,8 +294,8 @@ def verify(
     async def work() -> bool:
         from datavern.audit.offline import NotValid, verify_certificate
         from datavern.crypto.signing import Verifier
-        from datavern.privacy.certificate import Certificate
-        from datavern.privacy.certificate_html import embedded
+        from datavern.privacy.certificate.certificate import Certificate
+        from datavern.privacy.certificate.html import embedded
 
         text = require_file(file, "certificate")
         found = Certificate.from_json(embedded(text))

@@ -14,8 +14,8 @@ import typer
 from datavern.cli.common import Output, jsonable, shown, write_new
 
 if TYPE_CHECKING:
-    from datavern.privacy.information import Information
-    from datavern.privacy.request_values import Identity, SubjectRequest, SubjectResponse
+    from datavern.privacy.datamap.information import Information
+    from datavern.privacy.journal.values import Identity, SubjectRequest, SubjectResponse
 
 __all__ = ["IdentityOption", "Language", "Received", "Subject", "answer", "answered", "body_of", "identity_of",
            "request_of", "tables", "wrote"]  # fmt: skip
@@ -34,7 +34,7 @@ Language = Annotated[Literal["nb", "en"], typer.Option("--language", help="Norwe
 
 def identity_of(how: str) -> Identity:
     """How it was made sure who asks, by whoever is acting, now."""
-    from datavern.privacy.request_values import Identity
+    from datavern.privacy.journal.values import Identity
 
     return Identity(how)
 
@@ -43,7 +43,7 @@ def request_of(
     kind: Any, subject: str, received: dt.datetime | None, identity: str | None, **more: Any
 ) -> SubjectRequest:
     """A request, as the command line gives it."""
-    from datavern.privacy.request_values import SubjectRequest
+    from datavern.privacy.journal.values import SubjectRequest
 
     request = SubjectRequest(kind, subject=subject, **more)
     if received is not None:

@@ -33,7 +33,7 @@ from datavern.cli.subject_answers import (
 from datavern.contracts.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from datavern.privacy.request_values import OpenRequest
+    from datavern.privacy.journal.values import OpenRequest
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 

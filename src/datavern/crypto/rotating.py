@@ -16,7 +16,7 @@ class Rotating:
 
     @property
     def rotator(self) -> Any:
-        """What rotates these keys (`datavern.privacy.rotation.Rotator`): a manager's, since it reaches every dataset.
+        """What rotates these keys (`datavern.privacy.sealing.rotation`): a manager's, since it reaches every dataset.
 
         Raises:
             ConfigurationError: the store belongs to no manager.
@@ -37,7 +37,7 @@ class Rotating:
 
         Args:
             copy: where the copy of the key store goes that is read back before the old key is destroyed: a folder, or
-                a `datavern.privacy.rotation.Saved`; the manager's ``key_copies`` when left out.
+                a `datavern.privacy.sealing.rotation.Saved`; the manager's ``key_copies`` when left out.
             patience: seconds to wait for replicas.
             progress: called with "keys" or "rows" and how many more are done.
 
@@ -53,7 +53,7 @@ class Rotating:
         return await self.rotator.rotate(**settings)
 
     async def status(self) -> Any:
-        """How the keys stand, and until when a rotation is due (`datavern.privacy.rotation.KeyStatus`)."""
+        """How the keys stand, and until when a rotation is due (`datavern.privacy.sealing.rotation.KeyStatus`)."""
         return await self.rotator.status()
 
     async def verify(self, **settings: Any) -> list[str]:

@@ -11,12 +11,18 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from datavern.contracts.values import timestamp
-from datavern.privacy.categories import CATEGORIES, categories_of, exemptions_of, explicit_consent, without_exemption
+from datavern.privacy.datamap.categories import (
+    CATEGORIES,
+    categories_of,
+    exemptions_of,
+    explicit_consent,
+    without_exemption,
+)
 
 if TYPE_CHECKING:
-    from datavern.privacy.datamap import DataMap
-    from datavern.privacy.dataset import Dataset
-    from datavern.privacy.residency import Transfer
+    from datavern.privacy.datamap.datamap import DataMap
+    from datavern.privacy.datamap.dataset import Dataset
+    from datavern.privacy.residency.residency import Transfer
 
 __all__ = ["Activity", "Controller", "Data", "Missing", "ProcessingRecord", "Purpose", "Sent"]
 

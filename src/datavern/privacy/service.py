@@ -24,31 +24,31 @@ from datavern.contracts.values import now, timestamp
 from datavern.crypto.keyring import Keyring
 from datavern.crypto.keystore import KeyStore
 from datavern.crypto.life import KeyLife
-from datavern.privacy import tables
-from datavern.privacy.consent import Consents
-from datavern.privacy.datamap import DataMap
-from datavern.privacy.dataset import OWN_DATASETS, Dataset, Field
-from datavern.privacy.holds import Holds
-from datavern.privacy.journal import Steps
-from datavern.privacy.personal import PersonalStore
-from datavern.privacy.records import RecordStore
-from datavern.privacy.requests import SubjectRequests
-from datavern.privacy.residency import Residency
-from datavern.privacy.rotation import Rotator
-from datavern.privacy.standing import Standing
+from datavern.privacy.consent.consent import Consents
+from datavern.privacy.consent.standing import Standing
+from datavern.privacy.datamap.datamap import DataMap
+from datavern.privacy.datamap.dataset import OWN_DATASETS, Dataset, Field
+from datavern.privacy.holds.holds import Holds
+from datavern.privacy.journal import tables
+from datavern.privacy.journal.journal import Steps
+from datavern.privacy.personal.records import RecordStore
+from datavern.privacy.personal.store import PersonalStore
+from datavern.privacy.requests.requests import SubjectRequests
+from datavern.privacy.residency.residency import Residency
+from datavern.privacy.sealing.rotation import Rotator
 
 if TYPE_CHECKING:
     from datavern.audit.publishing import Publisher
     from datavern.contracts.capabilities import Provider, Transaction
     from datavern.contracts.services import Gate
     from datavern.crypto.signing import Signer
-    from datavern.privacy.completing import Completions
-    from datavern.privacy.consent import Consent
-    from datavern.privacy.derived import Derived
-    from datavern.privacy.reads import Reads
-    from datavern.privacy.retention_run import Retention
-    from datavern.privacy.sealing import InPlace
-    from datavern.privacy.shape import DDL
+    from datavern.privacy.consent.consent import Consent
+    from datavern.privacy.erasure.completing import Completions
+    from datavern.privacy.erasure.derived import Derived
+    from datavern.privacy.personal.reads import Reads
+    from datavern.privacy.personal.shape import DDL
+    from datavern.privacy.retention.run import Retention
+    from datavern.privacy.sealing.in_place import InPlace
 
 __all__ = ["PERSONAL_DATA", "Privacy", "Site"]
 
@@ -202,7 +202,7 @@ class Privacy:
         for name, store in self._stores.items():
             via = self._data_map.via(self._data_map[name])
             if via is not None:
-                from datavern.privacy.links import Link  # noqa: PLC0415  (few data maps ask for it)
+                from datavern.privacy.links.links import Link  # noqa: PLC0415  (few data maps ask for it)
 
                 target, column = via
                 store.link = Link(store, self._stores[target.name], column, of=target)
@@ -213,7 +213,7 @@ class Privacy:
         self._reads, self._read = {}, {}
         for name, store in self._stores.items():
             if store.dataset.audit_reads:
-                from datavern.privacy.reads import Reads, watched  # noqa: PLC0415  (few data maps ask for it)
+                from datavern.privacy.personal.reads import Reads, watched  # noqa: PLC0415  (few data maps ask for it)
 
                 site = self._sites.get(store.dataset.database) or self._sites[self.ledger_name]
                 reads = self._reads.setdefault(site.log.origin, Reads(site.log, self.keys))
@@ -260,7 +260,7 @@ class Privacy:
     @property
     def retention(self) -> Retention:
         """Retention runs: what is past its time ends."""
-        from datavern.privacy.retention_run import Retention  # noqa: PLC0415  (once a day)
+        from datavern.privacy.retention.run import Retention  # noqa: PLC0415  (once a day)
 
         return Retention(self)
 
@@ -303,13 +303,13 @@ class Privacy:
 
     def gate(self, provider: Provider) -> Gate:
         """What a provider asks before a call of its own uses somebody's data."""
-        from datavern.privacy.gates import EngineGate  # noqa: PLC0415  (only where there are records)
+        from datavern.privacy.personal.gates import EngineGate  # noqa: PLC0415  (only where there are records)
 
         return EngineGate(self, provider)
 
     def in_place(self, column: str, *, batch_size: int = 500, step: Any = None) -> InPlace:
-        """The sealing of a column that is there: see `datavern.privacy.sealing`."""
-        from datavern.privacy.sealing import InPlace  # noqa: PLC0415  (once in the life of a column)
+        """The sealing of a column that is there: see `datavern.privacy.sealing.in_place`."""
+        from datavern.privacy.sealing.in_place import InPlace  # noqa: PLC0415  (once in the life of a column)
 
         return InPlace(self, column, batch_size=batch_size, step=step)
 

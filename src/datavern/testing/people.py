@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Final
 
 from datavern.contracts.errors import ConfigurationError
-from datavern.privacy.fakes import PLACES, STREETS, synthetic_number
-from datavern.privacy.scanning.names import FAMILY, GIVEN
+from datavern.privacy.values.fakes import PLACES, STREETS, synthetic_number
+from datavern.privacy.values.names import FAMILY, GIVEN
 
 __all__ = ["LARGEST", "Person", "people", "read_csv", "write_csv"]
 

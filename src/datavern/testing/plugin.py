@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 import pytest
 
 if TYPE_CHECKING:
-    from datavern.privacy.datamap import DataMap
+    from datavern.privacy.datamap.datamap import DataMap
     from datavern.testing.databases import EmptyDatabase
     from datavern.testing.people import Person
     from datavern.testing.postgresql import PostgreSQLServer

@@ -9,7 +9,7 @@ import pytest_asyncio
 
 if TYPE_CHECKING:
     from datavern.manager import DatabaseManager
-    from datavern.privacy.datamap import DataMap
+    from datavern.privacy.datamap.datamap import DataMap
     from datavern.testing.databases import EmptyDatabase
 
 __all__ = ["datavern_manager", "datavern_provider"]

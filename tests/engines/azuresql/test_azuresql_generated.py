@@ -31,8 +31,9 @@ from datavern.engines.azuresql.subjects import AzureSQLSubjects, _column
 from datavern.engines.idempotency import keys
 from datavern.engines.people import RelationalPeople
 from datavern.engines.relational import _conditions
-from datavern.privacy import consent_tables, hold_tables
-from datavern.privacy import tables as privacy
+from datavern.privacy.consent import tables as consent_tables
+from datavern.privacy.holds import tables as hold_tables
+from datavern.privacy.journal import tables as privacy
 from datavern.testing import azuresql_named, create_test_database
 
 ODD = "'; DROP TABLE users; --] blåbær \"?"

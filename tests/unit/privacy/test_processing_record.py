@@ -3,10 +3,10 @@
 import json
 
 from datavern import DataMap, Dataset, Exemption, Field, LegalBasis, SQLiteProvider
-from datavern.privacy.approvals import Safeguard
-from datavern.privacy.places import Place
+from datavern.privacy.datamap.approvals import Safeguard
 from datavern.privacy.processing_record import Controller, ProcessingRecord
-from datavern.privacy.residency import Transfer
+from datavern.privacy.residency.places import Place
+from datavern.privacy.residency.residency import Transfer
 
 CONTROLLER = Controller("Eksempel kommune", "post@eksempel.example", "", "Kari Nordmann, dpo@x.example", ("NAV",))
 JOURNALS = Dataset(

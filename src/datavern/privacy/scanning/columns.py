@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from datavern.privacy.scanning.kinds import SIGNS, Kind, Sign, hint, numbers_in
-from datavern.privacy.scanning.names import is_name
 from datavern.privacy.scanning.people import weigh
+from datavern.privacy.values.names import is_name
 
 __all__ = ["Judgement", "judge"]
 

@@ -12,8 +12,8 @@ from datavern.contracts.errors import DatavernError
 from datavern.privacy.scanning.columns import Judgement, judge
 
 if TYPE_CHECKING:
-    from datavern.privacy.datamap import DataMap
-    from datavern.privacy.dataset import Dataset
+    from datavern.privacy.datamap.datamap import DataMap
+    from datavern.privacy.datamap.dataset import Dataset
 
 __all__ = ["Finding", "Scan", "Skipped", "scan"]
 

@@ -1,0 +1,1 @@
+"""Breaches: the register, its clocks, whom it touched, and what the authority is told."""

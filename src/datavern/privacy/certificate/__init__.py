@@ -1,0 +1,1 @@
+"""Signed statements of what was done with a person's data, and how they read: text, web page, PDF."""

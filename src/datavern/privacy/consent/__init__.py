@@ -1,0 +1,1 @@
+"""Consents, the texts that people agreed to, and what stands against the use of their data."""

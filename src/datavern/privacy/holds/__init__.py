@@ -1,0 +1,1 @@
+"""Legal holds: rows that must stay."""

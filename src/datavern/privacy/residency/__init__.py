@@ -1,0 +1,1 @@
+"""Which data may be where, and where it is."""

@@ -1,0 +1,1 @@
+"""The retention run: what is past its time ends."""
