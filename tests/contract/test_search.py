@@ -54,6 +54,10 @@ async def found(provider, text, **settings):
         ("kommunens vedtak", {3}),
         ("kommune", {3, 7}),
         ("og i på kommune", {3, 7}),  # words that say nothing are not looked for
+        ("kommuner, vedtaket?", {3}),  # with what stands beside words in a sentence
+        ("+(hus) *fjorden*", {1}),
+        ("«huset», og: fjorden!", {1}),
+        ("vedtak, -(kommunen)", set()),
         ("fjord or vedtak", {1, 3, 7}),
         ("fjord OR vedtak -kommuner", {1, 7}),
         ("fjorden -gamle", {7}),

@@ -306,8 +306,8 @@ def _alternative(alternative: Alternative, forms: _Forms | None) -> str:
     """FTS5's own words for it. Whatever was typed stands in quotes, so that none of it is an operator."""
     wanted, excluded = alternative.wanted, alternative.excluded
     if forms is not None:
-        wanted = [t for t in wanted if t.phrase or t.text.lower() not in STOP_WORDS]
-        excluded = [t for t in excluded if t.phrase or t.text.lower() not in STOP_WORDS]
+        wanted = [t for t in wanted if t.phrase or _bare(t.text).lower() not in STOP_WORDS]
+        excluded = [t for t in excluded if t.phrase or _bare(t.text).lower() not in STOP_WORDS]
     text = " AND ".join(_term(t, forms) for t in wanted)
     if text and excluded:
         return f"({text}) NOT ({' OR '.join(_term(t, forms) for t in excluded)})"
@@ -315,9 +315,20 @@ def _alternative(alternative: Alternative, forms: _Forms | None) -> str:
 
 
 def _term(term: Term, forms: _Forms | None) -> str:
-    if forms is None or term.phrase or not all(unicodedata.category(c)[0] in "LMN" for c in term.text):
+    word = _bare(term.text)
+    if forms is None or term.phrase or not all(map(_is_letter, word)):
         return f'"{term.text}"'  # what the tokenizer takes apart stays together, as a phrase
-    return "(" + " OR ".join(f'"{form}"' for form in forms.of(term.text)) + ")"
+    return "(" + " OR ".join(f'"{form}"' for form in forms.of(word)) + ")"
+
+
+def _bare(text: str) -> str:
+    """A word without the comma after it, or the bracket before it: the tokenizer drops them, too."""
+    inside = [i for i, c in enumerate(text) if _is_letter(c)]
+    return text[inside[0] : inside[-1] + 1] if inside else text
+
+
+def _is_letter(character: str) -> bool:
+    return unicodedata.category(character)[0] in "LMN"
 
 
 def tokenizer(language: str) -> str:
