@@ -66,6 +66,19 @@ async def opened(path, **settings):
         pass
 
 
+@pytest.mark.parametrize(("mode", "warned"), [(0o600, False), (0o660, False), (0o644, True), (0o602, True)])
+async def test_a_file_that_anybody_may_read_is_warned_of(tmp_path, caplog, mode, warned):
+    path = tmp_path / "there.db"
+    path.touch()
+    path.chmod(mode)
+    async with SQLiteProvider(path, location="norway", name="x") as db:
+        await db.execute("CREATE TABLE t (n int)")
+    assert stat.S_IMODE(path.stat().st_mode) == mode, "it is its owner's to change"
+    said = [record.getMessage() for record in caplog.records if record.name == "datavern.sqlite"]
+    assert len(said) == warned
+    assert all("chmod 600" in message and f"mode {mode:04o}" in message for message in said)
+
+
 async def test_a_folder_is_not_a_database(tmp_path):
     with pytest.raises(ConfigurationError, match="folder"):
         await opened(tmp_path)
@@ -219,6 +232,9 @@ async def test_foreign_keys_hold(db):
         ({"busy_timeout": -1}, "busy_timeout"),
         ({"synchronous": "sometimes"}, "synchronous"),
         ({"cache_size": -5}, "cache_size"),
+        ({"cache_size": 2**31}, "cache_size"),
+        ({"mmap_size": 2**63}, "mmap_size"),
+        ({"path": "half\ud800.db"}, "surrogate"),
         ({"location": "atlantis"}, "location"),
         ({"compliance": ["iso"]}, "compliance"),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import stat
 from pathlib import Path
@@ -9,6 +10,8 @@ from pathlib import Path
 from datavern.contracts.errors import ConfigurationError, ConnectionFailed
 
 __all__ = ["MOUNTS", "file_system", "prepare_file"]
+
+log = logging.getLogger("datavern.sqlite")
 
 MOUNTS = Path("/proc/self/mounts")
 
@@ -68,6 +71,8 @@ def prepare_file(name: str, provider: str) -> None:
             problem = ConfigurationError(f"{provider}: path is {path}: expected a regular file")
         elif not os.access(path, os.R_OK | os.W_OK):
             problem = _not_permitted(provider, path)
+        else:
+            _look_at_mode(provider, path)
     except PermissionError:
         problem = _not_permitted(provider, path)
     except OSError as error:
@@ -76,6 +81,16 @@ def prepare_file(name: str, provider: str) -> None:
         )
     if problem is not None:
         raise problem
+
+
+def _look_at_mode(provider: str, path: Path) -> None:
+    """A file that was there keeps the mode that it has: who may read it was somebody's decision, or nobody's."""
+    mode = stat.S_IMODE(path.stat().st_mode)
+    if os.name == "posix" and mode & stat.S_IRWXO:
+        log.warning(
+            "%s: every user of this machine may read or write %s (mode %04o), and its write-ahead log gets the same "
+            "mode: chmod 600, unless that is meant", provider, path, mode,
+        )  # fmt: skip
 
 
 def _not_permitted(provider: str, path: Path) -> ConnectionFailed:

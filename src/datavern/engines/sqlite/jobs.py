@@ -23,6 +23,7 @@ __all__ = [
     "Owner",
     "Run",
     "classify",
+    "first_word",
     "forget",
     "run_all",
     "run_count",
@@ -215,6 +216,12 @@ _READS = frozenset({"SELECT", "VALUES", "WITH", "EXPLAIN", ""})
 _ALONE = frozenset({"PRAGMA", "VACUUM"})
 
 
+def first_word(sql: str) -> str:
+    """The first word of a text, in upper case."""
+    found = _LEADING.match(sql)
+    return found[1].upper() if found else ""
+
+
 def classify(sql: str) -> Kind:
     """Where a text may run, by its first word. WITH may yet turn out to write: SQLite itself tells, on a reader.
 
@@ -223,8 +230,7 @@ def classify(sql: str) -> Kind:
     """
     if not isinstance(sql, str):
         raise QueryRejected(f"the statement is a {type(sql).__name__}: expected text")
-    found = _LEADING.match(sql)
-    word = found[1].upper() if found else ""
+    word = first_word(sql)
     if word in _CONTROL:
         raise QueryRejected(f"{word} is not run as a statement: use {_CONTROL[word]}", position=None)
     if word in _READS:

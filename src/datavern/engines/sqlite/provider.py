@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, overload
 
 from datavern.config import checked
 from datavern.contracts.capabilities import Capabilities, Isolation, Provider, Services
-from datavern.contracts.errors import CapabilityMissing, ConfigurationError, ConnectionFailed
+from datavern.contracts.errors import CapabilityMissing, ConfigurationError, ConnectionFailed, QueryRejected
 from datavern.contracts.fused import checked_key
 from datavern.contracts.regions import locate
 from datavern.contracts.services import serve_alone
@@ -27,6 +27,7 @@ from datavern.engines.sqlite.searches import SQLiteSearches
 from datavern.engines.sqlite.session import Statements
 from datavern.engines.sqlite.settings import MEMORY, SQLiteSettings
 from datavern.engines.sqlite.streams import Stream
+from datavern.engines.sqlite.temporary import makes_temporary
 from datavern.engines.sqlite.transactions import SQLiteTransaction
 from datavern.engines.sqlite.writer import Writer
 
@@ -306,6 +307,11 @@ class SQLiteProvider(Statements, SQLiteSearches, Upkeep):
         kind = self._kinds.get(sql) if type(sql) is str else None
         if kind is None:
             kind = self._kind(sql)
+            if kind is WRITE and makes_temporary(sql):
+                raise QueryRejected(
+                    "a temporary table, view or trigger goes with its transaction: make it in one, with transaction()",
+                    provider=self.name,
+                )
         job = Job(lanes.loop.create_future(), run, sql, parameters, kind)
         if kind is READ and lanes.shared:
             lanes.read(job)
@@ -336,6 +342,8 @@ class SQLiteProvider(Statements, SQLiteSearches, Upkeep):
                 if self._subjects.owns(sql):
                     return found  # not remembered: a text of the caller's that reads the same is another
                 self._mapped.check(sql)
+            if found is WRITE and makes_temporary(sql):
+                return found  # not remembered: only a transaction may run it
             if len(kinds) >= _TEXTS:
                 kinds.clear()
             kinds[sql] = found

@@ -55,6 +55,10 @@ class SQLiteSettings(ProviderSettings):
             raise ConfigurationError("path is empty: expected a file, or ':memory:'")
         if "\0" in self.path:
             raise ConfigurationError("path holds a NUL character: expected a file, or ':memory:'")
+        try:
+            self.path.encode()
+        except UnicodeEncodeError:
+            raise ConfigurationError("path holds half of a surrogate pair: expected valid Unicode") from None
         if not self.readers >= 1:
             raise ConfigurationError(f"readers is {self.readers}: expected at least 1")
         if not self.max_readers >= self.readers:
@@ -62,9 +66,9 @@ class SQLiteSettings(ProviderSettings):
         for name in ("busy_timeout", "acquire"):
             if not 0 <= getattr(self, name) <= 86_400:  # noqa: PLR2004  (a day; SQLite holds milliseconds in 32 bits)
                 raise ConfigurationError(f"{name} is {getattr(self, name)}: expected seconds, 0 to 86400")
-        for name in ("cache_size", "mmap_size"):
-            if not getattr(self, name) >= 0:
-                raise ConfigurationError(f"{name} is {getattr(self, name)}: expected 0 or more")
+        for name, bits in (("cache_size", 31), ("mmap_size", 63)):  # a larger one would be taken for none
+            if not 0 <= getattr(self, name) < 2**bits:
+                raise ConfigurationError(f"{name} is {getattr(self, name)}: expected 0 to {2**bits - 1}")
 
     @property
     def in_memory(self) -> bool:

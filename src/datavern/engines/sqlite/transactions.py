@@ -12,6 +12,7 @@ from datavern.engines.sqlite.fused import run_claim, run_fused_or_none
 from datavern.engines.sqlite.jobs import Job, OwnedJob, Owner, Run, forget, run_many, run_many_or_none, run_nothing
 from datavern.engines.sqlite.session import Statements
 from datavern.engines.sqlite.streams import TransactionStream
+from datavern.engines.sqlite.temporary import drop_temporary
 
 if TYPE_CHECKING:
     from datavern.contracts.capabilities import Provider
@@ -113,7 +114,9 @@ class SQLiteTransaction(Statements):
 
     def _end(self, how: Literal["commit", "rollback"]) -> OwnedJob:
         owner = self._held()
-        tidy = _write_again if self._read_only and self._reader is None else run_nothing
+        tidy = drop_temporary
+        if self._read_only:
+            tidy = _write_again if self._reader is None else run_nothing
         job = OwnedJob(
             self._lanes.loop.create_future(), tidy, None, None, owner=owner, prefix=self._take_prefix(), ends=how
         )
