@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
+import functools
 import os
+import threading
 import traceback
 
 import pytest
@@ -11,8 +14,8 @@ import pytest
 from conftest import PURPOSE, users
 from datavern import ConfigurationError, DatabaseManager, DataMap, ErasureIncomplete, Keyring, SubjectRequest
 from datavern.contracts.errors import DecryptionFailed, KeyUnavailable
+from datavern.crypto import azure_key_vault, remembered, vault_ring
 from datavern.crypto import keyring as keyring_module
-from datavern.crypto import remembered
 from datavern.crypto.azure_key_vault import AzureKeyVaultProvider
 from datavern.testing.vaults import LocalAzureKeyVault, LocalVault, StaticCredential
 
@@ -23,6 +26,7 @@ KINDS = ("file", "vault", "azure")
 def quick(monkeypatch):
     monkeypatch.setattr(remembered, "FRESH", 0.05)
     monkeypatch.setattr(keyring_module, "_registered", {})
+    monkeypatch.setattr(azure_key_vault, "_SETTLE", 0.0)
     monkeypatch.setenv("VAULT_TOKEN", "local")
 
 
@@ -39,8 +43,8 @@ def azure():
         yield server
 
 
-def azure_provider(where):
-    settings = {"verify_challenge_resource": False, "retry_total": 0}
+def azure_provider(where, retry_total=0):
+    settings = {"verify_challenge_resource": False, "retry_total": retry_total, "retry_backoff_factor": 0.01}
     return AzureKeyVaultProvider(where, credential=StaticCredential(), **settings)
 
 
@@ -132,6 +136,107 @@ async def test_a_vault_that_does_not_answer_is_told_without_its_secrets(place):
     assert await ring.unwrap(await ring.wrap(b"k" * 32, b""), b"") == b"k" * 32  # what is at hand goes on
     server.down = False
     await ring.add_epoch(2)
+
+
+@pytest.mark.parametrize("place", ["vault", "azure"], indirect=True)
+async def test_an_epoch_key_that_is_in_use_is_never_written_over(place, monkeypatch):
+    """A process that is given up on, and comes through after all: everything that was wrapped since would be lost."""
+    url, server = place
+    slow, ring = await Keyring.create(url), Keyring.from_url(url)
+    await ring.open()
+    kept = ring.url.startswith("vault:")
+    server.held = ("POST", "data/datavern/epoch-2") if kept else ("GET", "keys/datavern-epoch-2/")
+    if not kept:  # the last request before the one that writes
+        server.held = None
+        made, server_make = threading.Event(), azure_key_vault._AzureKeyVault.keep
+
+        def keep(self, *arguments):
+            made.set()
+            assert server.go.wait(60)
+            return server_make(self, *arguments)
+
+        monkeypatch.setattr(azure_key_vault._AzureKeyVault, "keep", keep)
+    monkeypatch.setattr(vault_ring, "DEADLINE", 1.0)
+    with pytest.raises(KeyUnavailable, match="did not answer within 1 seconds"):
+        await slow.add_epoch(2)
+    monkeypatch.undo()
+    monkeypatch.setenv("VAULT_TOKEN", "local")
+    await ring.add_epoch(2)
+    wrapped = await ring.wrap(b"k" * 32, b"context")
+    server.go.set()
+    await slow.add_epoch(2)  # behind what was held back
+    for one in (slow, ring):
+        await one.close()
+        await one.open()
+        assert await one.unwrap(wrapped, b"context") == b"k" * 32
+
+
+@pytest.mark.parametrize("place", ["vault", "azure"], indirect=True)
+async def test_of_two_that_make_a_ring_at_once_one_does(place, monkeypatch):
+    monkeypatch.setattr(azure_key_vault, "_SETTLE", 0.5)
+    url, _ = place
+    made = await asyncio.gather(*(Keyring.create(url) for _ in range(4)), return_exceptions=True)
+    assert all(isinstance(one, Keyring | ConfigurationError) for one in made), made
+    assert [type(one) for one in made].count(Keyring) == 1
+    (one,) = (ring for ring in made if isinstance(ring, Keyring))
+    async with Keyring.from_url(url) as ring:
+        assert ring.ring_id == one.ring_id
+        assert await one.unwrap(await ring.wrap(b"k" * 32, b"context"), b"context") == b"k" * 32
+
+
+@pytest.mark.parametrize("place", ["vault", "azure"], indirect=True)
+@pytest.mark.parametrize("garbage", [b"", b"<html>Sign in</html>", b"{}", b"[]", b'{"data": {}}', b'{"value": 5}'])
+async def test_what_is_no_answer_of_a_vault_is_told(place, garbage):
+    url, server = place
+    ring = await Keyring.create(url)
+    server.garbage = garbage
+    for work in (Keyring.from_url(url).open(), ring.add_epoch(2), ring.reload()):
+        with pytest.raises((KeyUnavailable, ConfigurationError)):
+            await work
+    server.garbage = None
+    await ring.add_epoch(2)
+    assert ring.epoch == 2
+
+
+@pytest.mark.parametrize("place", ["azure"], indirect=True)
+async def test_a_vault_that_asks_for_patience_gets_it(place):
+    url, server = place
+    Keyring.register("patient-azure", functools.partial(azure_provider, retry_total=2))
+    url = url.replace("local-azure", "patient-azure")
+    ring = await Keyring.create(url)
+    server.throttled = 2
+    await ring.add_epoch(2)
+    server.throttled = 100
+    with pytest.raises(KeyUnavailable, match="answered 429"):
+        await ring.reload()
+    server.throttled = 0
+    await ring.reload()
+
+
+async def test_a_vault_that_does_not_serve_is_not_called_a_refusal(vault):
+    ring = await Keyring.create(f"vault:{vault.url}/datavern")
+    vault.throttled = 100
+    with pytest.raises(KeyUnavailable, match="does not serve now"):
+        await ring.reload()
+
+
+@pytest.mark.parametrize("tagged", [True, False])
+async def test_a_rotation_policy_of_the_vault_takes_no_ring_away(azure, tagged):
+    """A further version of the vault's key wraps what is new; what an older one has wrapped, only that one unwraps."""
+    ring = await Keyring.create(azure_url(azure))
+    await ring.add_epoch(2)
+    wrapped = await ring.wrap(b"k" * 32, b"context")
+    for name, key in list(azure.keys.items()):
+        azure.renew(name, {"cost-centre": "42", **(key["tags"] if tagged else {})})
+    async with Keyring.from_url(azure_url(azure)) as again:
+        assert await again.unwrap(wrapped, b"context") == b"k" * 32
+        await again.add_epoch(3)
+        assert (await again.destroy_epoch(1)).gone
+    signing = azure.keys["datavern-signing"]
+    for version in (signing, *signing["older"]):
+        version["tags"]["pieces"] = "many"
+    with pytest.raises((KeyUnavailable, ConfigurationError)):
+        await Keyring.from_url(azure_url(azure)).open()
 
 
 async def test_a_wrong_token_is_told(vault, monkeypatch):

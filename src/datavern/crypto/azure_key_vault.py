@@ -6,6 +6,8 @@ REST reference for keys, https://learn.microsoft.com/rest/api/keyvault/keys.
 
 from __future__ import annotations
 
+import base64
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
@@ -21,7 +23,9 @@ __all__ = ["AzureKeyVaultProvider"]
 _OPTIONS = frozenset({"ca_file", "hsm"})
 _TIMEOUT = 10  # seconds for one request
 _PIECE = 250  # characters of a tag's value: the service takes 256
+_MOST = 15  # tags of a key
 _SIZE = 3072  # bits
+_SETTLE = 2.0  # seconds; a request that writes tags takes a part of one
 _WAIT = 20.0  # seconds for a deletion to be visible as one
 
 
@@ -71,6 +75,16 @@ class AzureKeyVaultProvider(VaultProvider):
         return _AzureKeyVault(client, self._name, hardware=self._options.get("hsm") == "true")
 
 
+def _record(tags: Mapping[str, str] | None) -> dict[str, str] | None:
+    """The record that stands in a key's tags, or None."""
+    rest = dict(tags or {})
+    pieces = rest.pop("pieces", "")
+    if not pieces.isdecimal():
+        return None
+    wrapped = "".join([rest.pop(f"wrapped-{i}", "") for i in range(min(int(pieces), _MOST))])
+    return {**rest, "wrapped": wrapped}
+
+
 class _AzureKeyVault:
     def __init__(self, client: Any, name: str, *, hardware: bool) -> None:
         self._client = client
@@ -84,42 +98,57 @@ class _AzureKeyVault:
         found = {}
         for properties in self._client.list_properties_of_keys():
             ring, _, name = properties.name.partition(f"{self._name}-")
-            tags = dict(properties.tags or {})
-            if not ring and (name == "signing" or name.startswith("epoch-")) and "pieces" in tags:
-                pieces = (tags.pop(f"wrapped-{i}", "") for i in range(int(tags.pop("pieces"))))
-                found[name] = {**tags, "wrapped": "".join(pieces)}
-        return found
+            if not ring and (name == "signing" or name.startswith("epoch-")):
+                found[name] = self._of_versions(name)
+        ring = next((record.get("ring") for record in found.get("signing", ())), None)
+        return {
+            name: next((record for record in records if record.get("ring") == ring), records[0])
+            for name, records in found.items()
+            if records
+        }
 
-    def make(self, name: str) -> None:
-        from azure.core.exceptions import ResourceNotFoundError  # noqa: PLC0415  (an extra)
+    def _of_versions(self, name: str) -> list[dict[str, str]]:
+        """The records on the versions of a key, the one that was kept first first.
 
-        try:
-            self._client.get_key(self._key(name))
-        except ResourceNotFoundError:
-            self._client.create_rsa_key(
-                self._key(name), size=_SIZE, hardware_protected=self._hardware,
-                key_operations=["wrapKey", "unwrapKey"],
-            )  # fmt: skip
+        Whoever makes a key makes a version of it, and writes on that alone: the service has no condition that would let
+        one of two be refused. A rotation policy makes versions too, with the tags of another or with none.
+        """
+        versions = self._client.list_properties_of_key_versions(self._key(name))
+        kept = [(one.updated_on, one.version, record) for one in versions if (record := _record(one.tags))]
+        return [record for _, _, record in sorted(kept, key=lambda one: one[:2])]
 
-    def _crypto(self, name: str) -> Any:
-        return self._client.get_cryptography_client(self._key(name))  # over the client's own connections
+    def _crypto(self, name: str, version: str) -> Any:
+        return self._client.get_cryptography_client(self._key(name), key_version=version)  # over its own connections
 
     def wrap(self, name: str, secret: bytes) -> bytes:
         from azure.keyvault.keys.crypto import KeyWrapAlgorithm  # noqa: PLC0415  (an extra)
 
-        return bytes(self._crypto(name).wrap_key(KeyWrapAlgorithm.rsa_oaep_256, secret).encrypted_key)
+        made = self._client.create_rsa_key(
+            self._key(name), size=_SIZE, hardware_protected=self._hardware, key_operations=["wrapKey", "unwrapKey"]
+        )
+        version = str(made.properties.version)
+        wrapped = self._crypto(name, version).wrap_key(KeyWrapAlgorithm.rsa_oaep_256, secret).encrypted_key
+        return version.encode() + b":" + bytes(wrapped)
 
     def unwrap(self, name: str, wrapped: bytes) -> bytes:
         from azure.keyvault.keys.crypto import KeyWrapAlgorithm  # noqa: PLC0415  (an extra)
 
-        return bytes(self._crypto(name).unwrap_key(KeyWrapAlgorithm.rsa_oaep_256, wrapped).key)
+        version, _, rest = wrapped.partition(b":")
+        return bytes(self._crypto(name, version.decode()).unwrap_key(KeyWrapAlgorithm.rsa_oaep_256, rest).key)
 
-    def keep(self, name: str, record: Mapping[str, str]) -> None:
+    def keep(self, name: str, record: Mapping[str, str], over: Mapping[str, str] | None) -> bool:
+        if next(iter(self._of_versions(name)), None) != over:
+            return False
         tags = dict(record)
         wrapped = tags.pop("wrapped")
         pieces = [wrapped[at : at + _PIECE] for at in range(0, len(wrapped), _PIECE)]
         tags |= {f"wrapped-{i}": piece for i, piece in enumerate(pieces)} | {"pieces": str(len(pieces))}
-        self._client.update_key_properties(self._key(name), tags=tags)
+        version = base64.b64decode(wrapped).partition(b":")[0].decode()
+        self._client.update_key_properties(self._key(name), version=version, tags=tags)
+        return True
+
+    def settle(self) -> None:
+        time.sleep(_SETTLE)
 
     def destroy(self, name: str) -> Destruction:
         from azure.core.exceptions import HttpResponseError, ResourceNotFoundError  # noqa: PLC0415  (an extra)

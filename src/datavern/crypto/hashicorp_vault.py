@@ -112,10 +112,8 @@ class _HashiCorpVault:
                 continue  # a destruction is just taking it away
         return found
 
-    def make(self, name: str) -> None:
-        self._keys.create_key(self._key(name), key_type="aes256-gcm96", mount_point=self._transit)
-
     def wrap(self, name: str, secret: bytes) -> bytes:
+        self._keys.create_key(self._key(name), key_type="aes256-gcm96", mount_point=self._transit)  # or it is there
         plain = base64.b64encode(secret).decode()
         answer = self._keys.encrypt_data(self._key(name), plaintext=plain, mount_point=self._transit)
         return str(answer["data"]["ciphertext"]).encode()
@@ -124,8 +122,29 @@ class _HashiCorpVault:
         answer = self._keys.decrypt_data(self._key(name), ciphertext=wrapped.decode(), mount_point=self._transit)
         return base64.b64decode(answer["data"]["plaintext"])
 
-    def keep(self, name: str, record: Mapping[str, str]) -> None:
-        self._values.create_or_update_secret(f"{self._name}/{name}", dict(record), mount_point=self._kv)
+    def keep(self, name: str, record: Mapping[str, str], over: Mapping[str, str] | None) -> bool:
+        from hvac.exceptions import InvalidPath, InvalidRequest  # noqa: PLC0415  (as above)
+
+        path = f"{self._name}/{name}"
+        version, there = 0, None
+        try:
+            # A deleted version has a number too, and no data.
+            found = self._values.read_secret_version(path, mount_point=self._kv, raise_on_deleted_version=False)["data"]
+            version, there = found["metadata"]["version"], found["data"]
+        except InvalidPath:
+            pass
+        if there != over:
+            return False
+        try:
+            self._values.create_or_update_secret(path, dict(record), cas=version, mount_point=self._kv)
+        except InvalidRequest as error:
+            if "check-and-set" not in str(error):
+                raise
+            return False
+        return True
+
+    def settle(self) -> None:
+        """`keep` sees everything."""
 
     def destroy(self, name: str) -> Destruction:
         from hvac.exceptions import InvalidPath, InvalidRequest  # noqa: PLC0415  (as above)
@@ -161,10 +180,19 @@ class _HashiCorpVault:
         self._client.adapter.close()
 
     def problem(self, error: Exception) -> str | None:
-        from hvac.exceptions import VaultError  # noqa: PLC0415  (as above)
+        from hvac.exceptions import (  # noqa: PLC0415  (as above)
+            BadGateway,
+            InternalServerError,
+            RateLimitExceeded,
+            VaultDown,
+            VaultError,
+            VaultNotInitialized,
+        )
         from requests.exceptions import RequestException  # noqa: PLC0415  (hvac's own client)
 
         kind = type(error).__name__
+        if isinstance(error, RateLimitExceeded | VaultDown | InternalServerError | BadGateway | VaultNotInitialized):
+            return f"the vault does not serve now ({kind}): see to it, and try again"
         if isinstance(error, VaultError):
             return f"the vault refused ({kind}): see to the token and its policy"
         return f"the vault cannot be reached ({kind})" if isinstance(error, RequestException) else None

@@ -29,6 +29,8 @@ DEADLINE: Final = 30.0
 
 _SIGNING = "signing"
 _VERSION = "1"
+_NO_ANSWERS = (LookupError, TypeError, ValueError, AttributeError)
+"""What a client makes of an answer that is none: a proxy's page, a service that stands at the address by mistake."""
 
 
 class Vault(Protocol):
@@ -42,20 +44,24 @@ class Vault(Protocol):
         """Name → record, of every key that has one and was not deleted."""
         ...
 
-    def make(self, name: str) -> None:
-        """Make a key that cannot be read out of the vault. Idempotent."""
-        ...
-
     def wrap(self, name: str, secret: bytes) -> bytes:
-        """The secret, encrypted under that key."""
+        """The secret, encrypted under that key, which does not leave the vault and is made where it is missing."""
         ...
 
     def unwrap(self, name: str, wrapped: bytes) -> bytes:
         """The secret again."""
         ...
 
-    def keep(self, name: str, record: Mapping[str, str]) -> None:
-        """Keep the record of a key."""
+    def keep(self, name: str, record: Mapping[str, str], over: Mapping[str, str] | None) -> bool:
+        """Keep the record of a key in the place of `over`, or where there is none (None).
+
+        False: somebody else has kept another one meanwhile, and that stays. What was wrapped under its epoch key would
+        be lost with it.
+        """
+        ...
+
+    def settle(self) -> None:
+        """Wait until what somebody else kept at the same moment is among the records, where `keep` may not see it."""
         ...
 
     def destroy(self, name: str) -> Destruction:
@@ -103,9 +109,9 @@ class VaultProvider(RingProvider):
                 raise
             except Exception as error:
                 told = self._made.problem(error)
-                if told is None:
+                if told is None and not isinstance(error, _NO_ANSWERS):
                     raise
-                problem = told
+                problem = told or f"what answered is no such vault ({type(error).__name__})"
             raise KeyUnavailable(f"{self._place}: {problem}")
 
         try:
@@ -184,21 +190,27 @@ class VaultProvider(RingProvider):
         """Make a ring of what was recovered. See `KeyProvider.restore`."""
 
         def work(vault: Vault) -> None:
-            if _SIGNING in vault.records():
+            there = vault.records()  # of a making that was cut off, when there is no signing key
+            if _SIGNING in there:
                 raise ConfigurationError(f"there is a key ring in {self._place} already: it is never overwritten")
-            for number, key in secrets.epochs.items():
-                self._put(vault, f"epoch-{number}", secrets.ring_id, key, secrets.created[number])
+            keys = {f"epoch-{number}": (key, secrets.created[number]) for number, key in secrets.epochs.items()}
             # Last: a ring is one when its signing key has its record.
-            self._put(vault, _SIGNING, secrets.ring_id, secrets.signing_seed, timestamp())
+            for name, (key, created) in {**keys, _SIGNING: (secrets.signing_seed, timestamp())}.items():
+                if not self._put(vault, name, secrets.ring_id, key, created, there.get(name)):
+                    break
+            vault.settle()
+            if vault.records().get(_SIGNING, {}).get("ring") != secrets.ring_id.hex():
+                raise ConfigurationError(f"somebody else made a key ring in {self._place} at this moment")
 
         await self._do(work)
 
     @staticmethod
-    def _put(vault: Vault, name: str, ring_id: bytes, key: bytes, created: str) -> None:
-        vault.make(name)
+    def _put(  # noqa: PLR0917  (a step of two calls)
+        vault: Vault, name: str, ring_id: bytes, key: bytes, created: str, over: Mapping[str, str] | None = None
+    ) -> bool:
         wrapped = base64.b64encode(vault.wrap(name, key)).decode()
         record = {"version": _VERSION, "ring": ring_id.hex(), "created": created, "fingerprint": fingerprint(key)}
-        vault.keep(name, {**record, "wrapped": wrapped})
+        return vault.keep(name, {**record, "wrapped": wrapped}, over)
 
     async def secrets(self) -> Secrets:
         """See `KeyProvider.secrets`."""
@@ -211,6 +223,8 @@ class VaultProvider(RingProvider):
         await self.reload()
         if not self._check_next(number):
             ring_id = self.ring_id
+            # Another process's key may be kept, or one of a call that was given up on and came through after all: then
+            # that is the epoch's. The ring is read again either way.
             await self._do(lambda vault: self._put(vault, f"epoch-{number}", ring_id, os.urandom(KEY), timestamp()))
             await self.reload()
 

@@ -51,12 +51,19 @@ class _Server:
     Attributes:
         down: while it is true, every connection is cut without an answer.
         down_after: so many more requests are answered, and then it is down; None for ever.
+        garbage: what it answers everything with in place of its own answers; None: it does not.
+        throttled: so many more requests are told to come back in a moment (429).
+        held: method and the end of a path: such a request is answered when `go` is set, and not before.
         requests: how many were answered.
     """
 
     def __init__(self) -> None:
         self.down = False
         self.down_after: int | None = None
+        self.garbage: bytes | None = None
+        self.throttled = 0
+        self.held: tuple[str, str] | None = None
+        self.go = threading.Event()
         self.requests = 0
         self.lock = threading.RLock()
         self._http: ThreadingHTTPServer
@@ -72,6 +79,10 @@ class _Server:
 
             def answer(self) -> None:
                 body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+                path = urlsplit(self.path).path
+                if served.held is not None and self.command == served.held[0] and path.endswith(served.held[1]):
+                    served.held = None
+                    served.go.wait(60)
                 with served.lock:
                     if served.down_after is not None:
                         served.down_after -= 1
@@ -80,10 +91,14 @@ class _Server:
                         self.close_connection = True
                         return
                     served.requests += 1
-                    parts = urlsplit(self.path)
                     data = json.loads(body) if body else {}
-                    status, answer, headers = served.reply(self.command, parts.path, data, self.headers)
+                    status, answer, headers = 429, {"error": {"code": "Throttled"}}, {"Retry-After": "0"}
+                    if served.throttled:
+                        served.throttled -= 1
+                    else:
+                        status, answer, headers = served.reply(self.command, path, data, self.headers)
                 raw = b"" if answer is None else json.dumps(answer).encode()
+                raw = raw if served.garbage is None else served.garbage
                 self.send_response(status)
                 for name, value in {"Content-Type": "application/json", **headers}.items():
                     self.send_header(name, value)
@@ -123,6 +138,7 @@ class LocalVault(_Server):
         token: what it asks for in ``X-Vault-Token``.
         keys: transit key → its AES-256 key.
         values: KV path → data.
+        versions: KV path → the number of its last version.
     """
 
     def __init__(self, token: str = "local") -> None:  # noqa: S107  (it guards nothing)
@@ -131,6 +147,7 @@ class LocalVault(_Server):
         self.keys: dict[str, bytes] = {}
         self.deletable: set[str] = set()
         self.values: dict[str, Any] = {}
+        self.versions: dict[str, int] = {}
 
     @property
     def url(self) -> str:
@@ -186,16 +203,22 @@ class LocalVault(_Server):
         return 200, {"name": name, "type": "aes256-gcm96", "deletion_allowed": name in self.deletable}
 
     def _data(self, method: str, path: str, data: Any) -> tuple[int, Any]:
+        version = self.versions.get(path, 0)
         if method in ("POST", "PUT"):
+            if data.get("options", {}).get("cas", version) != version:
+                return 400, "check-and-set parameter did not match the current version"
             self.values[path] = data["data"]
-            return 200, {"version": 1}
+            self.versions[path] = version + 1
+            return 200, {"version": version + 1}
         if path not in self.values:
             return 404, None
-        return 200, {"data": self.values[path], "metadata": {"version": 1, "deletion_time": "", "destroyed": False}}
+        metadata = {"version": version, "deletion_time": "", "destroyed": False}
+        return 200, {"data": self.values[path], "metadata": metadata}
 
     def _metadata(self, method: str, path: str) -> tuple[int, Any]:
         if method == "DELETE":
             self.values.pop(path, None)
+            self.versions.pop(path, None)
             return 204, None
         names = [name.removeprefix(f"{path}/") for name in self.values if name.startswith(f"{path}/")]
         return (200, {"keys": sorted(names)}) if names else (404, None)
@@ -272,15 +295,11 @@ class LocalAzureKeyVault(_Server):
             return 200, {"value": [self._item(name) for name in self.keys], "nextLink": None}, {}
         return (*self._key(method, parts[1], parts[2:], data), {})
 
-    def _key(self, method: str, name: str, rest: list[str], data: Any) -> tuple[int, Any]:  # noqa: PLR0911  (as above)
+    def _key(self, method: str, name: str, rest: list[str], data: Any) -> tuple[int, Any]:  # noqa: C901, PLR0911  (as above)
         if rest == ["create"]:
             if name in self.deleted:
                 return 409, _error("Conflict")
-            self.keys[name] = {
-                "version": os.urandom(16).hex(),
-                "rsa": rsa.generate_private_key(public_exponent=65537, key_size=2048),  # smaller: it is quicker
-                "tags": data.get("tags") or {},
-            }
+            self.renew(name, data.get("tags"))
             return 200, self._bundle(name)
         key = self.keys.get(name)
         if key is None:
@@ -288,20 +307,39 @@ class LocalAzureKeyVault(_Server):
         if method == "DELETE":
             self.deleted[name] = self.keys.pop(name)
             return 200, self._bundle(name)
+        if rest == ["versions"]:
+            versions = [key, *key["older"]]
+            return 200, {"value": [self._item(name, one) for one in versions], "nextLink": None}
+        key = next((one for one in (key, *key["older"]) if one["version"] == rest[0]), None) if rest else key
+        if key is None:
+            return 404, _error("KeyNotFound")
         if method == "PATCH":
-            key["tags"] = data.get("tags") or {}
-            return 200, self._bundle(name)
+            key["tags"], key["updated"] = data.get("tags") or {}, _now()
+            return 200, self._bundle(name, key)
         oaep = padding.OAEP(mgf=padding.MGF1(hashes.SHA256()), algorithm=hashes.SHA256(), label=None)
         if rest[-1:] == ["wrapkey"]:
             value = key["rsa"].public_key().encrypt(_from64(data["value"]), oaep)
-            return 200, {"kid": self._bundle(name)["key"]["kid"], "value": _to64(value)}
+            return 200, {"kid": self._bundle(name, key)["key"]["kid"], "value": _to64(value)}
         if rest[-1:] == ["unwrapkey"]:
             try:
                 value = key["rsa"].decrypt(_from64(data["value"]), oaep)
             except ValueError:
                 return 400, _error("BadParameter")
-            return 200, {"kid": self._bundle(name)["key"]["kid"], "value": _to64(value)}
-        return 200, self._bundle(name)
+            return 200, {"kid": self._bundle(name, key)["key"]["kid"], "value": _to64(value)}
+        return 200, self._bundle(name, key)
+
+    def renew(self, name: str, tags: dict[str, str] | None = None) -> None:
+        """Make a key, or a version of it, as a rotation policy does."""
+        before = self.keys.get(name)
+        moment = _now()
+        self.keys[name] = {
+            "version": os.urandom(16).hex(),
+            "rsa": _rsa_key(),
+            "tags": tags or {},
+            "created": moment,
+            "updated": moment,
+            "older": [] if before is None else [before, *before["older"]],
+        }
 
     def _deleted(self, method: str, name: str) -> tuple[int, Any]:
         if name not in self.deleted:
@@ -313,15 +351,16 @@ class LocalAzureKeyVault(_Server):
             return 204, None
         return 200, self._bundle(name)
 
-    def _item(self, name: str) -> dict[str, Any]:
-        bundle = self._bundle(name)
-        return {"kid": f"{self.url}/keys/{name}", "attributes": bundle["attributes"], "tags": bundle["tags"]}
+    def _item(self, name: str, key: dict[str, Any] | None = None) -> dict[str, Any]:
+        bundle = self._bundle(name, key)
+        kid = f"{self.url}/keys/{name}" + ("" if key is None else f"/{key['version']}")
+        return {"kid": kid, "attributes": bundle["attributes"], "tags": bundle["tags"]}
 
-    def _bundle(self, name: str) -> dict[str, Any]:
+    def _bundle(self, name: str, key: dict[str, Any] | None = None) -> dict[str, Any]:
         deleted = name in self.deleted
-        key = self.deleted[name] if deleted else self.keys[name]
+        key = key or (self.deleted[name] if deleted else self.keys[name])
         numbers = key["rsa"].public_key().public_numbers()
-        moment = int(dt.datetime.now(dt.UTC).timestamp())
+        moment = _now()
         bundle = {
             "key": {
                 "kid": f"{self.url}/keys/{name}/{key['version']}",
@@ -330,7 +369,12 @@ class LocalAzureKeyVault(_Server):
                 "n": _to64(numbers.n.to_bytes((numbers.n.bit_length() + 7) // 8, "big")),
                 "e": _to64(numbers.e.to_bytes(3, "big")),
             },
-            "attributes": {"enabled": True, "created": moment, "updated": moment, "recoverableDays": 90},
+            "attributes": {
+                "enabled": True,
+                "created": key["created"],
+                "updated": key["updated"],
+                "recoverableDays": 90,
+            },
             "tags": key["tags"],
         }
         if deleted:
@@ -340,6 +384,22 @@ class LocalAzureKeyVault(_Server):
                 "scheduledPurgeDate": moment + 90 * 86_400,
             }
         return bundle
+
+
+def _rsa_key() -> rsa.RSAPrivateKey:
+    """One of a few, and never the same twice in a row: making one takes a large part of a second."""
+    if len(_RSA) < 8:  # noqa: PLR2004  (a few)
+        _RSA.append(rsa.generate_private_key(public_exponent=65537, key_size=2048))  # smaller than Azure's: quicker
+    else:
+        _RSA.append(_RSA.pop(0))
+    return _RSA[-1]
+
+
+_RSA: list[rsa.RSAPrivateKey] = []
+
+
+def _now() -> int:
+    return int(dt.datetime.now(dt.UTC).timestamp())
 
 
 def _error(code: str) -> dict[str, Any]:
