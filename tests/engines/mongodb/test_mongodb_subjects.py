@@ -11,7 +11,7 @@ from bson.regex import Regex
 
 from datavern.contracts.capabilities import Shape, ShapeColumn, needs
 from datavern.contracts.errors import CapabilityMissing, ConfigurationError, ConstraintViolated
-from datavern.engines.mongodb.subjects import Document, forms_of, nested
+from datavern.engines.mongodb.paths import Document, forms_of, nested
 
 ID = "6b03b02383f68a77256bb960"
 PERSON = "0b9e3a52-6a4f-4b5e-8f3e-3a1d8a1c2b3d"

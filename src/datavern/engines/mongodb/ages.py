@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from datavern.engines.mongodb.errors import DRIVER_ERRORS, translate
-from datavern.engines.mongodb.subjects import Document, MongoDBSubjects, field_path
+from datavern.engines.mongodb.paths import Document, field_path
+from datavern.engines.mongodb.subjects import MongoDBSubjects
 
 if TYPE_CHECKING:
     from datavern.engines.mongodb.provider import MongoDBProvider

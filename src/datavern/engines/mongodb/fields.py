@@ -17,7 +17,7 @@ from datavern.contracts.errors import (
 )
 from datavern.contracts.subjects import canonical_subject
 from datavern.engines.mongodb.batches import next_batch
-from datavern.engines.mongodb.documents import SEALED_BODY
+from datavern.engines.mongodb.bodies import SEALED_BODY
 from datavern.engines.mongodb.encrypting import FieldCipher, encrypted_values, holds_encrypted, key_id_of
 from datavern.engines.mongodb.errors import DRIVER_ERRORS, translate
 from datavern.engines.mongodb.field_rules import FieldRules, Sealing, value_at

@@ -19,7 +19,7 @@ from datavern.contracts.values import Classification, current_actor
 from datavern.crypto.documents import DocumentSealer, Labels
 from datavern.crypto.lookup import index
 from datavern.crypto.segments import StreamSealer
-from datavern.engines.mongodb.documents import labels_of
+from datavern.engines.mongodb.bodies import labels_of
 from datavern.engines.mongodb.errors import DRIVER_ERRORS, translate
 from datavern.engines.mongodb.keys import FILE_TAG, SEALED, check_residency, graded
 from datavern.engines.mongodb.reading import File, Opened

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 from datavern.contracts.people import Held, Window
 from datavern.engines.mongodb.batches import next_batch
 from datavern.engines.mongodb.keys import TAG_PATHS
-from datavern.engines.mongodb.subjects import field_path, id_of, values_at
+from datavern.engines.mongodb.paths import field_path, id_of, values_at
 
 if TYPE_CHECKING:
     from types import TracebackType

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from datavern.contracts.errors import ConfigurationError
 from datavern.contracts.values import Classification
-from datavern.engines.mongodb.documents import METADATA, SEALED_BODY, check_subject, labels_of, sealed_body
+from datavern.engines.mongodb.bodies import METADATA, SEALED_BODY, check_subject, labels_of, sealed_body
 from datavern.engines.mongodb.errors import DRIVER_ERRORS, translate
 
 if TYPE_CHECKING:

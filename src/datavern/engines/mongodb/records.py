@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from datavern.contracts.errors import ConfigurationError, KeyErased
 from datavern.contracts.records import Holding, Lack, Whose
-from datavern.engines.mongodb.documents import METADATA, SEALED_BODY
+from datavern.engines.mongodb.bodies import METADATA, SEALED_BODY
 from datavern.engines.mongodb.errors import DRIVER_ERRORS, translate
 from datavern.engines.mongodb.keys import DOCUMENT_TAG, FILE_TAG, TAG_PATHS
-from datavern.engines.mongodb.subjects import field_path, forms_of, id_of, values_at
+from datavern.engines.mongodb.paths import field_path, forms_of, id_of, values_at
 
 if TYPE_CHECKING:
     from datavern.engines.mongodb.fields import EncryptedCollection
