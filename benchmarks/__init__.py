@@ -7,14 +7,18 @@ and writes RESULTS.md; ``python -m benchmarks postgresql_select`` runs one and p
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import os
 import statistics
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-__all__ = ["Figure", "Run", "Tally", "fan", "interleave", "pin"]
+__all__ = ["Figure", "Run", "Tally", "apart", "fan", "interleave"]
+
+_CORES = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+"""Those that the process may run on, as it began: once it is pinned it is told of that one only."""
 
 Run = Callable[[int], Awaitable[object]]
 """Does a number of operations."""
@@ -171,20 +175,33 @@ def fan(one: Callable[[int], Awaitable[object]], tasks: int) -> Run:
     return run
 
 
-def pin(process: int, core: int) -> None:
-    """Keep a process (0: this one), its threads and its children on one core. Linux only; elsewhere nothing happens.
+@contextlib.contextmanager
+def apart(*servers: int | None) -> Iterator[None]:
+    """Keep this process, its threads among them, on one core and the servers, by process id, on another.
 
-    At concurrency 1 client and server are pinned to a core each: unpinned, ratios flip with placement.
+    For concurrency 1, where ratios flip with placement; with many tasks everything runs where the system puts it.
+    Linux only; elsewhere, and with one core, nothing happens.
     """
-    if not hasattr(os, "sched_setaffinity"):
+    there = [server for server in servers if server is not None]
+    if len(_CORES) < 2:
+        yield
         return
-    available = sorted(os.sched_getaffinity(os.getpid())) if process else list(range(os.cpu_count() or 1))
-    target = {available[core % len(available)]}
-    pids = [process, *(_children(process) if process else [])]
-    for pid in pids:
-        tasks = os.listdir(f"/proc/{pid or os.getpid()}/task")  # noqa: PTH208  (names are what is needed)
-        for task in tasks:
-            os.sched_setaffinity(int(task), target)
+    _place(0, {_CORES[0]})
+    for server in there:
+        _place(server, {_CORES[1]})
+    try:
+        yield
+    finally:
+        for process in (0, *there):
+            _place(process, set(_CORES))
+
+
+def _place(process: int, cores: set[int]) -> None:
+    """0 is this process, whose children are looked after by name; a server's children go with it."""
+    for pid in (process, *(_children(process) if process else ())):
+        with contextlib.suppress(OSError):  # it has ended meanwhile
+            for task in os.listdir(f"/proc/{pid or os.getpid()}/task"):  # noqa: PTH208  (names are what is needed)
+                os.sched_setaffinity(int(task), cores)
 
 
 def _children(process: int) -> list[int]:

@@ -8,12 +8,10 @@ task told of the halting and not of the code. Linux lets whoever may (root) ask 
 
 from __future__ import annotations
 
-import contextlib
 import os
 import struct
-from collections.abc import Iterator
 
-__all__ = ["allowed_to_sleep", "keep_awake"]
+__all__ = ["keep_awake"]
 
 _REQUEST = "/dev/cpu_dma_latency"
 _held: list[int] = []
@@ -28,16 +26,3 @@ def keep_awake() -> bool:
         except OSError:
             return False
     return True
-
-
-@contextlib.contextmanager
-def allowed_to_sleep() -> Iterator[None]:
-    """Without it for a while."""
-    if not _held:
-        yield
-        return
-    os.close(_held.pop())
-    try:
-        yield
-    finally:
-        keep_awake()

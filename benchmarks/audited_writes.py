@@ -19,8 +19,7 @@ from typing import Any
 
 import asyncpg
 
-from benchmarks import Figure, fan, interleave, pin
-from benchmarks._awake import allowed_to_sleep
+from benchmarks import Figure, apart, fan, interleave
 from datavern import DatabaseManager, Keyring
 from datavern.testing.databases import create_test_database
 from datavern.testing.postgresql import PostgreSQLServer
@@ -52,9 +51,7 @@ def account(i: int) -> int:
     return i * 7919 % ROWS
 
 
-async def on_postgresql(
-    db: DatabaseManager, provider: Any, database: Any, *, durable: bool, asleep: bool = False
-) -> Figure:
+async def on_postgresql(db: DatabaseManager, provider: Any, database: Any, *, durable: bool) -> Figure:
     """One round trip against asyncpg's four."""
     raw = await asyncpg.connect(database.settings["url"])
     sample = await db.audit.entry("balance_changed", subject="test-user", dataset="accounts", details=DETAILS)
@@ -95,19 +92,16 @@ async def on_postgresql(
         150,
     )
     await raw.close()
-    how = "fsync off" if not durable else "durable, the cores asleep between" if asleep else "durable"
-    notes = {
-        "durable": "client and server on a core each; both pay for the disk once: the slower, the closer they are",
-        "durable, the cores asleep between": "the longer a core waits the longer it takes to wake: one long wait pays "
-        "more for it than four short ones",
-        "fsync off": "what the statements and the round trips cost by themselves, as on a disk that is very quick",
-    }
     return Figure(
-        title=f"PostgreSQL: an update with its audit entry, {how}, 1 task",
+        title=f"PostgreSQL: an update with its audit entry, {'durable' if durable else 'fsync off'}, 1 task",
         ours="execute(…, audit=…)",
         times=times,
-        at_most={} if asleep else {"asyncpg, explicit transaction": 0.65},
-        note=notes[how],
+        at_most={"asyncpg, explicit transaction": 0.65},
+        note=(
+            "client and server on a core each; both pay for the disk once: the slower it is, the closer they are"
+            if durable
+            else "what the statements and the round trips cost by themselves, as on a disk that is very quick"
+        ),
     )
 
 
@@ -140,15 +134,8 @@ async def on_sqlite(db: DatabaseManager, provider: Any, database: Any) -> Figure
 
 async def figures() -> list[Figure]:
     """On both engines, durable; on PostgreSQL also without the disk."""
-    pin(0, 0)
-    embedded = await with_manager("sqlite", None, on_sqlite)
-    found = [*embedded]
+    found = await with_manager("sqlite", None, on_sqlite)
     for durable in (True, False):
-        with PostgreSQLServer(durable=durable) as server:
-            if server.pid is not None:
-                pin(server.pid, 1)
+        with PostgreSQLServer(durable=durable) as server, apart(server.pid):
             found += await with_manager("postgresql", server, partial(on_postgresql, durable=durable))
-            if durable:
-                with allowed_to_sleep():
-                    found += await with_manager("postgresql", server, partial(on_postgresql, durable=True, asleep=True))
     return found

@@ -12,7 +12,7 @@ import ssl
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from benchmarks import Figure, interleave, pin
+from benchmarks import Figure, apart, interleave
 from datavern import AzureSQLProvider
 from datavern.config import Pool
 from datavern.testing.azuresql import AzureSQLServer
@@ -24,37 +24,11 @@ RAW = "SELECT id, name FROM people WHERE id = %s"
 
 async def figures() -> list[Figure]:
     """The figure."""
-    pin(0, 0)
     people = [{"id": n, "name": f"name {n}"} for n in range(1, 11)]
     with AzureSQLServer({"people": people}) as server:
         assert server._process is not None
-        pin(server._process.pid, 1)
-        settings = {**server.settings, "location": "norway", "pool": Pool(max=1)}
-        async with AzureSQLProvider.from_settings("main", settings) as provider:
-            cursor = raw_cursor(provider, server.password)
-            executor = ThreadPoolExecutor(1)
-            loop = asyncio.get_running_loop()
-
-            def fetch(key: int) -> Any:
-                cursor.execute(RAW, (key,))
-                return cursor.fetchall()
-
-            async def ours(n: int) -> None:
-                for i in range(n):
-                    assert (await provider.query(SQL, [i % 10 + 1]))[0]["id"] == i % 10 + 1
-
-            async def in_executor(n: int) -> None:
-                for i in range(n):
-                    assert (await loop.run_in_executor(executor, fetch, i % 10 + 1))[0][0] == i % 10 + 1
-
-            async def to_thread(n: int) -> None:
-                for i in range(n):
-                    assert (await asyncio.to_thread(fetch, i % 10 + 1))[0][0] == i % 10 + 1
-
-            times = await interleave(
-                {"Datavern": ours, "executor": in_executor, "to_thread": to_thread}, 150, rounds=31
-            )
-            executor.shutdown()
+        with apart(server._process.pid):
+            times = await _measured(server)
     added = [a - b for a, b in zip(times["Datavern"], times["executor"], strict=True)]
     limit = f"limit, {LIMIT * 1e6:g} µs"
     return [
@@ -68,6 +42,32 @@ async def figures() -> list[Figure]:
         ),
         Figure("Azure SQL: a row by its key, in all", "Datavern", times),
     ]
+
+
+async def _measured(server: AzureSQLServer) -> dict[str, list[float]]:
+    settings = {**server.settings, "location": "norway", "pool": Pool(max=1)}
+    executor = ThreadPoolExecutor(1)
+    async with AzureSQLProvider.from_settings("main", settings) as provider:
+        cursor = raw_cursor(provider, server.password)
+        loop = asyncio.get_running_loop()
+
+        def fetch(key: int) -> Any:
+            cursor.execute(RAW, (key,))
+            return cursor.fetchall()
+
+        async def ours(n: int) -> None:
+            for i in range(n):
+                assert (await provider.query(SQL, [i % 10 + 1]))[0]["id"] == i % 10 + 1
+
+        async def in_executor(n: int) -> None:
+            for i in range(n):
+                assert (await loop.run_in_executor(executor, fetch, i % 10 + 1))[0][0] == i % 10 + 1
+
+        async def to_thread(n: int) -> None:
+            for i in range(n):
+                assert (await asyncio.to_thread(fetch, i % 10 + 1))[0][0] == i % 10 + 1
+
+        return await interleave({"Datavern": ours, "executor": in_executor, "to_thread": to_thread}, 150, rounds=31)
 
 
 def raw_cursor(provider: AzureSQLProvider, password: str) -> Any:

@@ -12,7 +12,7 @@ from typing import Any
 
 import asyncpg
 
-from benchmarks import Figure, Run, interleave, pin
+from benchmarks import Figure, Run, apart, interleave
 from datavern import Pool, PostgreSQLProvider
 from datavern.testing.postgresql import PostgreSQLServer
 
@@ -29,12 +29,10 @@ Row = tuple[Any, ...]
 
 async def figures() -> list[Figure]:
     """COPY from a list and from an async iterable, and execute_many."""
-    pin(0, 0)
     now = dt.datetime(2026, 11, 23, tzinfo=dt.UTC)
     rows = [(i, f"name {i}", f"mail{i}@example.no", "Oslo", i % 90, i / 7, i % 2 == 0, now) for i in range(COPIED)]
-    with PostgreSQLServer(settings={"checkpoint_timeout": "1h", "max_wal_size": "8GB"}) as server:
-        if server.pid is not None:
-            pin(server.pid, 1)
+    settings = {"checkpoint_timeout": "1h", "max_wal_size": "8GB"}
+    with PostgreSQLServer(settings=settings) as server, apart(server.pid):
         raw = await asyncpg.connect(server.url)
         await raw.execute(TABLE)
         async with PostgreSQLProvider.from_url(server.url, pool=Pool(min=1, max=2)) as pg:

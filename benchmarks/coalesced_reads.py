@@ -11,7 +11,7 @@ from typing import Any
 
 import asyncpg
 
-from benchmarks import Figure, fan, interleave, pin
+from benchmarks import Figure, apart, fan, interleave
 from benchmarks.postgresql_select import CONNECTIONS, ROWS, SQL, TABLE, _raw, key
 from datavern import Pool, PostgreSQLProvider
 from datavern.testing.postgresql import PostgreSQLServer
@@ -23,11 +23,10 @@ AT_MOST = {50: 0.35}
 
 async def figures() -> list[Figure]:
     """At 1, 10 and 50 tasks."""
-    pin(0, 0)
     with PostgreSQLServer() as server:
-        if server.pid is not None:
-            pin(server.pid, 1)
-        return [await _figure(server, tasks, n) for tasks, n in ((50, 2000), (10, 1000), (1, 300))]
+        together = [await _figure(server, tasks, n) for tasks, n in ((50, 2000), (10, 1000))]
+        with apart(server.pid):
+            return [*together, await _figure(server, 1, 300)]
 
 
 async def _figure(server: PostgreSQLServer, tasks: int, n: int) -> Figure:
@@ -62,6 +61,7 @@ async def _figure(server: PostgreSQLServer, tasks: int, n: int) -> Figure:
         ours="Datavern, coalesced",
         times=times,
         at_most={"raw asyncpg": AT_MOST[tasks]} if tasks in AT_MOST else {},
-        note=f"client and server on a core each; keys in a statement, on average: {gathered:.0f}"
+        note=("client and server on a core each; " if tasks == 1 else "")
+        + f"keys in a statement, on average: {gathered:.0f}"
         + ("; raw asyncpg has 10 tasks" if tasks > CONNECTIONS else ""),
     )

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
 
-from benchmarks import Figure, fan, interleave, pin
+from benchmarks import Figure, apart, fan, interleave
 from datavern import FailoverGroup, Location, Pool, PostgreSQLProvider
 from datavern.contracts.roles import Standing
 from datavern.testing.postgresql import PostgreSQLServer
@@ -26,12 +26,9 @@ Call = Callable[[int], Awaitable[Any]]
 
 async def figures() -> list[Figure]:
     """The group's own work, and what it is of a whole call."""
-    pin(0, 0)
-    found = await _own_work()
-    with PostgreSQLServer() as server, PostgreSQLReplica(server) as replica:
-        for each in (server, replica):
-            if each.pid is not None:
-                pin(each.pid, 1)
+    with apart():
+        found = await _own_work()
+    with PostgreSQLServer() as server, PostgreSQLReplica(server) as replica, apart(server.pid, replica.pid):
         return [*found, *await _whole_calls(server, replica)]
 
 
@@ -98,14 +95,19 @@ async def _own_work() -> list[Figure]:
 async def _whole_calls(server: PostgreSQLServer, replica: PostgreSQLServer) -> list[Figure]:
     pool = Pool(min=2, max=4)
     alone, oslo = (PostgreSQLProvider.from_url(server.url, name=name, pool=pool) for name in ("alone", "oslo"))
-    bergen, apart = (PostgreSQLProvider.from_url(replica.url, name=name, pool=pool) for name in ("bergen", "apart"))
+    bergen, replica_alone = (
+        PostgreSQLProvider.from_url(replica.url, name=name, pool=pool) for name in ("bergen", "replica_alone")
+    )
     group = FailoverGroup("main", primary=oslo, secondaries=[bergen], replicas_read=True)
-    async with alone, apart, group:
+    async with alone, replica_alone, group:
         await alone.execute("CREATE TABLE counters (id int PRIMARY KEY, n bigint)")
         await alone.execute("INSERT INTO counters VALUES (1, 0)")
         pairs: dict[str, tuple[Call, Call]] = {
             "read": (lambda _: group.query("SELECT 1"), lambda _: alone.query("SELECT 1")),
-            "read on a replica": (lambda _: group.query("SELECT 1", read_only=True), lambda _: apart.query("SELECT 1")),
+            "read on a replica": (
+                lambda _: group.query("SELECT 1", read_only=True),
+                lambda _: replica_alone.query("SELECT 1"),
+            ),
             "write": (lambda _: group.execute(WRITE), lambda _: alone.execute(WRITE)),
         }
         return [

@@ -14,7 +14,7 @@ import asyncpg
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from benchmarks import Figure, fan, interleave, pin
+from benchmarks import Figure, apart, fan, interleave
 from datavern import Pool, PostgreSQLProvider
 from datavern.testing.postgresql import PostgreSQLServer
 
@@ -37,11 +37,10 @@ def key(i: int) -> int:
 
 async def figures() -> list[Figure]:
     """At 1, 10 and 50 tasks."""
-    pin(0, 0)
     with PostgreSQLServer() as server:
-        if server.pid is not None:
-            pin(server.pid, 1)
-        return [await _figure(server, tasks, n) for tasks, n in ((1, 500), (10, 1500), (50, 1500))]
+        with apart(server.pid):
+            alone = await _figure(server, 1, 500)
+        return [alone, *[await _figure(server, tasks, 1500) for tasks in (10, 50)]]
 
 
 async def _figure(server: PostgreSQLServer, tasks: int, n: int) -> Figure:
@@ -89,7 +88,9 @@ async def _figure(server: PostgreSQLServer, tasks: int, n: int) -> Figure:
             "asyncpg.Pool": 0.5,
             "SQLAlchemy (asyncpg)": 0.2,
         },
-        note="client and server on a core each; raw asyncpg has no pool" + (", and 10 tasks" if tasks > 10 else ""),
+        note=("client and server on a core each; " if tasks == 1 else "")
+        + "raw asyncpg has no pool"
+        + (", and 10 tasks" if tasks > 10 else ""),
     )
 
 

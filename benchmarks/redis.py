@@ -6,14 +6,13 @@ dataset's (XAES-256-GCM); the promises are made for both.
 
 from __future__ import annotations
 
-import os
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from benchmarks import Figure, fan, interleave, pin
+from benchmarks import Figure, apart, fan, interleave
 from datavern.crypto.keyring import Keyring
 from datavern.crypto.keystore import KeyStore
 from datavern.engines.redis.provider import RedisProvider
@@ -49,15 +48,8 @@ async def _key_store() -> AsyncIterator[KeyStore]:
 
 async def figures() -> list[Figure]:
     """The figures."""
-    before = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set()
-    with ValkeyServer() as server:
-        pin(server.pid, 1)
-        pin(0, 0)
-        try:
-            return await _figures(server)
-        finally:
-            if before:
-                os.sched_setaffinity(0, before)
+    with ValkeyServer() as server, apart(server.pid):
+        return await _figures(server)
 
 
 async def _figures(server: ValkeyServer) -> list[Figure]:

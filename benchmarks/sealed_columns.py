@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy_utils import StringEncryptedType
 from sqlalchemy_utils.types.encrypted.encrypted_type import AesGcmEngine
 
-from benchmarks import Figure, interleave, pin
+from benchmarks import Figure, apart, interleave
 from datavern import DatabaseManager, DataMap, Dataset, Field, Keyring
 from datavern.crypto.sealed import new_row_tags
 from datavern.engines.alchemy.context import _plan, open_rows
@@ -139,8 +139,7 @@ async def compared(db: DatabaseManager, provider: Any, path: Path) -> list[Figur
 
 async def figures() -> list[Figure]:
     """On SQLite."""
-    pin(0, 0)
-    with tempfile.TemporaryDirectory() as folder:
+    with apart(), tempfile.TemporaryDirectory() as folder:
         ring = await Keyring.create(f"file:{Path(folder) / 'keys'}")
         await ring.close()
         async with create_test_database("sqlite") as database:

@@ -12,7 +12,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from benchmarks import Figure, fan, interleave, pin
+from benchmarks import Figure, apart, fan, interleave
 from datavern import DatabaseManager, DataMap, Dataset, Field, Keyring
 from datavern.testing.databases import create_test_database
 from datavern.testing.postgresql import PostgreSQLServer
@@ -143,9 +143,7 @@ async def compared(engine: str, provider: Any, db: DatabaseManager) -> list[Figu
 
 async def figures() -> list[Figure]:
     """On both engines, durable."""
-    pin(0, 0)
-    embedded = await measured("sqlite")
-    with PostgreSQLServer(durable=True) as server:
-        if server.pid is not None:
-            pin(server.pid, 1)
+    with apart():
+        embedded = await measured("sqlite")
+    with PostgreSQLServer(durable=True) as server, apart(server.pid):
         return [*embedded, *await measured("postgresql", server)]
