@@ -59,7 +59,7 @@ if TYPE_CHECKING:
     from datavern.engines.postgresql.provider import PostgreSQLProvider
     from datavern.engines.redis.provider import RedisProvider
     from datavern.engines.sqlite.provider import SQLiteProvider
-    from datavern.manager import DatabaseManager
+    from datavern.manager.manager import DatabaseManager
     from datavern.privacy.consent.consent import Consent
     from datavern.privacy.datamap.bases import LegalBasis
     from datavern.privacy.datamap.categories import Exemption
@@ -142,7 +142,7 @@ _LAZY = {
     "Background": "datavern.background",
     "Consent": "datavern.privacy.consent.consent",
     "DataMap": "datavern.privacy.datamap.datamap",
-    "DatabaseManager": "datavern.manager",
+    "DatabaseManager": "datavern.manager.manager",
     "Dataset": "datavern.privacy.datamap.dataset",
     "Exemption": "datavern.privacy.datamap.categories",
     "FailoverGroup": "datavern.connectors.failover",
@@ -167,7 +167,7 @@ _ENGINES = {
 def __getattr__(name: str) -> Any:
     value: Any
     if name in _ENGINES:
-        from datavern.manager import provider_class  # noqa: PLC0415  (it names the extra when a driver is missing)
+        from datavern.manager.loading import provider_class  # noqa: PLC0415  (it names the extra when a driver is missing)
 
         value = provider_class(_ENGINES[name])
     elif name in _LAZY:
@@ -184,9 +184,9 @@ def __dir__() -> list[str]:
 
 async def _serve_alone(provider: Any, keyring: str) -> Any:
     """The services of a provider that belongs to no manager: a manager around it alone."""
-    from datavern.manager import DatabaseManager  # noqa: PLC0415  (only when such a call is made)
+    from datavern.manager.alone import serve  # noqa: PLC0415  (only when such a call is made)
 
-    return await DatabaseManager.around(provider, keyring)
+    return await serve(provider, keyring)
 
 
 _services.standalone = _serve_alone

@@ -221,7 +221,7 @@ PROCESS = """
 import asyncio, json, sys
 from datavern.crypto.keyring import Keyring
 from datavern.crypto.keystore import KeyStore
-from datavern.manager import provider_class
+from datavern.manager.loading import provider_class
 
 async def main():
     engine, settings, ring = json.loads(sys.argv[1])

@@ -25,7 +25,7 @@ def strangers(tmp_path, monkeypatch):
     folder = tmp_path / "site"
     folder.mkdir()
     monkeypatch.syspath_prepend(str(folder))
-    monkeypatch.setattr("datavern.manager._registered", {})
+    monkeypatch.setattr("datavern.manager.loading._registered", {})
     yield folder
     for name in ("shelf", "boards"):
         sys.modules.pop(name, None)

@@ -16,7 +16,7 @@ from datavern.cli.findings import Finding
 from datavern.contracts.errors import DatavernError
 
 if TYPE_CHECKING:
-    from datavern.manager import DatabaseManager
+    from datavern.manager.manager import DatabaseManager
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 

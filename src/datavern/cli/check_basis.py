@@ -9,7 +9,7 @@ from datavern.privacy.consent.checks import rules_of
 from datavern.privacy.datamap.information import informed
 
 if TYPE_CHECKING:
-    from datavern.manager import DatabaseManager
+    from datavern.manager.manager import DatabaseManager
 
 __all__ = ["bases", "texts"]
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from datavern.cli.common import Output
     from datavern.config import General
-    from datavern.manager import DatabaseManager
+    from datavern.manager.manager import DatabaseManager
     from datavern.privacy.processing_record import ProcessingRecord
 
 __all__ = ["record_findings", "record_of", "show"]

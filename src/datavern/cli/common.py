@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from datavern.contracts.capabilities import Provider
     from datavern.contracts.values import Health
-    from datavern.manager import DatabaseManager
+    from datavern.manager.manager import DatabaseManager
 
 __all__ = [
     "CONFIG",
@@ -216,7 +216,7 @@ def command(out: Output, work: Callable[[], Coroutine[Any, Any, T]], *, actor: s
 
 def manager_of(config: Path) -> DatabaseManager:
     """The manager that a configuration describes, not open. Raises `ConfigurationError`, as `from_config` does."""
-    from datavern.manager import DatabaseManager
+    from datavern.manager.manager import DatabaseManager
 
     return DatabaseManager.from_config(config)
 

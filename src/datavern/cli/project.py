@@ -112,7 +112,7 @@ async def make(project: Project) -> None:
         ConnectionFailed: the database does not answer.
     """
     from datavern.crypto.keyring import Keyring
-    from datavern.manager import DatabaseManager
+    from datavern.manager.manager import DatabaseManager
 
     for path in project.files:
         if path.exists():

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from datavern.cli.common import Output, manager_of
 
 if TYPE_CHECKING:
-    from datavern.manager import DatabaseManager
+    from datavern.manager.manager import DatabaseManager
     from datavern.privacy.residency.residency import Verdict
     from datavern.privacy.residency.whereabouts import Heard
 

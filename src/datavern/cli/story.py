@@ -24,7 +24,7 @@ from datavern.contracts.values import actor
 
 if TYPE_CHECKING:
     from datavern.cli.common import Output
-    from datavern.manager import DatabaseManager
+    from datavern.manager.manager import DatabaseManager
     from datavern.testing.people import Person
 
 __all__ = ["CASE_WORKER", "SEALED", "Step", "Teller", "duration", "tell"]
@@ -150,7 +150,7 @@ class _Story:
         """All steps, in order."""
         await self.make()
         await self.write_csv()
-        from datavern.manager import DatabaseManager
+        from datavern.manager.manager import DatabaseManager
 
         async with DatabaseManager.from_config(self.project.config) as db:
             await self.place.hold()
@@ -279,7 +279,7 @@ class _Story:
 
     async def tamper(self) -> None:
         """What a database administrator could do, in a copy."""
-        from datavern.manager import DatabaseManager
+        from datavern.manager.manager import DatabaseManager
 
         with self.teller.step("Change one byte of the log, in a copy of the project") as step:
             config = await self.place.copy(self.project.config)

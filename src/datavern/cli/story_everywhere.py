@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from datavern.cli.common import Output
-    from datavern.manager import DatabaseManager
+    from datavern.manager.manager import DatabaseManager
     from datavern.privacy.requests.requests import SubjectResponse
     from datavern.testing.people import Person
 
@@ -204,7 +204,7 @@ class _Story:
     async def run(self) -> None:
         """All steps, in order."""
         await self.make()
-        from datavern.manager import DatabaseManager
+        from datavern.manager.manager import DatabaseManager
 
         async with DatabaseManager.from_config(self.project.config) as db:
             try:

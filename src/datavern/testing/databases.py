@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from datavern.contracts.errors import ConfigurationError
-from datavern.manager import provider_class
+from datavern.manager.loading import provider_class
 from datavern.testing.recycling import emptied, kept, spares
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest_asyncio
 
 if TYPE_CHECKING:
-    from datavern.manager import DatabaseManager
+    from datavern.manager.manager import DatabaseManager
     from datavern.privacy.datamap.datamap import DataMap
     from datavern.testing.databases import EmptyDatabase
 
@@ -27,7 +27,7 @@ async def datavern_manager(
     datavern_database: EmptyDatabase, datavern_keyring: str, datavern_data_map: DataMap | None
 ) -> AsyncIterator[DatabaseManager]:
     """An open manager: the empty database as ``main``, a new key ring, and the stores of your data map, made."""
-    from datavern.manager import DatabaseManager  # noqa: PLC0415  (only when a test asks for it)
+    from datavern.manager.manager import DatabaseManager  # noqa: PLC0415  (only when a test asks for it)
 
     databases = {"main": datavern_database.provider(location="norway")}
     async with DatabaseManager(databases, data_map=datavern_data_map, keyring=datavern_keyring, ledger="main") as db:

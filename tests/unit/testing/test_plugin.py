@@ -54,7 +54,7 @@ def test_an_engine_that_there_is_not_is_refused_by_name(datavern_engine, request
 ELSEWHERE = """
 import sys
 
-HEAVY = {"asyncpg", "cryptography", "datavern.manager", "pydantic", "sqlalchemy", "sqlite3"}
+HEAVY = {"asyncpg", "cryptography", "datavern.manager.manager", "pydantic", "sqlalchemy", "sqlite3"}
 
 
 def test_nothing_was_imported():

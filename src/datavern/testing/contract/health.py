@@ -11,7 +11,8 @@ import pytest
 
 from datavern.contracts.errors import ConfigurationError, ConnectionFailed, DatavernError
 from datavern.contracts.values import Location
-from datavern.manager import DatabaseManager, provider_class
+from datavern.manager.loading import provider_class
+from datavern.manager.manager import DatabaseManager
 from datavern.testing.contract.base import Contract, asks
 from datavern.testing.contract.speech import Speech
 from datavern.testing.databases import EmptyDatabase
