@@ -7,11 +7,12 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from datavern.cli.findings import Finding
-from datavern.contracts.capabilities import ShapeColumn, needs
+from datavern.contracts.capabilities import needs
 from datavern.contracts.errors import CapabilityMissing, DatavernError
+from datavern.contracts.stores import ShapeColumn
 
 if TYPE_CHECKING:
-    from datavern.contracts.capabilities import Column, Store
+    from datavern.contracts.stores import Column, Store
     from datavern.privacy.datamap.datamap import DataMap
     from datavern.privacy.datamap.dataset import Dataset
 

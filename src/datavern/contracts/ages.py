@@ -13,7 +13,7 @@ class Ages(Protocol):
     """The rows of a store whose date lies before a day, in batches.
 
     A date is a date, a moment in time (whose day is that of UTC), or either of them as text by ISO 8601. `where` holds
-    column = value pairs, as in `datavern.contracts.capabilities.Subjects`. Rows without a date are never past.
+    column = value pairs, as in `datavern.contracts.stores.Subjects`. Rows without a date are never past.
     """
 
     async def past(

@@ -54,7 +54,7 @@ class Guarded(Protocol):
         Not idempotent. May be cancelled: then either all of it happened, or nothing.
 
         Args:
-            store: as `datavern.contracts.capabilities.Subjects` names it.
+            store: as `datavern.contracts.stores.Subjects` names it.
             row: column → value.
             guards: the conditions. One that locks what it finds (FOR SHARE) sees it as it stands when the lock is had.
             audit: written with the row.

@@ -14,7 +14,7 @@ from datavern.engines.relational import _conditions
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from datavern.contracts.capabilities import Column
+    from datavern.contracts.stores import Column
     from datavern.engines.relational import RelationalSubjects
 
 __all__ = ["Moments", "RelationalPeople", "moments_by_type"]

@@ -12,8 +12,8 @@ from collections.abc import AsyncIterator, Hashable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from datavern.contracts.capabilities import Column, Shape, ShapeColumn, Store, Words
 from datavern.contracts.errors import ConfigurationError
+from datavern.contracts.stores import Column, Shape, ShapeColumn, Store, Words
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Dialect

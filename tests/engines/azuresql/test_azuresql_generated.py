@@ -15,9 +15,9 @@ from sqlalchemy.schema import CreateIndex, CreateTable
 from sqlglot import exp
 
 from datavern.audit.tables import log_of
-from datavern.contracts.capabilities import Column, Shape, ShapeColumn, Store
 from datavern.contracts.errors import ConfigurationError
 from datavern.contracts.statements import Among, Statement
+from datavern.contracts.stores import Column, Shape, ShapeColumn, Store
 from datavern.crypto.tables import LifeStatements, StoreStatements, key_life, key_store
 from datavern.engines.ages import RelationalAges
 from datavern.engines.azuresql import fused, health, samples

@@ -9,8 +9,9 @@ import pytest
 from bson import Binary, Int64, ObjectId
 from bson.regex import Regex
 
-from datavern.contracts.capabilities import Shape, ShapeColumn, needs
+from datavern.contracts.capabilities import needs
 from datavern.contracts.errors import CapabilityMissing, ConfigurationError, ConstraintViolated
+from datavern.contracts.stores import Shape, ShapeColumn
 from datavern.engines.mongodb.paths import Document, forms_of, nested
 
 ID = "6b03b02383f68a77256bb960"

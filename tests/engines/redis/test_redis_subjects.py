@@ -9,8 +9,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from datavern.contracts.capabilities import Shape, ShapeColumn, needs
+from datavern.contracts.capabilities import needs
 from datavern.contracts.errors import CapabilityMissing, ConfigurationError, DecryptionFailed
+from datavern.contracts.stores import Shape, ShapeColumn
 from datavern.engines.redis.patterns import KeyPattern
 
 SESSION = "user:session:{subject}"

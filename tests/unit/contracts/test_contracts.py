@@ -15,8 +15,9 @@ from sqlalchemy.dialects.postgresql.base import PGDialect
 from sqlalchemy.dialects.sqlite.base import SQLiteDialect
 
 from datavern.contracts import errors
-from datavern.contracts.capabilities import Capabilities, Column, Store, needs
+from datavern.contracts.capabilities import Capabilities, needs
 from datavern.contracts.statements import Statement
+from datavern.contracts.stores import Column, Store
 from datavern.contracts.values import actor, current_actor, timestamp
 
 PLANTED = "13097248022"

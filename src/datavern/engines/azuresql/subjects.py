@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
-from datavern.contracts.capabilities import Column, ShapeColumn, Store
+from datavern.contracts.stores import Column, ShapeColumn, Store
 from datavern.engines.azuresql.dialect import COLLATION, KEY_BYTES, KEY_TEXT, dialect
 from datavern.engines.relational import RelationalSubjects
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from bson import Binary, ObjectId
 from bson.regex import Regex
 
-from datavern.contracts.capabilities import Column, Shape, Store, Words
+from datavern.contracts.stores import Column, Shape, Store, Words
 from datavern.contracts.subjects import canonical_subject
 from datavern.engines.mongodb.batches import next_batch
 from datavern.engines.mongodb.collections import Index, described_fields, schema_of

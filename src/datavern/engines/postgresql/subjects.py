@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from datavern.contracts.capabilities import Column, ShapeColumn, Store
+from datavern.contracts.stores import Column, ShapeColumn, Store
 from datavern.engines.relational import RelationalSubjects
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
 
-from datavern.contracts.capabilities import Column, Shape, Store
 from datavern.contracts.errors import CapabilityMissing, ConfigurationError, KeyErased
+from datavern.contracts.stores import Column, Shape, Store
 from datavern.contracts.subjects import canonical_subject
 from datavern.engines.redis.audited import features
 from datavern.engines.redis.patterns import KeyPattern
@@ -39,7 +39,7 @@ _WHOLE: Mapping[str, tuple[str | int, ...]] = {
 class RedisSubjects:
     """Keys as rows of four columns: ``key``, ``subject``, ``value`` (opened) and ``ttl``.
 
-    A store is a key pattern; see `datavern.contracts.capabilities.Subjects`. There are no transactions, so
+    A store is a key pattern; see `datavern.contracts.stores.Subjects`. There are no transactions, so
     `transaction` stays None, and several keys are changed one by one.
     """
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, Final
 from datavern.contracts.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from datavern.contracts.capabilities import Column
     from datavern.contracts.people import Window
+    from datavern.contracts.stores import Column
 
 __all__ = ["moments"]
 

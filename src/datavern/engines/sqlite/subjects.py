@@ -6,8 +6,8 @@ import sqlite3
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from datavern.contracts.capabilities import Column, ShapeColumn, Store
 from datavern.contracts.errors import ConfigurationError
+from datavern.contracts.stores import Column, ShapeColumn, Store
 from datavern.engines.relational import RelationalSubjects, split_name
 from datavern.engines.sqlite.dialect import dialect
 

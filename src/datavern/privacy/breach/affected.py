@@ -16,7 +16,7 @@ from datavern.contracts.subjects import canonical_subject
 from datavern.privacy.personal.rows import SHARED, WHOSE, fit
 
 if TYPE_CHECKING:
-    from datavern.contracts.capabilities import Column
+    from datavern.contracts.stores import Column
     from datavern.crypto.keystore import KeyStore
     from datavern.privacy.datamap.dataset import Dataset
     from datavern.privacy.links.links import Link

@@ -15,7 +15,8 @@ from datavern.privacy.datamap.dataset import ERASED_AT, RETAINED_UNTIL, ROW_TAG
 from datavern.privacy.personal.rows import ANONYMOUS, is_whole
 
 if TYPE_CHECKING:
-    from datavern.contracts.capabilities import Column, Session
+    from datavern.contracts.capabilities import Session
+    from datavern.contracts.stores import Column
     from datavern.crypto.keystore import KeyStore
     from datavern.crypto.sealed import DataKey
     from datavern.privacy.datamap.anonymize import Anonymizer, Strategy

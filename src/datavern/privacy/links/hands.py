@@ -12,7 +12,7 @@ from datavern.privacy.personal.records import RecordStore, leaves
 from datavern.privacy.personal.rows import SHARED, WHOSE
 
 if TYPE_CHECKING:
-    from datavern.contracts.capabilities import Subjects
+    from datavern.contracts.stores import Subjects
 
 __all__ = ["Hands"]
 

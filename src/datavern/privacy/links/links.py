@@ -26,7 +26,8 @@ from datavern.privacy.personal.records import RecordStore, leaves, value_at
 from datavern.privacy.personal.rows import SHARED, WHOSE, Rows
 
 if TYPE_CHECKING:
-    from datavern.contracts.capabilities import Subjects, Transaction
+    from datavern.contracts.capabilities import Transaction
+    from datavern.contracts.stores import Subjects
     from datavern.privacy.datamap.dataset import Dataset
     from datavern.privacy.links.rows import LinkedRecordRows, LinkedRows
     from datavern.privacy.personal.store import PersonalStore

@@ -12,7 +12,7 @@ from datavern.privacy.personal.records import RecordRows, value_at
 from datavern.privacy.personal.rows import SHARED, WHOSE, Rows
 
 if TYPE_CHECKING:
-    from datavern.contracts.capabilities import Column, Store
+    from datavern.contracts.stores import Column, Store
     from datavern.crypto.keystore import KeyStore
     from datavern.crypto.lookup_keys import LookupKey
     from datavern.privacy.datamap.dataset import Dataset

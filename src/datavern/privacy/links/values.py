@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from datavern.privacy.personal.rows import is_whole
 
 if TYPE_CHECKING:
-    from datavern.contracts.capabilities import Column
+    from datavern.contracts.stores import Column
 
 __all__ = ["fitting_in", "text_of"]
 

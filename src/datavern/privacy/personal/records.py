@@ -12,9 +12,10 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from datavern.contracts.capabilities import Column, Store, needs
+from datavern.contracts.capabilities import needs
 from datavern.contracts.errors import ConfigurationError, KeyErased, PrivacyError
 from datavern.contracts.records import Records, Whose
+from datavern.contracts.stores import Column, Store
 from datavern.contracts.subjects import canonical_subject
 from datavern.contracts.values import today
 from datavern.privacy.datamap.dataset import ERASED_AT, RETAINED_UNTIL, ROW_TAG, Dataset

@@ -6,8 +6,8 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from datavern.contracts.capabilities import Words
 from datavern.contracts.errors import ConfigurationError, DecryptionFailed
+from datavern.contracts.stores import Words
 from datavern.contracts.subjects import canonical_subject
 from datavern.crypto.lookup import grams, indexer, normalise, normalised_part, prefix_indexer
 from datavern.crypto.lookup_keys import life_ids
@@ -15,7 +15,7 @@ from datavern.crypto.sealed import RowSealer, retained_tag
 from datavern.privacy.datamap.dataset import ASIDE, ERASED_AT, LOOKUP, NGRAMS, PREFIX, RETAINED_UNTIL, ROW_TAG, Dataset
 
 if TYPE_CHECKING:
-    from datavern.contracts.capabilities import Column, Store
+    from datavern.contracts.stores import Column, Store
     from datavern.crypto.keystore import KeyStore
     from datavern.crypto.lookup_keys import LookupKey
     from datavern.crypto.sealed import DataKey

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from datavern.contracts.capabilities import Shape, ShapeColumn
+from datavern.contracts.stores import Shape, ShapeColumn
 from datavern.privacy.datamap.dataset import ERASED_AT, LOOKUP, NGRAMS, RETAINED_UNTIL, ROW_TAG
 
 if TYPE_CHECKING:
-    from datavern.contracts.capabilities import Store
+    from datavern.contracts.stores import Store
     from datavern.privacy.datamap.dataset import Dataset
 
 __all__ = ["DDL", "shape_of"]

@@ -16,7 +16,8 @@ from datavern.privacy.personal.shape import DDL, shape_of
 
 if TYPE_CHECKING:
     from datavern.audit.log import AuditLog
-    from datavern.contracts.capabilities import Provider, Session, Store, Subjects
+    from datavern.contracts.capabilities import Provider, Session
+    from datavern.contracts.stores import Store, Subjects
     from datavern.crypto.keystore import KeyStore
     from datavern.crypto.life import KeyLife
     from datavern.crypto.sealed import DataKey

@@ -12,8 +12,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from datavern.contracts.capabilities import ShapeColumn, Transaction, needs
+from datavern.contracts.capabilities import Transaction, needs
 from datavern.contracts.errors import ConfigurationError, DecryptionFailed, KeyErased, ProviderError, QueryRejected
+from datavern.contracts.stores import ShapeColumn
 from datavern.crypto.sealed import new_row_tags
 from datavern.privacy.datamap.dataset import ASIDE, RETAINED_UNTIL, ROW_TAG, Dataset
 from datavern.privacy.personal.rows import RETENTION, Rows

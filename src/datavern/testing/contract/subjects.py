@@ -9,8 +9,9 @@ from typing import Any, ClassVar, Final
 import pytest
 import pytest_asyncio
 
-from datavern.contracts.capabilities import Shape, ShapeColumn, Words, needs
+from datavern.contracts.capabilities import needs
 from datavern.contracts.errors import ConfigurationError, ConstraintViolated
+from datavern.contracts.stores import Shape, ShapeColumn, Words
 from datavern.testing.contract.base import Contract, asks
 from datavern.testing.contract.errors import PLANTED, nothing_planted
 from datavern.testing.contract.speech import Speech
