@@ -91,6 +91,29 @@ async def test_prepare_adds_to_a_table_that_is_there(managed, sql):
             await db.prepare("people")
 
 
+async def test_a_column_that_somebody_else_adds_is_written_at_once(managed, sql):
+    """And one that is not there is refused before anything of the row is sent: it may be a sealed one, misspelt."""
+    dataset = Dataset("people", database="main", subject="owner", legal_basis="x", fields={"name": Field(sealed=True)})
+    async with managed(dataset) as db:
+        await db.prepare("people")
+        people, kind = db.personal("people"), "nvarchar(64)" if db["main"].engine == "azuresql" else "text"
+        await people.insert({"id": "1", "owner": "u1", "name": "Åse"})
+        for wrong in ({"Name": b"Ola"}, {"mobile": "22222222"}):
+            for work in (
+                people.insert({"id": "2", "owner": "u1", **wrong}),
+                people.insert_many([{"id": "2", "owner": "u1", **wrong}]),
+                people.update("1", wrong),
+            ):
+                with pytest.raises(ConfigurationError, match="has no field"):
+                    await work
+        await db["main"].execute(f"ALTER TABLE people ADD mobile {kind}")
+        await people.update("1", {"mobile": "22222222"})
+        await db["main"].execute(f"ALTER TABLE people ADD town {kind}")
+        await people.insert_many([{"id": "2", "owner": "u1", "town": "Bø"}])
+        assert (await people.get("1"))["mobile"] == "22222222"
+        assert (await people.get("2"))["town"] == "Bø"
+
+
 async def test_a_table_that_is_not_there_says_how_it_is_made(managed, sql):
     dataset = Dataset("people", database="main", subject="id", fields={"name": Field(sealed=True)})
     async with managed(dataset) as db:

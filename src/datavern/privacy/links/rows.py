@@ -33,6 +33,7 @@ class _Linked(Rows):
         super().__init__(dataset, store, keys, lookup_keys, seen=seen)
         self.whose = WHOSE
         self._own |= {WHOSE, SHARED}
+        self._named |= {WHOSE, SHARED}
         self._present = (*self._present, WHOSE, SHARED)
         self._ids = tuple(one for one in self._ids if one[0] != self.subject)
 

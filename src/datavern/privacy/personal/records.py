@@ -64,6 +64,10 @@ class RecordRows(Rows):
             known[name] = replace(known[name], type="text")  # the engine finds an id in whatever type it stands
         super().__init__(dataset, replace(store, columns=tuple(known.values())), keys, lookup_keys, seen=seen)
 
+    def lacks(self, row: Mapping[str, Any]) -> bool:  # noqa: ARG002  (a record has what it is given)
+        """It does not."""
+        return False
+
     def fitted(self, row: Mapping[str, Any]) -> dict[str, Any]:
         """A record, copied: ids stay in the types that they came in, and are found in any."""
         return dict(row)

@@ -93,6 +93,7 @@ class Rows:
         "_keys",
         "_lookup_lives",
         "_lookups",
+        "_named",
         "_own",
         "_present",
         "_retained",
@@ -123,6 +124,7 @@ class Rows:
         self.whose = dataset.subject or ""
         self.led: tuple[str, ...] = ()  # the columns by which rows of other datasets are found
         self.columns = {column.name: column for column in store.columns}
+        self._named = frozenset(self.columns)
         needed = [*dataset.keys, *dataset.fields, *dataset.indexes]
         needed += [name for name in (dataset.subject, dataset.retention_from) if name is not None]
         needed += [ROW_TAG] if dataset.needs_keys else []
@@ -173,12 +175,23 @@ class Rows:
 
     # ---- on the way in ----------------------------------------------------------------------------------------------
 
+    def lacks(self, row: Mapping[str, Any]) -> bool:
+        """Whether the row names a column that the table did not have when it was read: it may have it by now."""
+        return not self._named.issuperset(row)
+
     def check_names(self, row: Mapping[str, Any]) -> None:
-        """Refuse columns that are Datavern's own to write.
+        """Refuse columns that are Datavern's own to write, and those that the table has not, before anything is sent.
+
+        A database that takes ``Name`` for ``name`` would be given in the clear what belongs into a sealed field.
 
         Raises:
             ConfigurationError: naming the first.
         """
+        if self.lacks(row):
+            name = min(set(row) - self._named, key=str)
+            raise ConfigurationError(
+                f"{self.dataset.name} has no field {name}: the table {self.store.name} has no such column"
+            )
         if not self._own.isdisjoint(row):
             name = min(self._own.intersection(row))
             raise ConfigurationError(f"{self.dataset.name}: {name} is Datavern's own column: leave it out")

@@ -69,6 +69,8 @@ class PersonalStore(GuardedRows):
         """
         rows = self._ready() or await self.rows(transaction)
         self._require(consent)
+        if rows.lacks(row):
+            rows = await self.rows(transaction, fresh=True)
         rows.check_names(row)
         fitted = rows.fitted(row)
         dataset = self.dataset
@@ -178,13 +180,18 @@ class PersonalStore(GuardedRows):
         given = list(rows)
         if not given:
             return 0
-        plan = self._ready() or await self.rows(transaction)
+        plan = await self._plan(given, transaction)
         batch = await self._batch(plan, given, consent, transaction)
         async with within(self._provider, transaction) as tx:
             await self._note_inserts(plan, batch, tx)
             for stored in batch.stored():
                 await self.subjects.insert(self._table, stored, transaction=tx)
         return len(given)
+
+    async def _plan(self, given: Iterable[Mapping[str, Any]], transaction: Transaction | None) -> Rows:
+        """How the rows stand: read anew, where one of those that are given names a column that was not there."""
+        rows = self._ready() or await self.rows(transaction)
+        return await self.rows(transaction, fresh=True) if any(map(rows.lacks, given)) else rows
 
     async def _batch(
         self, plan: Rows, given: Sequence[Mapping[str, Any]], consent: Any, transaction: Transaction | None
@@ -234,6 +241,8 @@ class PersonalStore(GuardedRows):
         """
         rows = self._ready() or await self.rows(transaction)
         self._require(consent)
+        if rows.lacks(changes):
+            rows = await self.rows(transaction, fresh=True)
         rows.check_names(changes)
         if not changes:
             raise ConfigurationError(f"{self.dataset.name}: update needs a change")
@@ -356,7 +365,7 @@ class PersonalStore(GuardedRows):
         Raises:
             ConsentRequired, KeyErased, ConfigurationError: as `insert_many`.
         """
-        plan = self._ready() or await self.rows(transaction)
+        plan = await self._plan(rows, transaction)
         batch = await self._batch(plan, rows, consent, transaction)
         await self._note_inserts(plan, batch, transaction)
         return batch.rows
@@ -370,7 +379,8 @@ class PersonalStore(GuardedRows):
             ConsentRequired, KeyErased, ConfigurationError: as `update`.
         """
         self._require(consent)
-        (await self.rows(transaction)).check_names(changes)
+        rows = await self.rows(transaction)
+        (await self.rows(transaction, fresh=True) if rows.lacks(changes) else rows).check_names(changes)
         (row,) = await self.marked([row], transaction)
         if isinstance(consent, Mapping):
             subject = (await self.rows(transaction)).subject_of(row)

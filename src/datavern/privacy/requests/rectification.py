@@ -160,10 +160,10 @@ async def _planned(
     if call is not None:
         raise SubjectRequestRejected(f"{dataset.label}: what is there is one whole: write it anew with {call}")
     rows = await store.rows()
+    if rows.lacks(values):
+        rows = await store.rows(fresh=True)
     rows.check_names(values)
-    unknown = [name for name in values if name not in rows.columns]
-    if unknown and not isinstance(store, RecordStore):
-        raise ConfigurationError(f"{dataset.name} has no field {unknown[0]}")
+    unknown = [name for name in values if name not in rows.columns]  # of records: of tables there are none here
     named = {name: value for name, value in values.items() if name in dataset.keys and name != dataset.subject}
     right = {name: value for name, value in values.items() if name not in named}
     if not right:
