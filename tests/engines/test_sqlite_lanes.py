@@ -11,6 +11,7 @@ import pytest
 
 from datavern import SQLiteProvider
 from datavern.contracts.errors import ConnectionFailed, DatavernError, OutcomeUnknown, PoolTimeout, QueryRejected
+from datavern.engines.sqlite.jobs import DONE
 
 ENDLESS = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n"
 SELECT = "SELECT v FROM t WHERE n = ?"
@@ -121,8 +122,8 @@ async def test_a_stream_holds_no_more_than_two_batches(db):
     async with db.stream("SELECT n, v FROM t", batch_size=10) as rows:
         async for _ in rows:
             waiting = rows._following
-            if waiting is not None and waiting.future.done():
-                largest = max(largest, len(waiting.future.result()))
+            if waiting is not None and waiting.state == DONE:
+                largest = max(largest, len(waiting.outcome))
     assert largest <= 10
 
 

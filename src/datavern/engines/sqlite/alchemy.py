@@ -19,7 +19,7 @@ from datavern.engines.alchemy.dbapi import Connection, Context, Cursor, Module, 
 from datavern.engines.alchemy.errors import as_dbapi
 from datavern.engines.alchemy.waiting import waiting, waiting_connection
 from datavern.engines.sqlite.bind import bound
-from datavern.engines.sqlite.jobs import Kind, classify
+from datavern.engines.sqlite.jobs import DONE, Kind, classify
 
 if TYPE_CHECKING:
     from datavern.engines.sqlite.provider import SQLiteProvider
@@ -135,9 +135,9 @@ class _Connection(Connection):
                     job = provider._submit(run, sql, parameters)
             holder = self._tx or provider
             try:
-                return await job.future
+                return await job
             except BaseException:
-                if not job.future.done() or job.future.cancelled():
+                if job.state != DONE:
                     holder._abandon(job)
                 raise
         except ProviderError as error:

@@ -4,25 +4,30 @@ from __future__ import annotations
 
 import re
 import sqlite3
-from asyncio import Future, Task
+from asyncio import AbstractEventLoop, CancelledError, Future, Task
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextvars import Context
 from enum import IntEnum
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from datavern.contracts.errors import QueryRejected
 from datavern.contracts.values import Parameters
 from datavern.engines.sqlite.bind import bound
+from datavern.engines.sqlite.connection import Connection
 
 __all__ = [
     "READ",
     "WRITE",
+    "DONE",
+    "PENDING",
     "Job",
     "Kind",
     "OwnedJob",
     "Owner",
     "Run",
     "classify",
+    "done_future",
     "first_word",
     "forget",
     "run_all",
@@ -36,7 +41,7 @@ __all__ = [
 ]
 
 
-Run = Callable[[sqlite3.Connection, Any, Any], Any]
+Run = Callable[[Connection, Any, Any], Any]
 """Does a job: called with the lane's connection, the statement and its parameters."""
 
 
@@ -55,28 +60,100 @@ class Kind(IntEnum):
 READ = Kind.READ
 WRITE = Kind.WRITE
 
+PENDING, DONE, CANCELLED = 0, 1, 2
+
 
 class Job:
-    """One operation that waits for a lane, or runs on it. The lane runs it; its future is set on the loop.
+    """One operation that waits for a lane, or runs on it. One task awaits it, on the loop, and gets what it gave.
+
+    It is future-like (`asyncio.isfuture`): it has what a task asks of what it awaits. With a future of asyncio's beside
+    each job, the loop would make a handle for every task that may go on, and call each back by itself; `Lanes.deliver`
+    lets them go on at once, for all that a lane has done. That is worth a tenth of a point select.
 
     Attributes:
-        future: what its caller awaits.
         run: called with the connection, `sql` and `parameters`.
         kind: which lane may run it.
         number: its place among all reads that were queued.
         since: when it was first seen waiting for a writer that somebody holds, in the loop's time; 0.0 until then.
+        state: `PENDING`, `DONE` or `CANCELLED`. It is changed on the loop alone, and so is what follows.
+        outcome: what it gave.
+        error: what it raised, or why it was not run; None when it gave an outcome.
+        callback: lets the task that awaits it go on, in `context`; None until there is one.
     """
 
-    __slots__ = ("future", "kind", "number", "parameters", "run", "since", "sql")
+    __slots__ = (
+        "_asyncio_future_blocking",
+        "_loop",
+        "callback",
+        "context",
+        "error",
+        "kind",
+        "number",
+        "outcome",
+        "parameters",
+        "run",
+        "since",
+        "sql",
+        "state",
+    )
 
-    def __init__(self, future: Future[Any], run: Run, sql: Any, parameters: Any, kind: Kind) -> None:
-        self.future = future
+    # Not set until they mean something: each is a hundredth of what it takes to make a job.
+    number: int
+    outcome: Any
+    error: BaseException | None
+    context: Context
+
+    def __init__(self, loop: AbstractEventLoop, run: Run, sql: Any, parameters: Any, kind: Kind) -> None:
+        self._loop = loop  # asyncio looks for it where there is no get_loop()
+        self.callback: Callable[[Any], object] | None = None
         self.run = run
         self.sql = sql
         self.parameters = parameters
         self.kind = kind
-        self.number = 0
         self.since = 0.0
+        self.state = PENDING
+
+    def __await__(self) -> Generator[Self, None, Any]:
+        if self.state == PENDING:
+            self._asyncio_future_blocking = True
+            yield self
+        if self.error is None:
+            return self.outcome
+        raise self.error
+
+    # ---- what a task asks of what it awaits -------------------------------------------------------------------------
+
+    def add_done_callback(self, callback: Callable[[Any], object], *, context: Context) -> None:
+        """Only of the one task that awaits it."""
+        self.callback = callback
+        self.context = context
+
+    def cancel(self, msg: Any = None) -> bool:
+        """Its task goes on with a `CancelledError`, and abandons it (`Lanes.abandon`). False when it was done."""
+        if self.state != PENDING:
+            return False
+        self._end(CANCELLED, CancelledError() if msg is None else CancelledError(msg))
+        return True
+
+    # ---- on the loop ------------------------------------------------------------------------------------------------
+
+    def fail(self, error: BaseException) -> None:
+        """No lane will run it, or none knows what became of it."""
+        if self.state == PENDING:
+            self._end(DONE, error)
+
+    def _end(self, state: int, error: BaseException) -> None:
+        self.state = state
+        self.error = error
+        if self.callback is not None:
+            self._loop.call_soon(self.callback, done_future(self._loop), context=self.context)
+
+
+def done_future(loop: AbstractEventLoop) -> Future[None]:
+    """What a task is called back with: it goes on, and finds in the job what became of it."""
+    future: Future[None] = loop.create_future()
+    future.set_result(None)
+    return future
 
 
 class Owner:
@@ -109,7 +186,7 @@ class OwnedJob(Job):
 
     def __init__(
         self,
-        future: Future[Any],
+        loop: AbstractEventLoop,
         run: Run,
         sql: Any,
         parameters: Any,
@@ -118,26 +195,28 @@ class OwnedJob(Job):
         prefix: Sequence[str] = (),
         ends: Literal["commit", "rollback"] | None = None,
     ) -> None:
-        super().__init__(future, run, sql, parameters, Kind.WRITE)
+        super().__init__(loop, run, sql, parameters, Kind.WRITE)
         self.owner = owner
         self.prefix = prefix
         self.ends = ends
 
 
-def run_all(connection: sqlite3.Connection, sql: str, parameters: Parameters) -> list[sqlite3.Row]:
+def run_all(connection: Connection, sql: str, parameters: Parameters) -> list[sqlite3.Row]:
     """All rows."""
-    return connection.execute(sql, bound(parameters)).fetchall()
+    return connection.kept.execute(sql, bound(parameters)).fetchall()
 
 
-def run_one(connection: sqlite3.Connection, sql: str, parameters: Parameters) -> sqlite3.Row | None:
+def run_one(connection: Connection, sql: str, parameters: Parameters) -> sqlite3.Row | None:
     """The first row, or None."""
-    # No name keeps the cursor: it goes at once, and its statement is reset. An open one would hold its snapshot.
-    return connection.execute(sql, bound(parameters)).fetchone()  # type: ignore[no-any-return]  # what a row factory makes
+    rows = connection.kept.execute(sql, bound(parameters)).fetchmany(2)
+    if len(rows) > 1:
+        connection.kept = connection.cursor()  # there may be more: the old one goes, and its statement is reset
+    return rows[0] if rows else None
 
 
-def run_value(connection: sqlite3.Connection, sql: str, parameters: Parameters) -> Any:
+def run_value(connection: Connection, sql: str, parameters: Parameters) -> Any:
     """The first column of the first row, or None."""
-    row = connection.execute(sql, bound(parameters)).fetchone()  # see run_one
+    row = run_one(connection, sql, parameters)
     return None if row is None else row[0]
 
 

@@ -11,9 +11,9 @@ from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 from datavern.contracts.errors import DriverError, ProviderError, QueryRejected
-from datavern.engines.sqlite.connection import open_connection
+from datavern.engines.sqlite.connection import Connection, open_connection
 from datavern.engines.sqlite.errors import code_of, translate, unopened
-from datavern.engines.sqlite.jobs import Job, OwnedJob
+from datavern.engines.sqlite.jobs import PENDING, Job, OwnedJob
 
 if TYPE_CHECKING:
     from datavern.engines.sqlite.lanes import Lanes
@@ -33,7 +33,7 @@ class Lane(threading.Thread):
         self.ended = False
         self.current: Job | None = None  # what runs and may be interrupted
         self.count = 0
-        self.connection: sqlite3.Connection = None  # type: ignore[assignment]  # set before anything is run
+        self.connection: Connection = None  # type: ignore[assignment]  # set before anything is run
         self.opened: asyncio.Future[None] = lanes.loop.create_future()
         self.closed: asyncio.Future[None] = lanes.loop.create_future()
         self._tokens: SimpleQueue[None] = SimpleQueue()
@@ -132,19 +132,19 @@ class Lane(threading.Thread):
         result: Any = None
         error: BaseException | None = self._lost() if owner.lost else None
         if error is not None:
-            self.lanes.done.append((job.future, None, error))
+            self.lanes.done.append((job, None, error))
             return
         self.current = job
         try:
             for text in job.prefix:
                 connection.execute(text)
-            if not job.future.done():  # the statement was cancelled; those before it were not
+            if job.state == PENDING:  # the statement was cancelled; those before it were not
                 result = job.run(connection, job.sql, job.parameters)
         except BaseException as raised:  # noqa: BLE001  (whatever it is, it belongs to the job's caller)
             error = self.failure(raised, job)
             owner.lost = owner.lost or not connection.in_transaction
         self.current = None
-        self.lanes.done.append((job.future, result, error))
+        self.lanes.done.append((job, result, error))
 
     def end(self, job: OwnedJob) -> None:
         """Commit or roll back, and run what tidies up."""
@@ -152,7 +152,7 @@ class Lane(threading.Thread):
         result: Any = None
         error: BaseException | None = self._lost() if job.owner.lost and job.ends == "commit" else None
         try:
-            if job.ends == "commit" and error is None and not job.future.done():
+            if job.ends == "commit" and error is None and job.state == PENDING:
                 for text in job.prefix:
                     connection.execute(text)
                 if connection.in_transaction:
@@ -165,7 +165,7 @@ class Lane(threading.Thread):
             result = job.run(connection, job.sql, job.parameters)
         except BaseException as raised:  # noqa: BLE001  (the transaction has ended all the same)
             error = error or self.failure(raised, job)
-        self.lanes.done.append((job.future, result, error))
+        self.lanes.done.append((job, result, error))
 
     def _lost(self) -> ProviderError:
         return ProviderError(

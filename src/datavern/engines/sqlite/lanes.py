@@ -13,7 +13,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from datavern.contracts.errors import ConnectionFailed, OutcomeUnknown, PoolTimeout
-from datavern.engines.sqlite.jobs import Job, Kind, OwnedJob
+from datavern.engines.sqlite.jobs import DONE, PENDING, Job, Kind, OwnedJob, done_future
 from datavern.engines.sqlite.reader import Reader
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ class Lanes:
         self.kinds: dict[str, Kind] = {}
         self.reads: deque[Job] = deque()
         self.submitted = 0  # the number of the last read that was queued
-        self.done: deque[tuple[asyncio.Future[Any], Any, BaseException | None]] = deque()
+        self.done: deque[tuple[Job, Any, BaseException | None]] = deque()
         self.readers: list[Reader] = []
         self.shared: list[Reader] = []
         self.waiters: deque[asyncio.Future[Reader]] = deque()
@@ -50,6 +50,7 @@ class Lanes:
         self.writer: Writer = None  # type: ignore[assignment]  # set by open(), before anything is run
         self._watching = False
         self._last_count = 0
+        self._go_on = done_future(loop)
 
     # ---- the common queue of reads ----------------------------------------------------------------------------------
 
@@ -182,22 +183,19 @@ class Lanes:
 
     def deliver(self) -> None:
         """Hand out what the lanes have done."""
-        done = self.done
+        done, go_on = self.done, self._go_on
         for _ in range(len(done)):
-            future, result, error = done.popleft()
-            try:
-                if error is None:
-                    future.set_result(result)
-                else:
-                    future.set_exception(error)
-            except asyncio.InvalidStateError:  # its caller was cancelled
-                pass
+            job, outcome, error = done.popleft()
+            if job.state == PENDING:  # else its caller was cancelled
+                job.state = DONE
+                job.outcome = outcome
+                job.error = error
+                if job.callback is not None:
+                    job.context.run(job.callback, go_on)
 
     def abandon(self, job: Job) -> None:
         """The job's caller was cancelled: what has not begun does not run, and a read that runs is interrupted."""
-        future = job.future
-        if future.done() and not future.cancelled():
-            future.exception()  # it was ready, and nobody will look
+        if job.state == DONE:
             return
         if not isinstance(job, OwnedJob):
             for queue in (self.reads, self.writer.queue):
@@ -217,14 +215,13 @@ class Lanes:
         """A lane has ended by a fault of ours: whoever waits for it is told, and reads go on elsewhere."""
         self.deliver()
         for job in lane.unanswered():
-            if not job.future.done():
-                job.future.set_exception(
-                    OutcomeUnknown(
-                        f"{self.name}: a lane ended by a fault ({fault}), and it is not known whether this was done: "
-                        "close the provider and open it again",
-                        provider=self.name,
-                    )
+            job.fail(
+                OutcomeUnknown(
+                    f"{self.name}: a lane ended by a fault ({fault}), and it is not known whether this was done: "
+                    "close the provider and open it again",
+                    provider=self.name,
                 )
+            )
         if isinstance(lane, Reader):
             self.readers.remove(lane)
             if lane in self.shared:

@@ -100,10 +100,11 @@ class Upkeep:
 def _aside(provider: Any, work: Callable[[sqlite3.Connection], Any], stop: threading.Event) -> asyncio.Future[Any]:
     """Do the work beside everything else; what it gives, or the error as ours."""
     lanes: Lanes = provider._ready()  # noqa: SLF001  (a part of the provider, in a file of its own)
-    future: asyncio.Future[Any] = lanes.loop.create_future()
     if lanes.settings.in_memory:
-        lanes.writer.add(Job(future, run_function, work, (), Kind.ALONE))
-        return future
+        job = Job(lanes.loop, run_function, work, (), Kind.ALONE)
+        lanes.writer.add(job)
+        return lanes.loop.create_task(_outcome(job))
+    future: asyncio.Future[Any] = lanes.loop.create_future()
 
     def settle(result: Any, error: BaseException | None) -> None:
         if error is None:
@@ -118,6 +119,10 @@ def _aside(provider: Any, work: Callable[[sqlite3.Connection], Any], stop: threa
 
     threading.Thread(target=run, name=f"datavern-{lanes.name}-aside", daemon=True).start()
     return future
+
+
+async def _outcome(job: Job) -> Any:
+    return await job
 
 
 def _attempt(

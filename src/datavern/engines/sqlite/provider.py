@@ -250,9 +250,7 @@ class SQLiteProvider(Statements, SQLiteSearches, Upkeep):
             if not waiter.done():
                 waiter.set_exception(lanes.refuse())
         while lanes.reads:
-            job = lanes.reads.popleft()
-            if not job.future.done():
-                job.future.set_exception(lanes.refuse())
+            lanes.reads.popleft().fail(lanes.refuse())
         for reader in lanes.readers:
             reader.stop()
             reader.interrupt(None)
@@ -260,8 +258,7 @@ class SQLiteProvider(Statements, SQLiteSearches, Upkeep):
             await self._ended([reader.closed for reader in lanes.readers], lanes.readers)
         finally:  # whoever cancels this leaves the writer to end by itself
             if not lanes.settings.in_memory:
-                last = Job(lanes.loop.create_future(), run_function, _last_checkpoint, (), Kind.ALONE)
-                forget(last.future)
+                last = Job(lanes.loop, run_function, _last_checkpoint, (), Kind.ALONE)
                 lanes.writer.queue.append(last)
             lanes.writer.stop()
         await self._ended([lanes.writer.closed], [lanes.writer])
@@ -312,7 +309,7 @@ class SQLiteProvider(Statements, SQLiteSearches, Upkeep):
                     "a temporary table, view or trigger goes with its transaction: make it in one, with transaction()",
                     provider=self.name,
                 )
-        job = Job(lanes.loop.create_future(), run, sql, parameters, kind)
+        job = Job(lanes.loop, run, sql, parameters, kind)
         if kind is READ and lanes.shared:
             lanes.read(job)
         else:
@@ -321,7 +318,7 @@ class SQLiteProvider(Statements, SQLiteSearches, Upkeep):
 
     def _send(self, run: Run, sql: Any, parameters: Any) -> Job:
         lanes = self._ready()
-        job = Job(lanes.loop.create_future(), run, sql, parameters, WRITE)
+        job = Job(lanes.loop, run, sql, parameters, WRITE)
         lanes.writer.add(job)
         return job
 

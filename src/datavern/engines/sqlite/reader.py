@@ -6,7 +6,7 @@ import sqlite3
 from collections import deque
 from typing import TYPE_CHECKING
 
-from datavern.engines.sqlite.jobs import READ, Job, Kind, OwnedJob
+from datavern.engines.sqlite.jobs import PENDING, READ, Job, Kind, OwnedJob
 from datavern.engines.sqlite.lane import Lane
 
 if TYPE_CHECKING:
@@ -49,17 +49,17 @@ class Reader(Lane):
                 last = self._let_go(last)
                 self._owned(job)  # type: ignore[arg-type]  # of the jobs on readers, those of holders alone are no reads
                 continue
-            self.current = job  # before the next line: whoever cancels now finds it here, or is seen there
-            if job.future.done():
-                self.current = None
-                continue
             if job.number > last:
                 last = self._let_go(last)
                 if source:
                     last = self._begin()
+            self.current = job  # before the next line: whoever cancels now finds it here, or is seen there
+            if job.state != PENDING:
+                self.current = None
+                continue
             self.count += 1
             try:
-                done.append((job.future, job.run(connection, job.sql, job.parameters), None))
+                done.append((job, job.run(connection, job.sql, job.parameters), None))
             except BaseException as error:  # noqa: BLE001  (whatever it is, it belongs to the job's caller)
                 self._failed(job, error)
             self.current = None
@@ -95,11 +95,11 @@ class Reader(Lane):
     def _failed(self, job: Job, error: BaseException) -> None:
         lanes = self.lanes
         number = getattr(error, "sqlite_errorcode", 0)
-        if number == sqlite3.SQLITE_INTERRUPT and not job.future.done() and not self.stopping:
+        if number == sqlite3.SQLITE_INTERRUPT and job.state == PENDING and not self.stopping:
             lanes.reads.appendleft(job)  # it was meant for the job before, which had just ended
         elif number == sqlite3.SQLITE_READONLY:
             job.kind = lanes.kinds[job.sql] = Kind.WRITE  # SQLite's own word: this text writes
             lanes.writer.queue.append(job)
             lanes.writer.wake()
         else:
-            lanes.done.append((job.future, None, self.failure(error, job)))
+            lanes.done.append((job, None, self.failure(error, job)))

@@ -41,7 +41,7 @@ class Statements:
         """
         job = self._submit(run_all, sql, parameters)
         try:
-            return await job.future  # type: ignore[no-any-return]  # what the job returns
+            return await job  # type: ignore[no-any-return]  # what the job returns
         except CancelledError:
             self._abandon(job)
             raise
@@ -50,7 +50,7 @@ class Statements:
         """The first row, or None."""
         job = self._submit(run_one, sql, parameters)
         try:
-            return await job.future  # type: ignore[no-any-return]  # what the job returns
+            return await job  # type: ignore[no-any-return]  # what the job returns
         except CancelledError:
             self._abandon(job)
             raise
@@ -59,7 +59,7 @@ class Statements:
         """The first column of the first row, or None."""
         job = self._submit(run_value, sql, parameters)
         try:
-            return await job.future
+            return await job
         except CancelledError:
             self._abandon(job)
             raise
@@ -82,7 +82,7 @@ class Statements:
         else:
             job = self._submit_fused(sql, parameters, audit, idempotency_key)
         try:
-            return await job.future  # type: ignore[no-any-return]  # what the job returns
+            return await job  # type: ignore[no-any-return]  # what the job returns
         except CancelledError:
             self._abandon(job)
             raise
@@ -92,7 +92,7 @@ class Statements:
         sets = parameters if isinstance(parameters, list) else list(parameters)
         job = self._submit(run_many, sql, sets)
         try:
-            return await job.future  # type: ignore[no-any-return]  # what the job returns
+            return await job  # type: ignore[no-any-return]  # what the job returns
         except CancelledError:
             self._abandon(job)
             raise
@@ -101,7 +101,7 @@ class Statements:
         """Run a function of the connection as one job: several statements for one hop, kept or undone together."""
         job = self._send(run_function, function, None)
         try:
-            return await job.future
+            return await job
         except CancelledError:
             self._abandon(job)
             raise
@@ -110,7 +110,7 @@ class Statements:
 async def run_job(session: Any, job: Any) -> Any:
     """What a job that was sent to `session` returns."""
     try:
-        return await job.future
+        return await job
     except CancelledError:
         session._abandon(job)  # noqa: SLF001  (the engine's own)
         raise

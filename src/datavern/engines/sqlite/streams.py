@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Literal, Self
 from datavern.contracts.errors import ConnectionFailed, QueryRejected
 from datavern.contracts.values import Parameters
 from datavern.engines.sqlite.bind import bound
-from datavern.engines.sqlite.jobs import Job, Kind, OwnedJob, Owner, Run, forget, run_all
+from datavern.engines.sqlite.connection import Connection
+from datavern.engines.sqlite.jobs import Job, Kind, OwnedJob, Owner, Run, run_all
 
 if TYPE_CHECKING:
     from datavern.engines.sqlite.lanes import Lanes
@@ -54,7 +55,7 @@ class _Rows:
             raise StopAsyncIteration
         self._job = job
         try:
-            rows = await job.future
+            rows = await job
         except asyncio.CancelledError:
             self._cancel(job)
             raise
@@ -116,10 +117,10 @@ class Stream(_Rows):
         return self
 
     async def _all(self, lanes: Lanes) -> list[sqlite3.Row]:
-        job = Job(lanes.loop.create_future(), _read_all, self.sql, self._parameters, Kind.READ)
+        job = Job(lanes.loop, _read_all, self.sql, self._parameters, Kind.READ)
         lanes.writer.add(job)
         try:
-            return await job.future  # type: ignore[no-any-return]  # what the job returns
+            return await job  # type: ignore[no-any-return]  # what the job returns
         except asyncio.CancelledError:
             lanes.abandon(job)
             raise
@@ -132,7 +133,7 @@ class Stream(_Rows):
             self._cancel(self._following)
         if self._reader is None or self._shut:
             return
-        forget(self._send(_finish, "rollback").future)
+        self._send(_finish, "rollback")
 
     def shut(self) -> None:
         """The provider closes."""
@@ -142,13 +143,13 @@ class Stream(_Rows):
     def _send(self, run: Run, ends: Literal["rollback"] | None = None) -> Job:
         assert self._reader is not None  # noqa: S101  (for the type checker: it was entered)
         assert self._owner is not None  # noqa: S101
-        job = OwnedJob(self._lanes.loop.create_future(), run, self, self._parameters, owner=self._owner, ends=ends)
+        job = OwnedJob(self._lanes.loop, run, self, self._parameters, owner=self._owner, ends=ends)
         self._owner.jobs.append(job)
         self._reader.wake()
         return job
 
     def _cancel(self, job: Job) -> None:
-        job.future.cancel()
+        job.cancel()
         self._lanes.abandon(job)
 
 
@@ -171,10 +172,8 @@ class TransactionStream(_Rows):
         self._open = False
         self._batch = iter(())
         tx = self._tx
-        if self._following is not None:
-            forget(self._following.future)
         if tx._open and tx._unfit() is None:  # noqa: SLF001
-            forget(self._send(_finish).future)
+            self._send(_finish)
 
     def _send(self, run: Run) -> Job:
         return self._tx._send(run, self, self._parameters)  # noqa: SLF001
@@ -183,7 +182,7 @@ class TransactionStream(_Rows):
         self._tx._abandon(job)  # noqa: SLF001
 
 
-def _read_all(connection: sqlite3.Connection, sql: str, parameters: Parameters) -> list[sqlite3.Row]:
+def _read_all(connection: Connection, sql: str, parameters: Parameters) -> list[sqlite3.Row]:
     """All rows, of a statement that does not write: on the one connection that may."""
     connection.execute("PRAGMA query_only = 1")
     try:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 from datavern.contracts.errors import ProviderError, QueryRejected
 from datavern.contracts.values import Parameters
 from datavern.engines.sqlite.fused import run_claim, run_fused_or_none
-from datavern.engines.sqlite.jobs import Job, OwnedJob, Owner, Run, forget, run_many, run_many_or_none, run_nothing
+from datavern.engines.sqlite.jobs import DONE, Job, OwnedJob, Owner, Run, run_many, run_many_or_none, run_nothing
 from datavern.engines.sqlite.session import Statements
 from datavern.engines.sqlite.streams import TransactionStream
 from datavern.engines.sqlite.temporary import drop_temporary
@@ -94,13 +94,13 @@ class SQLiteTransaction(Statements):
         if kind is None and self._unfit() is None and self._sent:
             job = self._end("commit")
             try:
-                await job.future
+                await job
             except asyncio.CancelledError:
                 self._lanes.abandon(job)
                 raise
             return
         unfit = self._unfit() if kind is None else None
-        forget(self._end("rollback").future)  # nobody waits for it: whoever comes next on the lane comes after it
+        self._end("rollback")  # nobody waits for it: whoever comes next on the lane comes after it
         if unfit is not None:
             raise unfit
 
@@ -110,16 +110,14 @@ class SQLiteTransaction(Statements):
             self._open = False
             self._provider._holders.discard(self)  # noqa: SLF001
             if self._sent or self._reader is not None:
-                forget(self._end("rollback").future)
+                self._end("rollback")
 
     def _end(self, how: Literal["commit", "rollback"]) -> OwnedJob:
         owner = self._held()
         tidy = drop_temporary
         if self._read_only:
             tidy = _write_again if self._reader is None else run_nothing
-        job = OwnedJob(
-            self._lanes.loop.create_future(), tidy, None, None, owner=owner, prefix=self._take_prefix(), ends=how
-        )
+        job = OwnedJob(self._lanes.loop, tidy, None, None, owner=owner, prefix=self._take_prefix(), ends=how)
         owner.jobs.append(job)
         owner.task = (
             None  # it has let go: its next statement waits its turn like any other, even before the lane has ended
@@ -177,7 +175,7 @@ class SQLiteTransaction(Statements):
         if (unfit := self._unfit()) is not None:
             raise unfit
         lanes, owner = self._lanes, self._held()
-        job = OwnedJob(lanes.loop.create_future(), run, sql, parameters, owner=owner, prefix=self._prefix)
+        job = OwnedJob(lanes.loop, run, sql, parameters, owner=owner, prefix=self._prefix)
         if self._reader is not None:
             owner.jobs.append(job)
             self._reader.wake()
@@ -209,13 +207,13 @@ class SQLiteTransaction(Statements):
         """
         job = self._send(run_claim, self._provider._fusing.keyed(idempotency_key), mark)  # noqa: SLF001
         try:
-            return await job.future  # type: ignore[no-any-return]  # what the job returns
+            return await job  # type: ignore[no-any-return]  # what the job returns
         except asyncio.CancelledError:
             self._abandon(job)
             raise
 
     def _abandon(self, job: Job) -> None:
-        if self._broken is None and not (job.future.done() and not job.future.cancelled()):
+        if self._broken is None and job.state != DONE:
             self._broken = self._depth
         self._lanes.abandon(job)
 

@@ -15,7 +15,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from datavern.contracts.errors import PoolTimeout, QueryRejected
-from datavern.engines.sqlite.jobs import READ, WRITE, Job, OwnedJob, Owner
+from datavern.engines.sqlite.jobs import PENDING, READ, WRITE, Job, OwnedJob, Owner
 from datavern.engines.sqlite.lane import Lane
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ class Writer(Lane):
         for job in list(self.queue):
             if job.since == 0.0:
                 job.since = now - _LOOK
-            if now - job.since < longest or job.future.done():
+            if now - job.since < longest or job.state != PENDING:
                 continue
             if not isinstance(job, OwnedJob):
                 try:
@@ -91,7 +91,7 @@ class Writer(Lane):
                 except ValueError:
                     continue  # its turn has come
             self.lanes.timeouts += 1
-            job.future.set_exception(
+            job.fail(
                 PoolTimeout(
                     f"{self.lanes.name}: the writer did not come free within {longest} s: a transaction holds it",
                     provider=self.lanes.name,
@@ -150,18 +150,18 @@ class Writer(Lane):
         """A job outside any transaction: a read of a database without readers, PRAGMA, VACUUM."""
         if job.kind is READ:
             self.current = job  # before the next line: whoever cancels now finds it here, or is seen there
-        if job.future.done():
+        if job.state != PENDING:
             self.current = None
             return
         self.count += 1
         try:
-            self.lanes.done.append((job.future, job.run(self.connection, job.sql, job.parameters), None))
+            self.lanes.done.append((job, job.run(self.connection, job.sql, job.parameters), None))
         except BaseException as error:  # noqa: BLE001  (whatever it is, it belongs to the job's caller)
-            again = getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_INTERRUPT and not job.future.done()
+            again = getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_INTERRUPT and job.state == PENDING
             if again and job.kind is READ and not self.stopping:
                 self.queue.appendleft(job)  # the interruption was meant for the job before
             else:
-                self.lanes.done.append((job.future, None, self.failure(error, job)))
+                self.lanes.done.append((job, None, self.failure(error, job)))
         self.current = None
 
     def _group(self, job: Job) -> None:
@@ -173,7 +173,7 @@ class Writer(Lane):
             connection.execute("BEGIN IMMEDIATE")
         except sqlite3.Error as error:
             # Another process has the file. Those behind have waited as long as this one, or nearly so.
-            done.append((job.future, None, self.failure(error, job)))
+            done.append((job, None, self.failure(error, job)))
             self._fail_waiting(waiting, error)
             self._taken = []
             self.flush()
@@ -188,7 +188,7 @@ class Writer(Lane):
                 group.append(outcome)
                 if outcome[2] is not None and not connection.in_transaction:
                     # The engine gave up the whole transaction: that is the fault of this one, and not of the others.
-                    done.append((outcome[0].future, None, outcome[2]))
+                    done.append((outcome[0], None, outcome[2]))
                     self._one_by_one(group[:-1])
                     break
             following = self._next(len(group), until)
@@ -204,7 +204,7 @@ class Writer(Lane):
 
         It may be refused for a row that the group has just written, and whoever looks for that row then must find it.
         """
-        if job.future.done():
+        if job.state != PENDING:
             return None  # cancelled while it was queued
         connection = self.connection
         self.count += 1
@@ -259,10 +259,10 @@ class Writer(Lane):
             if error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_CONSTRAINT:
                 self._one_by_one(group)  # a deferred constraint: whose it is shows when each commits alone
                 return
-            done.extend((job.future, None, refused or self.failure(error, job)) for job, _, refused in group)
+            done.extend((job, None, refused or self.failure(error, job)) for job, _, refused in group)
             return
         self.commits += 1
-        done.extend((job.future, result, refused) for job, result, refused in group)
+        done.extend((job, result, refused) for job, result, refused in group)
 
     def _one_by_one(self, group: list[_Outcome]) -> None:
         """Run each operation again in a transaction of its own; all of them were undone, and nobody heard of any."""
@@ -274,17 +274,17 @@ class Writer(Lane):
                 connection.execute("COMMIT")
             except BaseException as error:  # noqa: BLE001  (whatever it is, it belongs to the job's caller)
                 self._roll_back()
-                done.append((job.future, None, self.failure(error, job)))
+                done.append((job, None, self.failure(error, job)))
             else:
                 self.commits += 1
-                done.append((job.future, result, None))
+                done.append((job, result, None))
 
     def _fail_waiting(self, waiting: int, error: sqlite3.Error) -> None:
         for _ in range(waiting):
             following = self._next(0, 0.0)
             if following is None:
                 return
-            self.lanes.done.append((following.future, None, self.failure(error, following)))
+            self.lanes.done.append((following, None, self.failure(error, following)))
 
     def _roll_back(self) -> None:
         if self.connection.in_transaction:
