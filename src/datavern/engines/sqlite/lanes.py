@@ -184,14 +184,18 @@ class Lanes:
     def deliver(self) -> None:
         """Hand out what the lanes have done."""
         done, go_on = self.done, self._go_on
-        for _ in range(len(done)):
-            job, outcome, error = done.popleft()
-            if job.state == PENDING:  # else its caller was cancelled
-                job.state = DONE
-                job.outcome = outcome
-                job.error = error
-                if job.callback is not None:
-                    job.context.run(job.callback, go_on)
+        try:
+            for _ in range(len(done)):
+                job, outcome, error = done.popleft()
+                if job.state == PENDING:  # else its caller was cancelled
+                    job.state = DONE
+                    job.outcome = outcome
+                    job.error = error
+                    if job.callback is not None:
+                        job.context.run(job.callback, go_on)
+        except BaseException:  # KeyboardInterrupt, SystemExit: a task hands them to whoever runs the loop
+            self.loop.call_soon(self.deliver)
+            raise
 
     def abandon(self, job: Job) -> None:
         """The job's caller was cancelled: what has not begun does not run, and a read that runs is interrupted."""
