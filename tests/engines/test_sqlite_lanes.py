@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import random
 import threading
 
@@ -304,3 +305,69 @@ async def test_a_cancelled_close_still_ends_everything(tmp_path):
     assert await write == 1
     await lanes.writer.closed
     lanes.writer.join()
+
+
+async def test_a_first_row_of_many_holds_no_snapshot(db):
+    for read in (db.query_one, db.query_value):
+        assert await read("SELECT n FROM t WHERE n > 0")
+        await db.execute("UPDATE t SET v = 'new' WHERE n = 0")
+        assert await db.checkpoint()
+    assert await db.query_value("SELECT v FROM t WHERE n = 0") == "new"
+
+
+async def test_each_task_goes_on_in_its_own_context(db):
+    who: contextvars.ContextVar[int] = contextvars.ContextVar("who")
+
+    async def read(n):
+        who.set(n)
+        for _ in range(5):
+            await db.query_value(SELECT, [n])
+            assert who.get() == n
+
+    await asyncio.gather(*(read(n) for n in range(50)))
+    with pytest.raises(LookupError):
+        who.get()
+
+
+async def test_what_is_cancelled_is_told_why_and_only_once(db):
+    async def read():
+        with pytest.raises(asyncio.CancelledError) as told:
+            await db.query(ENDLESS)
+        assert told.value.args == ("enough",)
+        return await db.query_value(SELECT, [7])  # and goes on
+
+    for turns in range(3):
+        task = asyncio.create_task(read())
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        task.cancel("enough")
+        if turns:
+            assert await task == "v7"
+        else:  # it had not begun
+            with pytest.raises(asyncio.CancelledError):
+                await task
+
+
+def test_a_task_that_ends_the_program_leaves_no_other_without_its_answer(tmp_path):
+    """What raises SystemExit or KeyboardInterrupt leaves the loop, which may be run again to tidy up."""
+    loop = asyncio.new_event_loop()
+    db = SQLiteProvider(tmp_path / "t.db", location="norway")
+
+    async def ends():
+        await db.query_value("SELECT 1")
+        raise SystemExit(3)
+
+    async def every():
+        return await asyncio.wait_for(asyncio.gather(*others), 60)
+
+    try:
+        loop.run_until_complete(db.connect())
+        ending = loop.create_task(ends())
+        others = [loop.create_task(db.query_value("SELECT ?", [n])) for n in range(20)]
+        with pytest.raises(SystemExit):
+            loop.run_until_complete(every())
+        assert loop.run_until_complete(every()) == list(range(20))
+        assert isinstance(ending.exception(), SystemExit)
+        loop.run_until_complete(db.close())
+    finally:
+        loop.close()

@@ -17,10 +17,10 @@ from datavern.engines.sqlite.bind import bound
 from datavern.engines.sqlite.connection import Connection
 
 __all__ = [
-    "READ",
-    "WRITE",
     "DONE",
     "PENDING",
+    "READ",
+    "WRITE",
     "Job",
     "Kind",
     "OwnedJob",
