@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import textwrap
+import traceback
 from decimal import Decimal
 from pathlib import Path
 from types import MappingProxyType
@@ -499,3 +500,45 @@ def test_the_file_is_an_ordinary_database(tmp_path):
 async def main_again(path):
     async with SQLiteProvider(path, location="norway") as db:
         await db.execute("INSERT INTO t VALUES (2)")
+
+
+# ---- what SQLite says of a statement -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("sql", "says"),
+    [
+        ("INSERT INTO t VALUES (1, 2, 3)", "table t has 2 columns but 3 values were supplied"),
+        ("SELECT abs('13097248022', 2)", r"wrong number of arguments to function abs\(\)"),
+        ("SELECT sum(sum(n)) FROM t", r"misuse of aggregate function sum\(\)"),
+        ("INSERT INTO seen VALUES (1)", "cannot modify seen because it is a view"),
+        ("INSERT INTO g (twice) VALUES (1)", 'cannot INSERT into generated column "twice"'),
+        ("DROP TABLE seen", "use DROP VIEW to delete view seen"),
+        ('DROP TABLE "13097248022"', "use DROP VIEW to delete view …"),
+        ("CREATE TABLE sqlite_x (n)", "object name reserved for internal use: sqlite_x"),
+        ("CREATE TABLE x (n FOO) STRICT", 'unknown datatype for x.n: "FOO"'),
+        ("CREATE TABLE x (n 'FOO 13097248022') STRICT", 'unknown datatype for x.n: "…"'),
+        ("SELECT * FROM t ORDER BY 5", "1st ORDER BY term out of range"),
+        ("SELECT load_extension('13097248022')", "SQLite does not permit this here"),
+    ],
+)
+async def test_what_is_wrong_with_a_statement_is_told_without_values(memory, sql, says):
+    for made in (
+        "VIEW seen AS SELECT n FROM t",
+        'VIEW "13097248022" AS SELECT n FROM t',
+        "TABLE g (n, twice AS (n * 2))",
+    ):
+        await memory.execute(f"CREATE {made}")
+    with pytest.raises(QueryRejected, match=says) as caught:
+        await memory.query(sql)
+    assert "13097248022" not in "".join(traceback.format_exception(caught.value))
+
+
+@pytest.mark.parametrize("text", ["", " \n", ";", "-- nothing", "/* nothing */ ; -- at all"])
+async def test_a_text_without_a_statement_is_refused(memory, text):
+    for call in (memory.query, memory.execute, memory.query_value):
+        with pytest.raises(QueryRejected, match="the text holds no statement"):
+            await call(text)
+    async with memory.transaction() as tx:
+        with pytest.raises(QueryRejected, match="the text holds no statement"):
+            await tx.execute(text)

@@ -310,6 +310,8 @@ def classify(sql: str) -> Kind:
     if not isinstance(sql, str):
         raise QueryRejected(f"the statement is a {type(sql).__name__}: expected text")
     word = first_word(sql)
+    if not word and _LEADING.fullmatch(sql):
+        raise QueryRejected("the text holds no statement")
     if word in _CONTROL:
         raise QueryRejected(f"{word} is not run as a statement: use {_CONTROL[word]}", position=None)
     if word in _READS:

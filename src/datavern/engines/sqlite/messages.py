@@ -35,9 +35,26 @@ _NEAR = re.compile(r'near "(.*)": syntax error\Z', re.DOTALL)
 _UNRECOGNISED = re.compile(r'unrecognized token: "(.*)"\Z', re.DOTALL)
 _NAMED = re.compile(
     r"(no such (?:table|column|function|index|view|trigger|savepoint|module|collation sequence)"
-    r"|ambiguous column name|duplicate column name|wrong number of arguments to function|no such table column"
-    r"|cannot modify|misuse of aggregate(?: function)?|misuse of window function|unknown database): ?(.*)\Z",
+    r"|ambiguous column name|duplicate column name|no such table column|misuse of aggregate|unknown database"
+    r"|object name reserved for internal use|missing datatype for): ?(.*)\Z",
     re.DOTALL,
+)
+# Messages that are passed on. Each group holds a name of the schema or of a function; what is none is left out.
+_TOLD = tuple(
+    re.compile(pattern, re.DOTALL)
+    for pattern in (
+        r"table (.*) has \d+ columns but \d+ values were supplied\Z",
+        r"wrong number of arguments to function (.*)\(\)\Z",
+        r"misuse of (?:aggregate|window) function (.*)\(\)\Z",
+        r"cannot modify (.*) because it is a view\Z",
+        r"cannot (?:INSERT into|UPDATE) generated column \"(.*)\"\Z",
+        r"use DROP (?:TABLE|VIEW) to delete (?:table|view) (.*)\Z",
+        r"table (.*) may not be (?:dropped|altered|indexed|modified)\Z",
+        r"cannot drop (?:PRIMARY KEY|UNIQUE) column: \"(.*)\"\Z",
+        r"missing datatype for (.*)\Z",
+        r"unknown datatype for (.*): \"(.*)\"\Z",
+        r"PRIMARY KEY missing on table (.*)\Z",
+    )
 )
 _ALREADY = re.compile(r"(table|index|view|trigger) (.*) already exists\Z", re.DOTALL)
 _NO_COLUMN = re.compile(r"table (.*) has no column named (.*)\Z", re.DOTALL)
@@ -48,6 +65,15 @@ _COUNTS = (
     re.compile(r"sub-select returns \d+ columns - expected \d+\Z"),
     re.compile(r"integer overflow\Z"),
     re.compile(r"malformed JSON\Z"),
+    re.compile(r"\d+(?:st|nd|rd|th) (?:ORDER|GROUP) BY term out of range - should be between 1 and \d+\Z"),
+    re.compile(r"aggregate functions are not allowed in the GROUP BY clause\Z"),
+    re.compile(r"Expression tree is too large \(maximum depth \d+\)\Z"),
+    re.compile(r"too many columns in result set\Z"),
+    re.compile(r"too many terms in (?:compound SELECT|(?:ORDER|GROUP) BY clause)\Z"),
+    re.compile(r"at most \d+ tables in a join\Z"),
+    re.compile(r"parser stack overflow\Z"),
+    re.compile(r"row value misused\Z"),
+    re.compile(r"unable to identify the object to be reindexed\Z"),
     re.compile(r"Cannot add a (NOT NULL column with default value NULL|UNIQUE column|PRIMARY KEY column)\Z"),
     re.compile(r"cannot VACUUM (from within a transaction|- SQL statements in progress)\Z"),
 )
@@ -108,7 +134,6 @@ def of_constraint(message: str, code: str) -> ConstraintViolated:
 def of_statement(message: str, sql: str | None, connection: sqlite3.Connection | None) -> QueryRejected:
     """SQLITE_ERROR: the statement does not parse, or names what is not there."""
     position: int | None = None
-    text = "SQLite refused the statement"
     if found := _NEAR.match(message) or _UNRECOGNISED.match(message):
         token = found[1]
         position = _token_position(message, token, sql, connection)
@@ -130,14 +155,26 @@ def of_statement(message: str, sql: str | None, connection: sqlite3.Connection |
         names = [name if _SHAPED_LIKE_A_NAME.match(name) else "…" for name in found.groups()]
         position = _name_position(found[2], sql)
         text = f"table {names[0]} has no column named {names[1]}"
-    elif message.startswith("unsafe use of "):
-        text = (
+    else:
+        text, position = _said(message, sql)
+    return QueryRejected(text, position=position)
+
+
+def _said(message: str, sql: str | None) -> tuple[str, int | None]:
+    """What a message says that is about more than one name, and where that stands."""
+    if message.startswith("unsafe use of "):
+        return (
             "a view or a trigger of this file reaches for a virtual table or a function that a schema which is not "
             "trusted may not use: open the file with trusted_schema=True if it is your own"
-        )
-    elif any(pattern.match(message) for pattern in _COUNTS):
-        text = message
-    return QueryRejected(text, position=position)
+        ), None
+    if message == "not authorized":
+        return "SQLite does not permit this here: functions that load code are turned off", None
+    if any(pattern.match(message) for pattern in _COUNTS):
+        return message, None
+    told = next((found for pattern in _TOLD if (found := pattern.match(message))), None)
+    if told is None:
+        return "SQLite refused the statement", None
+    return _without_what_is_no_name(told), _name_position(told[1], sql)
 
 
 def of_driver(error: BaseException, message: str) -> ProviderError:
@@ -151,6 +188,14 @@ def of_driver(error: BaseException, message: str) -> ProviderError:
     if "closed" in message:
         return ConnectionFailed("the connection is closed")
     return QueryRejected("the driver refused the statement or a parameter")
+
+
+def _without_what_is_no_name(found: re.Match[str]) -> str:
+    text = found.string
+    for group in range(len(found.groups()), 0, -1):
+        if not _SHAPED_LIKE_A_NAME.match(found[group]):
+            text = f"{text[: found.start(group)]}…{text[found.end(group) :]}"
+    return text
 
 
 def _token_position(message: str, token: str, sql: str | None, connection: sqlite3.Connection | None) -> int | None:
