@@ -94,7 +94,7 @@ def main() -> None:
             for position in range(size)
         ]
     whole = {
-        "comment": "The audit log, format version 1. UNRELEASED: from the release on, these verify for ever.",
+        "comment": "The audit log, format version 1: these verify for ever.",
         "verifier": f"{NAME}+{key_id.hex()}+{b64(public)}",
         "origin": ORIGIN,
         "entries": [
