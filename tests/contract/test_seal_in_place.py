@@ -320,6 +320,82 @@ async def test_what_makes_no_sense_is_refused_and_nothing_is_changed(managed, ta
             await db.seal("people.number")
 
 
+PEOPLE = "CREATE TABLE people (id text PRIMARY KEY, number text, name text)"
+HASHED = "PARTITION OF people FOR VALUES WITH (MODULUS 1, REMAINDER 0)"
+TRIGGERS = {
+    "sqlite": [
+        "CREATE TRIGGER t AFTER UPDATE ON people BEGIN UPDATE people SET name = NEW.Number WHERE id = NEW.id; END"
+    ],
+    "postgresql": [
+        "CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN NEW.name := NEW.Number; RETURN NEW; END $$",
+        "CREATE TRIGGER t BEFORE UPDATE ON people FOR EACH ROW EXECUTE FUNCTION f()",
+    ],
+}
+OTHERS = {  # which do nothing with the column
+    "sqlite": ["CREATE TRIGGER t AFTER UPDATE OF name ON people BEGIN SELECT 1 AS numbers; END"],
+    "postgresql": [
+        "CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN /* numbers */ RETURN NEW; END $$",
+        "CREATE TRIGGER t BEFORE UPDATE ON people FOR EACH ROW EXECUTE FUNCTION f()",
+    ],
+}
+SCHEMAS = {
+    "a foreign key to it": (
+        [
+            PEOPLE.replace("number text", "number text UNIQUE"),
+            'CREATE TABLE "o ther" (n text REFERENCES people (number))',
+        ],
+        "a foreign key of .*o ther.* refers to it",
+    ),
+    "a check of NULL": (
+        [PEOPLE.replace("number text", "number text CHECK (number IS NOT NULL)")],
+        "the schema keeps it",
+    ),
+    "a trigger": ([PEOPLE, TRIGGERS], "the trigger t names it"),
+    "rows without a name": ([PEOPLE.replace(" PRIMARY KEY", "")], "nothing keeps id from naming several rows"),
+    "the primary key": (
+        ["CREATE TABLE people (id text UNIQUE, number text PRIMARY KEY, name text)"],
+        "in the primary key",
+    ),
+    "its other name taken": ([PEOPLE.replace("name text", "name text, number_unsealed text")], "of its own"),
+    "partitions": (
+        {"sqlite": None, "postgresql": [f"{PEOPLE} PARTITION BY HASH (id)", f"CREATE TABLE p {HASHED}"]},
+        "partitioned",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", SCHEMAS)
+async def test_a_schema_that_would_stop_it_halfway_is_refused_before_anything_is_changed(managed, engine, what):
+    statements, message = SCHEMAS[what]
+    statements = statements[engine] if isinstance(statements, dict) else statements
+    if statements is None:
+        return  # the engine has no such thing
+    async with managed(sealed()) as db:
+        main = db["main"]
+        for statement in statements:
+            for one in statement[engine] if isinstance(statement, dict) else [statement]:
+                await main.execute(one)
+        await main.execute("INSERT INTO people (id, number, name) VALUES ('a', '130972', 'x')")
+        before = await needs(main, "subjects").describe("people")
+        with pytest.raises(ConfigurationError, match=message):
+            await db.seal("people.number")
+        assert await needs(main, "subjects").describe("people") == before
+        assert await main.query_value("SELECT number FROM people") == "130972"
+
+
+async def test_what_does_nothing_with_the_column_stands_in_nobodys_way(managed, engine):
+    async with managed(sealed()) as db:
+        main = db["main"]
+        await main.execute("CREATE TABLE registry (number text PRIMARY KEY)")
+        await main.execute(PEOPLE.replace("number text", "number text REFERENCES registry CHECK (length(number) = 6)"))
+        for statement in OTHERS[engine]:
+            await main.execute(statement)
+        await main.execute("INSERT INTO registry VALUES ('130972')")
+        await main.execute("INSERT INTO people (id, number, name) VALUES ('a', '130972', 'x'), ('b', NULL, 'y')")
+        assert (await db.seal("people.number")).rows == 1
+        assert await all_numbers(db) == {"a": "130972", "b": None}
+
+
 async def test_equal_values_of_a_unique_field_stop_it_and_are_not_told(managed, table):
     await table(rows=12)
     async with managed(sealed(number={"unique": True})) as db:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any, ClassVar, Literal
 
 from datavern.contracts.errors import ConfigurationError, ProviderError, QueryRejected
@@ -44,6 +45,10 @@ class RelationalColumns:
 
     async def loosen(self, tx: Any, store: str, column: str) -> None:
         """Let a column take NULL."""
+        raise NotImplementedError
+
+    async def against(self, store: str, column: str) -> list[str]:
+        """What in the schema keeps a column from being emptied, or does something with its values: a line each."""
         raise NotImplementedError
 
     async def guard(self, store: str, column: str) -> None:
@@ -90,12 +95,29 @@ class RelationalColumns:
                 return
             await asyncio.sleep(_PAUSE)
 
-    async def set_aside(self, store: str, column: str, aside: str) -> None:
-        """Give a column another name, and let it take NULL: both or neither."""
+    async def set_aside(self, store: str, column: str, aside: str, keys: Sequence[str]) -> None:
+        """Give a column another name, and let it take NULL: both or neither, and neither where it cannot be emptied.
+
+        Args:
+            store: the table.
+            column: the column.
+            aside: its other name.
+            keys: the columns that name a row: of one row the value is emptied, and is there again.
+
+        Raises:
+            ConstraintViolated: something in the schema keeps the value.
+        """
+        names = ", ".join(map(self._name, keys))
+        filled = f"SELECT {names} FROM {self._table(store)} WHERE {self._name(aside)} IS NOT NULL LIMIT 1"  # noqa: S608  (quoted)
+        empty = f"UPDATE {self._table(store)} SET {self._name(aside)} = NULL WHERE ({names}) = ({filled})"  # noqa: S608  (quoted)
 
         async def work(tx: Any) -> None:
             await self.loosen(tx, store, column)
             await self.rename(tx, store, column, aside)
+            with suppress(_Tried):
+                async with tx.savepoint():
+                    await tx.execute(empty)
+                    raise _Tried
 
         await self.change(work)
 
@@ -159,6 +181,10 @@ class RelationalColumns:
         for row, changes in rows:
             where = {name: row[name] for name in keys}
             await self._subjects.update(store, where, changes, transaction=transaction)
+
+
+class _Tried(Exception):
+    """It could be done: undo it."""
 
 
 def _in_the_way(error: ProviderError) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from typing import Any, ClassVar, Literal
 
 from datavern.engines.columns import RelationalColumns
@@ -14,6 +15,21 @@ __all__ = ["PostgreSQLColumns"]
 _THERE = """
 SELECT true FROM pg_catalog.pg_constraint
 WHERE conrelid = pg_catalog.to_regclass($1::text) AND conname = $2
+"""
+
+
+_AGAINST = r"""
+SELECT 'it is partitioned, and no index that tells its rows apart can span the parts' FROM pg_catalog.pg_class
+WHERE oid = pg_catalog.to_regclass($1::text) AND relkind = 'p'
+UNION ALL
+SELECT 'a foreign key of ' || c.conrelid::regclass || ' refers to it' FROM pg_catalog.pg_constraint c
+JOIN pg_catalog.pg_attribute a ON a.attrelid = c.confrelid AND a.attnum = ANY (c.confkey)
+WHERE c.contype = 'f' AND c.confrelid = pg_catalog.to_regclass($1::text) AND a.attname = $2
+UNION ALL
+SELECT 'the trigger ' || t.tgname || ' names it, and would be given sealed values' FROM pg_catalog.pg_trigger t
+JOIN pg_catalog.pg_proc p ON p.oid = t.tgfoid
+WHERE t.tgrelid = pg_catalog.to_regclass($1::text) AND NOT t.tgisinternal
+AND pg_catalog.pg_get_triggerdef(t.oid) || ' ' || p.prosrc ~* $3
 """
 
 
@@ -30,6 +46,12 @@ class PostgreSQLColumns(RelationalColumns):
     async def loosen(self, tx: Any, store: str, column: str) -> None:
         """Drop NOT NULL."""
         await tx.execute(f"ALTER TABLE {self._table(store)} ALTER COLUMN {self._name(column)} DROP NOT NULL")
+
+    async def against(self, store: str, column: str) -> list[str]:
+        """Partitions, foreign keys, and triggers that name it."""
+        word = re.sub(r"(\W)", r"\\\1", column)
+        rows = await self._provider.query(_AGAINST, [self._table(store), column, rf"(^|\W){word}(\W|$)"])
+        return [row[0] for row in rows]
 
     async def guard(self, store: str, column: str) -> None:
         """A check of the first byte (FORMAT.md, 5; 0 marks what was erased): a literal of text would pass for bytes."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, Literal
 
 from datavern.contracts.errors import ConfigurationError
@@ -16,6 +17,13 @@ _INDEXES = """
 SELECT DISTINCT l.name, l.origin FROM pragma_index_list(?) AS l, pragma_index_info(l.name) AS i
 WHERE i.name = ? COLLATE NOCASE
 """
+
+
+_REFERENCES = """
+SELECT DISTINCT m.name FROM sqlite_master AS m, pragma_foreign_key_list(m.name) AS f
+WHERE m.type = 'table' AND f."table" = ? COLLATE NOCASE AND f."to" = ? COLLATE NOCASE
+"""
+_TRIGGERS = "SELECT name, sql FROM sqlite_master WHERE type = 'trigger' AND tbl_name = ? COLLATE NOCASE"
 
 
 class SQLiteColumns(RelationalColumns):
@@ -41,6 +49,20 @@ class SQLiteColumns(RelationalColumns):
                 f"{store}.{column} is NOT NULL, and its table's definition could not be changed for sure: make the "
                 "table anew without it (https://sqlite.org/lang_altertable.html, 7), and run this again"
             )
+
+    async def against(self, store: str, column: str) -> list[str]:
+        """Foreign keys, and triggers that name it: SQLite would put the other name in them, and they see it emptied."""
+        table = split_name(store)[1]
+        found = [
+            f"a foreign key of {row[0]} refers to it"
+            for row in await self._provider.query(_REFERENCES, [table, column])
+        ]
+        word = re.compile(rf"(?<!\w){re.escape(column)}(?!\w)", re.IGNORECASE)
+        return found + [
+            f"the trigger {name} names it, and would be given emptied values"
+            for name, text in await self._provider.query(_TRIGGERS, [table])
+            if not name.startswith("datavern_sealed_") and word.search(text)
+        ]
 
     async def guard(self, store: str, column: str) -> None:
         """Two triggers: whoever writes plain text to the sealed column is refused."""

@@ -13,8 +13,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from datavern.contracts.capabilities import Transaction, needs
-from datavern.contracts.errors import ConfigurationError, DecryptionFailed, KeyErased, ProviderError, QueryRejected
-from datavern.contracts.stores import ShapeColumn
+from datavern.contracts.errors import (
+    ConfigurationError,
+    ConstraintViolated,
+    DecryptionFailed,
+    KeyErased,
+    ProviderError,
+    QueryRejected,
+)
+from datavern.contracts.stores import Column, ShapeColumn, Store
 from datavern.crypto.sealed import new_row_tags
 from datavern.privacy.datamap.dataset import ASIDE, RETAINED_UNTIL, ROW_TAG, Dataset
 from datavern.privacy.personal.rows import RETENTION, Rows
@@ -169,7 +176,7 @@ class InPlace:
             plain = found.column(self.field)
             if plain is None:
                 raise ConfigurationError(f"{table} has no column {self.field}: there is nothing to seal")
-            if subjects.holds(plain, ShapeColumn(self.field, "bytes")):  # type: ignore[attr-defined]  # a relational engine's
+            if _holds_bytes(subjects, plain):
                 if found.column(ROW_TAG) is None:
                     raise ConfigurationError(
                         f"{table}.{self.field} holds bytes, and nothing tells plain ones from sealed ones: move them "
@@ -183,10 +190,41 @@ class InPlace:
                         f"{table}: {nobody} rows with a {self.field} name nobody in {dataset.subject}, and a value is "
                         "sealed under its person's key: fill that in first, or empty the value"
                     )
-            await self._columns.set_aside(table, self.field, self._aside)
+            await self._check_table(found, plain)
+            await self._put_aside()
+        elif (there := found.column(self.field)) is not None and not _holds_bytes(subjects, there):
+            raise ConfigurationError(f"{table} has a column {self._aside} of its own: give that another name first")
         await self._store.prepare()
         await self._columns.guard(table, self.field)
         return True
+
+    async def _put_aside(self) -> None:
+        table, problem = self._dataset.table, ""
+        try:
+            await self._columns.set_aside(table, self.field, self._aside, self._dataset.keys)
+        except ConstraintViolated as error:
+            problem = str(error)
+        if problem:
+            raise ConfigurationError(
+                f"{table}.{self.field} is emptied once it is sealed, and the schema keeps it: {problem}. Change that "
+                "first; nothing was changed here"
+            )
+
+    async def _check_table(self, found: Store, plain: Column) -> None:
+        """Refuse, before anything is changed, a table that could not be sealed to the end, or would lose something."""
+        table, keys = self._dataset.table, self._dataset.keys
+        if plain.primary_key:
+            raise ConfigurationError(f"{table}.{self.field} is in the primary key, which is never sealed")
+        if not any(columns <= set(keys) for columns in found.unique):
+            raise ConfigurationError(
+                f"{table}: nothing keeps {', '.join(keys)} from naming several rows, whose values would take each "
+                "other's place: make it a primary key, or unique, first"
+            )
+        against = await self._columns.against(table, self.field)
+        if against:
+            raise ConfigurationError(
+                f"{table}.{self.field} cannot be sealed in place: {'; '.join(against)}. Change that first"
+            )
 
     async def _all(self, filled: str, batch: Callable[[Any, Sequence[Any] | None], Any]) -> int:
         """Batch after batch, from the first key to the last, until nothing is left."""
@@ -349,3 +387,7 @@ class InPlace:
                 f"values: {problem}"
             )
         self._step("rewritten", 0)
+
+
+def _holds_bytes(subjects: Any, column: Column) -> bool:
+    return bool(subjects.holds(column, ShapeColumn(column.name, "bytes")))  # a relational engine's
