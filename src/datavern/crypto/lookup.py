@@ -7,7 +7,6 @@ beginnings and of parts show more, and are made only where the data map asks for
 
 from __future__ import annotations
 
-import hmac
 import re
 import unicodedata
 from collections.abc import Callable
@@ -15,6 +14,7 @@ from typing import Any
 
 from datavern.contracts.errors import ConfigurationError
 from datavern.crypto.encoding import encode
+from datavern.crypto.keyed import keyed_hash
 from datavern.crypto.sealed import text_block
 
 __all__ = ["KINDS", "grams", "index", "indexer", "normalise", "normalised_part", "prefix_indexer"]
@@ -101,19 +101,19 @@ def indexer(key: bytes, field: str, kind: str | None = None) -> Callable[[Any], 
         field: the field's id.
         kind: as for `normalise`; an unknown one is refused with the first value.
     """
-    begin, digest = _VERSION + text_block(field), hmac.digest
+    begin = _VERSION + text_block(field)
     rule = _as_it_is if kind is None else KINDS.get(kind)
-    text = begin + b"\x01"
+    of_text, of_any = keyed_hash(key, begin + b"\x01"), keyed_hash(key, begin)
 
     def of(value: Any) -> bytes:
         if type(value) is str and rule is not None:
             normal = rule(value)
             try:
                 if normal or kind is None:
-                    return _VERSION + digest(key, text + normal.encode(), "sha256")
+                    return _VERSION + of_text(normal.encode())
             except UnicodeEncodeError:  # it carries the whole value
                 pass
-        return _VERSION + digest(key, begin + normalise(kind, value), "sha256")
+        return _VERSION + of_any(normalise(kind, value))
 
     return of
 
@@ -159,13 +159,13 @@ def prefix_indexer(key: bytes, field: str, length: int, kind: str | None = None)
         length: how many characters of the normalised value.
         kind: as for `normalise`.
     """
-    begin = _PREFIX + length.to_bytes(2, "big") + text_block(field)
+    hashed = keyed_hash(key, _PREFIX + length.to_bytes(2, "big") + text_block(field))
 
     def of(value: Any) -> bytes | None:
         start = normalised_part(kind, value)[:length]
         if len(start) < length:
             return None
-        return _PREFIX + hmac.digest(key, begin + start.encode(), "sha256")
+        return _PREFIX + hashed(start.encode())
 
     return of
 
@@ -175,6 +175,6 @@ def grams(key: bytes, field: str, size: int, text: str) -> list[str]:
 
     Sorted, and each once, so that neither their order in the text is told nor how often one occurs.
     """
-    begin = _GRAM + size.to_bytes(2, "big") + text_block(field)
+    hashed = keyed_hash(key, _GRAM + size.to_bytes(2, "big") + text_block(field))
     parts = {text[at : at + size] for at in range(len(text) - size + 1)}
-    return sorted(hmac.digest(key, begin + part.encode(), "sha256")[:_GRAM_BYTES].hex() for part in parts)
+    return sorted(hashed(part.encode())[:_GRAM_BYTES].hex() for part in parts)

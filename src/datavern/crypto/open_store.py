@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import hmac
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager, suppress
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
@@ -14,6 +13,7 @@ from datavern.contracts.errors import ConfigurationError, ConstraintViolated
 from datavern.contracts.values import timestamp
 from datavern.crypto.erasures import Erasures
 from datavern.crypto.key_rows import DESTROYED, TAG_KEY
+from datavern.crypto.keyed import keyed_hash
 from datavern.crypto.keyring import Keyring
 from datavern.crypto.lookup_keys import LookupKeys
 from datavern.crypto.remembered import Remembered
@@ -46,7 +46,7 @@ class OpenStore:
         self._erasures: Erasures
         self._lookups: LookupKeys
         self._dialect: Dialect
-        self._tag_key = b""
+        self._tag: Callable[[bytes], bytes]
         self._known = Remembered()
 
     # ---- opening -----------------------------------------------------------------------------------------------------
@@ -80,7 +80,7 @@ class OpenStore:
         self._known.forget()  # what was remembered before belongs to the changes that were known then
         version, ring, epoch, tag_key, self._known.changes = row
         await self._check(version, ring, epoch)
-        self._tag_key = await self._keyring.unwrap(tag_key, TAG_KEY)
+        self._tag = keyed_hash(await self._keyring.unwrap(tag_key, TAG_KEY), b"subject\x00")
 
     def close(self) -> None:
         """Drop every key that is in memory. Idempotent; what is asked for later is read anew."""
@@ -153,7 +153,7 @@ class OpenStore:
 
     def subject_tag(self, subject: str) -> bytes:
         """How the tables name a subject: a keyed hash of the canonical id, 32 bytes."""
-        return hmac.digest(self._tag_key, b"subject\x00" + subject.encode(), "sha256")
+        return self._tag(subject.encode())
 
     # ---- what is remembered ------------------------------------------------------------------------------------------
 

@@ -12,6 +12,7 @@ import pytest
 
 from datavern.crypto import encoding, lookup, signing
 from datavern.crypto.key_rows import slot
+from datavern.crypto.keyed import keyed_hash
 from datavern.crypto.keyring import Keyring
 from datavern.crypto.keystore import KeyStore
 from datavern.crypto.notes import open_note
@@ -82,7 +83,7 @@ async def test_the_ring_and_what_it_wrapped(ring):
 
 async def test_subject_tags(ring):
     store = KeyStore(ring, None)  # a tag needs the tag key alone
-    store._tag_key = KEY
+    store._tag = keyed_hash(KEY, b"subject\x00")
     for vector in VECTORS["subject_tags"]:
         assert store.subject_tag(vector["subject"]).hex() == vector["tag"]
 

@@ -196,9 +196,9 @@ class Rows:
             name = min(self._own.intersection(row))
             raise ConfigurationError(f"{self.dataset.name}: {name} is Datavern's own column: leave it out")
 
-    def sealed(self, key: DataKey, tag: bytes, row: Mapping[str, Any]) -> dict[str, Any]:
+    def sealed(self, key: DataKey, tag: bytes, row: Mapping[str, Any], nonces: bytes | None = None) -> dict[str, Any]:
         """A row, or the changed part of one, as the table holds it: sealed, with its lookup columns."""
-        return self._indexed(row, self.sealer.seal_row(key, tag, row))
+        return self._indexed(row, self.sealer.seal_row(key, tag, row, nonces))
 
     def sealed_many(self, rows: Sequence[tuple[DataKey, bytes, Mapping[str, Any]]]) -> list[dict[str, Any]]:
         """`sealed` for each key, tag and row."""

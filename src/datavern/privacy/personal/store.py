@@ -14,7 +14,7 @@ from datavern.contracts.capabilities import Transaction
 from datavern.contracts.errors import ConfigurationError, KeyErased, PrivacyError
 from datavern.contracts.subjects import canonical_subject
 from datavern.contracts.values import today
-from datavern.crypto.sealed import DataKey, new_row_tag
+from datavern.crypto.sealed import DataKey
 from datavern.privacy.datamap.dataset import RETAINED_UNTIL, ROW_TAG
 from datavern.privacy.personal.bulk import Batch
 from datavern.privacy.personal.guarding import GuardedRows
@@ -74,7 +74,7 @@ class PersonalStore(GuardedRows):
         rows.check_names(row)
         fitted = rows.fitted(row)
         dataset = self.dataset
-        tag = new_row_tag()
+        tag, nonces = rows.sealer.draw()
         handle = None
         if dataset.subject is None:
             subject, key = None, self._of_nobody
@@ -91,8 +91,8 @@ class PersonalStore(GuardedRows):
             key = self._keys.warm(dataset.name, subject) or await self._keys.subject_key(
                 dataset.name, subject, session=transaction
             )
-            handle = await self._keys.handle(subject, session=transaction)
-        stored = rows.sealed(key, tag, fitted)
+            handle = self._keys.known_handle(subject) or await self._keys.handle(subject, session=transaction)
+        stored = rows.sealed(key, tag, fitted, nonces)
         if dataset.needs_keys:
             stored[ROW_TAG] = tag
         details: dict[str, Any] = {"fields": list(row)}
