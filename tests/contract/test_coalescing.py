@@ -9,6 +9,7 @@ import uuid
 from decimal import Decimal
 
 import pytest
+from tests.waiting import settled
 
 from datavern.contracts.capabilities import needs
 from datavern.contracts.errors import ConfigurationError, ConnectionFailed, DatavernError, PoolTimeout, QueryRejected
@@ -232,9 +233,7 @@ async def test_fifty_tasks_get_their_own_rows_whoever_is_cancelled(people):
     found = await asyncio.gather(*tasks, return_exceptions=True)
     assert all(f == n if n % 5 else isinstance(f, asyncio.CancelledError) or f == n for n, f in enumerate(found))
     assert read.statements <= read.keys
-    async with asyncio.timeout(10):
-        while people.stats().in_use:  # noqa: ASYNC110  (nothing tells when the last is back)
-            await asyncio.sleep(0.001)
+    await settled(people)
 
 
 async def test_closing_while_many_read_ends_them_all(database, sql):

@@ -7,7 +7,7 @@ import os
 from typing import Any
 
 import pytest
-from waiting import waits
+from tests.waiting import waits
 
 from datavern.contracts.errors import KeyErased
 from datavern.crypto.life import KeyLife

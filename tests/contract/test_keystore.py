@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from speech import SPEECHES
-from waiting import waits
+from tests.waiting import waits
 
 from datavern.contracts.errors import (
     ConfigurationError,

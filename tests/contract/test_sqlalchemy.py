@@ -16,6 +16,7 @@ from sqlalchemy.ext.asyncio import async_sessionmaker
 from sqlalchemy.orm import DeclarativeBase, Mapped, aliased, mapped_column
 from sqlmodel import Field as ModelField
 from sqlmodel import SQLModel
+from tests.waiting import settled
 
 from datavern import (
     ConfigurationError,
@@ -405,6 +406,7 @@ async def test_compliance_nsm_is_served(managed, database):
 async def test_connections_come_from_the_pool_and_go_back_as_they_were(engine_, session, people):
     db, engine = engine_
     provider = db["main"]
+    await settled(provider)  # what made the tables touched its session, and that is made as new in the background
     before = provider.stats()
     for _ in range(5):
         async with session() as s:
@@ -415,20 +417,20 @@ async def test_connections_come_from_the_pool_and_go_back_as_they_were(engine_, 
     assert after.in_use == 0
     assert (after.reset, after.discarded) == (before.reset, before.discarded)
     async with engine.connect() as c:
-        task = asyncio.create_task(_wait_inside(c, db))
-        await asyncio.sleep(0.05)
+        wrote = asyncio.Event()
+        task = asyncio.create_task(_wait_inside(c, wrote))
+        await wrote.wait()
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-    async with asyncio.timeout(20):
-        while provider.stats().in_use:  # noqa: ASYNC110  (the pool tells nobody when it has one back)
-            await asyncio.sleep(0.01)
+    await settled(provider)
     async with engine.connect() as c:
         assert await c.scalar(sa.select(sa.literal(1))) == 1
 
 
-async def _wait_inside(connection, db):
+async def _wait_inside(connection, wrote):
     await connection.execute(sa.insert(Note), {"text": "never committed"})
+    wrote.set()
     await asyncio.Event().wait()
 
 
@@ -444,9 +446,7 @@ async def test_a_connection_that_breaks_is_told_and_replaced(engine_, session, p
         assert isinstance(caught.value.orig.__cause__, ConnectionFailed)
     async with session() as s:
         assert (await s.get(User, "a")).name == "Åse Bø"
-    async with asyncio.timeout(30):
-        while db["main"].stats().in_use:  # noqa: ASYNC110  (one that is made as new is given back when it is)
-            await asyncio.sleep(0.01)
+    await settled(db["main"])
 
 
 async def test_alembic_makes_the_tables_and_sees_no_difference(managed, tmp_path, monkeypatch):

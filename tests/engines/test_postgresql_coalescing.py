@@ -13,6 +13,7 @@ from typing import Any
 
 import asyncpg
 import pytest
+from tests.waiting import until
 
 from datavern import Pool, PostgreSQLProvider
 from datavern.contracts.errors import ConnectionFailed, QueryRejected
@@ -50,12 +51,6 @@ async def outcome(awaitable: Any) -> Any:
         return await awaitable
     except QueryRejected as error:
         return type(error), str(error), error.code
-
-
-async def until(condition: Any) -> None:
-    async with asyncio.timeout(10):
-        while not await condition():  # noqa: ASYNC110  (it happens in the server)
-            await asyncio.sleep(0.005)
 
 
 async def test_many_keys_are_one_statement_and_it_needs_no_reset(people: PostgreSQLProvider) -> None:

@@ -6,11 +6,12 @@ import asyncio
 import dataclasses
 import random
 import traceback
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable
 from typing import Any
 
 import asyncpg
 import pytest
+from tests.waiting import until
 
 from datavern import (
     ConfigurationError,
@@ -37,12 +38,6 @@ async def taken(notes: Any, count: int = 1) -> list[Any]:
             note = await anext(notes)
             found.append(note.payload if note.missed is None else ...)
     return found
-
-
-async def until(condition: Callable[[], Awaitable[bool]]) -> None:
-    async with asyncio.timeout(20):
-        while not await condition():  # noqa: ASYNC110  (the server has no event)
-            await asyncio.sleep(0.01)
 
 
 @pytest.fixture

@@ -6,11 +6,12 @@ import asyncio
 import gc
 import logging
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from typing import Any
 
 import asyncpg
 import pytest
+from tests.waiting import until
 
 from datavern import ConfigurationError, ConnectionFailed, Pool, PoolTimeout, QueryRejected
 from datavern.connectors import pool as pool_module
@@ -18,13 +19,6 @@ from datavern.engines.postgresql.connection import SILENCE, notice_silence
 from datavern.testing import EmptyDatabase
 
 PID = "SELECT pg_backend_pid()"
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """Wait for something that happens in the background."""
-    async with asyncio.timeout(10):
-        while not condition():  # noqa: ASYNC110  (what is waited for has no event)
-            await asyncio.sleep(0.005)
 
 
 @pytest.fixture(autouse=True)

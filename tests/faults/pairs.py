@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from typing import Any
 
 from datavern import FailoverGroup, Pool, PostgreSQLProvider
@@ -47,10 +46,4 @@ class Pair:
 async def until_true(session: Any, sql: str) -> None:
     async with asyncio.timeout(60):
         while not await session.query_value(sql):  # noqa: ASYNC110  (the server has no event)
-            await asyncio.sleep(0.01)
-
-
-async def until(condition: Callable[[], Any]) -> None:
-    async with asyncio.timeout(60):
-        while not condition():  # noqa: ASYNC110  (what is waited for has no event)
             await asyncio.sleep(0.01)

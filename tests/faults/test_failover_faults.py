@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-from pairs import DELAYED, Pair, until, until_true
+from pairs import DELAYED, Pair, until_true
+from tests.waiting import until
 
 from datavern import (
     ConnectionFailed,

@@ -11,7 +11,8 @@ from threading import Thread
 from typing import Any
 
 import pytest
-from pairs import DELAYED, Pair, until, until_true
+from pairs import DELAYED, Pair, until_true
+from tests.waiting import until
 
 from datavern import (
     ConfigurationError,

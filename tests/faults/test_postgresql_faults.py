@@ -9,11 +9,12 @@ import asyncio
 import contextlib
 import random
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from typing import Any
 
 import asyncpg
 import pytest
+from tests.waiting import until
 
 from datavern import ConnectionFailed, OutcomeUnknown, Pool, PoolTimeout, PostgreSQLProvider, ProviderError
 from datavern.connectors import pool as pool_module
@@ -32,12 +33,6 @@ SELECT (SELECT count(*) FROM pg_settings WHERE source = 'session' AND name <> 'j
 
 COMMIT = b"COMMIT\0"
 """As it goes over the wire; READ COMMITTED is none."""
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(20):
-        while not condition():  # noqa: ASYNC110  (what is waited for has no event)
-            await asyncio.sleep(0.01)
 
 
 @pytest.fixture

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
-import inspect
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import pytest
@@ -49,21 +47,3 @@ async def azuresql(make: Callable[..., AzureSQLProvider]) -> AsyncIterator[Azure
     """A connected provider."""
     async with make() as provider:
         yield provider
-
-
-@pytest.fixture
-def until() -> Callable[[Callable[[], Any]], Awaitable[None]]:
-    """Waits until something holds, for as long as a test may take."""
-
-    async def until(holds: Callable[[], Any]) -> None:
-        found = False
-        for _ in range(10_000):
-            found = holds()
-            if inspect.isawaitable(found):
-                found = await found
-            if found:
-                return
-            await asyncio.sleep(0.01)
-        pytest.fail("it never held")
-
-    return until

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
+from tests.waiting import until
 
 from datavern.contracts.errors import ConnectionFailed, DatavernError, OutcomeUnknown
 from datavern.engines.azuresql.provider import AzureSQLProvider
@@ -96,7 +97,7 @@ async def test_a_stream_that_is_cut_says_so(behind, proxy):
 # ---- cancelled -------------------------------------------------------------------------------------------------------
 
 
-async def test_a_deadline_ends_a_query_on_a_frozen_connection(behind, proxy, until):
+async def test_a_deadline_ends_a_query_on_a_frozen_connection(behind, proxy):
     await behind.query_value("SELECT 1")
     proxy.freeze()
     for _ in range(3):
@@ -108,7 +109,7 @@ async def test_a_deadline_ends_a_query_on_a_frozen_connection(behind, proxy, unt
     await until(lambda: behind.stats().in_use == 0)
 
 
-async def test_a_cancelled_query_is_stopped_and_its_connection_used_again(make, proxy, until):
+async def test_a_cancelled_query_is_stopped_and_its_connection_used_again(make, proxy):
     """The server acknowledges the attention signal behind the whole answer, and the next answer is the next one's."""
     async with make(port=proxy.port, pool={"max": 1, "validate_after": 1000.0}) as azuresql:
         for n in range(20):
@@ -195,7 +196,7 @@ async def test_closing_does_not_wait_for_a_frozen_server(make, proxy, monkeypatc
             await stuck
 
 
-async def test_a_server_that_is_killed_comes_back_to_a_provider_that_goes_on(until):
+async def test_a_server_that_is_killed_comes_back_to_a_provider_that_goes_on():
     with AzureSQLServer() as server:
         settings = {**server.settings, "location": "norway", "retry": 60.0}
         async with AzureSQLProvider.from_settings("main", settings) as azuresql:
@@ -209,7 +210,7 @@ async def test_a_server_that_is_killed_comes_back_to_a_provider_that_goes_on(unt
             assert await azuresql.query_value("SELECT COUNT(*) FROM people") == 2
 
 
-async def test_no_thread_outlives_its_provider(server, until):
+async def test_no_thread_outlives_its_provider(server):
     def ours() -> list[str]:
         return [thread.name for thread in threading.enumerate() if thread.name == "datavern-counted"]
 

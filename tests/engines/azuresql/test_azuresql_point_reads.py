@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 import sqlglot
+from tests.waiting import until
 
 from datavern.contracts.capabilities import needs
 from datavern.contracts.errors import ConfigurationError, DatavernError, QueryRejected
@@ -56,7 +57,7 @@ async def test_a_table_that_is_not_there_is_told_to_everybody(azuresql):
     assert "no such table" in str(found[0])
 
 
-async def test_many_tasks_and_some_that_leave(azuresql, until):
+async def test_many_tasks_and_some_that_leave(azuresql):
     read = azuresql.coalesced("people", key="id", columns=["id"], batch_size=5)
     tasks = [asyncio.create_task(outcome(read(n % 9))) for n in range(200)]
     await asyncio.sleep(0)

@@ -10,6 +10,7 @@ import pickle
 import uuid
 
 import pytest
+from tests.waiting import until
 
 from datavern.contracts.errors import ConfigurationError, ConstraintViolated, PrivacyError, QueryRejected
 from datavern.engines.azuresql.rows import maker
@@ -257,7 +258,7 @@ async def test_a_stream_gives_every_row_in_order(azuresql, batch_size):
         assert [row async for row in rows] == []
 
 
-async def test_a_stream_that_is_left_early_gives_its_connection_back_as_new(azuresql, until):
+async def test_a_stream_that_is_left_early_gives_its_connection_back_as_new(azuresql):
     for _ in range(5):
         async with azuresql.stream("SELECT id FROM people ORDER BY id", batch_size=1) as rows:
             async for row in rows:
@@ -284,7 +285,7 @@ async def test_a_wrong_stream_says_so(azuresql):
 # ---- the session -----------------------------------------------------------------------------------------------------
 
 
-async def test_what_a_statement_leaves_behind_is_gone_for_the_next_borrower(make, until):
+async def test_what_a_statement_leaves_behind_is_gone_for_the_next_borrower(make):
     async with make(pool={"max": 1}) as azuresql:
         await azuresql.execute("CREATE TABLE #scratch (id int, name nvarchar(50))")
         with pytest.raises(QueryRejected, match="no such table"):

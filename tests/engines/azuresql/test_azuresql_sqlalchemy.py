@@ -11,6 +11,7 @@ from sqlalchemy.exc import DBAPIError, ProgrammingError
 from sqlalchemy.ext.asyncio import async_sessionmaker
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.schema import CreateTable
+from tests.waiting import until
 
 from datavern import ConfigurationError
 from datavern.background import Background
@@ -121,7 +122,7 @@ async def test_a_server_that_goes_away_is_told_and_forgotten(make, engine, azure
         assert await connection.scalar(sa.text("SELECT 1")) == 1
 
 
-async def test_cancelled_it_gives_its_connection_back(engine, azuresql, until):
+async def test_cancelled_it_gives_its_connection_back(engine, azuresql):
     async def work():
         async with engine.connect() as connection:
             await connection.scalar(sa.text("SELECT 1"))

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
-import inspect
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -34,24 +32,6 @@ def _there_is_a_server() -> None:
         if "redis" in os.environ.get("DATAVERN_REQUIRE", "").split():
             pytest.fail(reason)
         pytest.skip(reason)
-
-
-@pytest.fixture
-def until() -> Callable[[Callable[[], Any]], Awaitable[None]]:
-    """Waits until something holds, for as long as a test may take."""
-
-    async def until(holds: Callable[[], Any]) -> None:
-        found = False
-        for _ in range(10_000):
-            found = holds()
-            if inspect.isawaitable(found):
-                found = await found
-            if found:
-                return
-            await asyncio.sleep(0.01)
-        pytest.fail("it never held")
-
-    return until
 
 
 @pytest.fixture(scope="session")

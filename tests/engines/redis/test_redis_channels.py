@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from tests.waiting import until
 
 from datavern.contracts.errors import ConfigurationError, ConnectionFailed, QueryRejected
 from datavern.engines.redis.provider import RedisProvider
@@ -19,7 +20,7 @@ def proxy(server):
         yield proxy
 
 
-async def test_messages_come_as_they_were_published(redis, until):
+async def test_messages_come_as_they_were_published(redis):
     async with redis.subscribe("news", "æøå") as messages:
         assert await redis.publish("news", {"type": "alert"}) == 1
         await redis.publish("æøå", b"\x00\xff")
@@ -44,7 +45,7 @@ async def test_patterns(redis):
         assert await anext(messages) == Message("exact", 3)
 
 
-async def test_subscriptions_share_a_connection_and_end_one_by_one(redis, until):
+async def test_subscriptions_share_a_connection_and_end_one_by_one(redis):
     async with redis.subscribe("a", "b") as first:
         async with redis.subscribe("b", "c") as second:
             await redis.publish("b", 1)
@@ -84,7 +85,7 @@ async def test_a_subscription_outlives_its_connection_and_says_what_it_missed(ma
         assert (await anext(plain)).missed is False
 
 
-async def test_a_frozen_connection_for_channels_is_found_without_a_message(make, redis, proxy, until):
+async def test_a_frozen_connection_for_channels_is_found_without_a_message(make, redis, proxy):
     impatient = make(name="listener", port=proxy.port, keepalive=0.05, timeout=0.2, connect_timeout=0.5)
     async with impatient as listener, listener.subscribe("news", gaps=True) as messages:
         proxy.freeze()

@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 from redis.crc import key_slot as their_key_slot
+from tests.waiting import until
 
 from datavern.contracts.errors import ConnectionFailed, NoHealthyConnection, OutcomeUnknown, QueryRejected
 from datavern.engines.redis.cluster import key_slot
@@ -135,7 +136,7 @@ async def test_a_cluster_is_not_a_server_and_a_server_no_cluster(server, cluster
                 await redis.set(f"k{i}", 1)
 
 
-async def test_a_node_that_is_down_is_named_and_its_replica_takes_over(until):
+async def test_a_node_that_is_down_is_named_and_its_replica_takes_over():
     with ValkeyCluster(node_timeout=1000) as cluster:
         async with RedisProvider(name="cache", cluster=cluster.nodes, timeout=2.0) as redis:
             key = next(f"k{i}" for i in range(100) if key_slot(f"k{i}".encode()) < 5461)

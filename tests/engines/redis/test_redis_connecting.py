@@ -10,6 +10,7 @@ import traceback
 from collections.abc import Iterator
 
 import pytest
+from tests.waiting import until
 
 import datavern
 from datavern.config import TLS, env
@@ -323,7 +324,7 @@ async def test_health(redis):
     assert health.facts["mode"] == "standalone"
 
 
-async def test_the_health_of_a_replica_and_of_a_server_that_is_gone(until):
+async def test_the_health_of_a_replica_and_of_a_server_that_is_gone():
     with ValkeyServer(settings={"repl-diskless-sync-delay": "0"}) as primary:
         follow = {"replicaof": f"127.0.0.1 {primary.port}", "repl-diskless-sync-delay": "0"}
         with ValkeyServer(settings=follow) as replica:

@@ -7,6 +7,7 @@ import contextlib
 import random
 
 import pytest
+from tests.waiting import until
 
 from datavern.contracts.errors import (
     ConfigurationError,
@@ -156,7 +157,7 @@ async def test_a_connection_that_breaks_at_the_worst_moment(make, proxy, moment)
         assert proxy.struck == 2
 
 
-async def test_a_ledger_through_a_bad_network(make, proxy, until, faults_long):
+async def test_a_ledger_through_a_bad_network(make, proxy, faults_long):
     """What was acknowledged was done, what was denied was not, and nothing was done twice."""
     dice = random.Random(3)
     acknowledged, unknown, over = set(), set(), False
@@ -212,7 +213,7 @@ async def test_later_calls_keep_their_own_deadline(make, proxy):
         assert redis.stats().created == 2
 
 
-async def test_calls_whose_callers_are_gone_still_unmask_a_frozen_socket(make, proxy, until):
+async def test_calls_whose_callers_are_gone_still_unmask_a_frozen_socket(make, proxy):
     async with make(port=proxy.port, timeout=0.2) as redis:
         await redis.set("k", 1)
         proxy.freeze()
@@ -240,7 +241,7 @@ async def test_a_broken_connection_fails_what_was_sent_and_the_next_call_has_a_n
         assert redis.stats().created == 2
 
 
-async def test_an_idle_connection_that_broke_costs_no_call(make, proxy, until):
+async def test_an_idle_connection_that_broke_costs_no_call(make, proxy):
     async with make(port=proxy.port) as redis:
         for _ in range(5):
             await redis.set("k", 1)
@@ -249,7 +250,7 @@ async def test_an_idle_connection_that_broke_costs_no_call(make, proxy, until):
         assert redis.stats().created == 5
 
 
-async def test_what_was_never_sent_is_sent_on_the_next_connection(make, proxy, until):
+async def test_what_was_never_sent_is_sent_on_the_next_connection(make, proxy):
     """While a connection is being made, calls wait for it; none is lost, none is sent twice."""
     async with make(port=proxy.port) as redis:
         proxy.cut()
@@ -305,7 +306,7 @@ async def test_a_bounded_number_of_calls_waits(make, proxy):
         proxy.thaw()
 
 
-async def test_an_idle_connection_is_asked_for_a_sign_of_life(make, proxy, until):
+async def test_an_idle_connection_is_asked_for_a_sign_of_life(make, proxy):
     async with make(port=proxy.port, keepalive=0.05, timeout=0.2) as redis:
         sent = redis.stats().acquired
         await until(lambda: redis.stats().acquired >= sent + 2)
@@ -316,7 +317,7 @@ async def test_an_idle_connection_is_asked_for_a_sign_of_life(make, proxy, until
         assert await redis.get("k") is None
 
 
-async def test_kill_nine_and_a_restart(tmp_path, until):
+async def test_kill_nine_and_a_restart(tmp_path):
     """Every count that was acknowledged is there afterwards; what is unknown happened or not, and never twice."""
     with ValkeyServer(durable=True) as server:
         async with RedisProvider(port=server.port, timeout=2.0) as redis:
@@ -416,7 +417,7 @@ class Owner:
 @pytest.mark.parametrize(
     "noise", [b"HTTP/1.1 400 Bad Request\r\n\r\n", b"+OK\r\n+and more\r\n", b"$-5\r\n", b"*9999999999\r\n"]
 )
-async def test_what_is_not_the_protocol_ends_the_connection(noise, until):
+async def test_what_is_not_the_protocol_ends_the_connection(noise):
     async def answer(reader, writer):
         await reader.read(100)
         writer.write(noise)

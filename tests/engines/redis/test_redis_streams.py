@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from tests.waiting import until
 
 from datavern.contracts.errors import ConfigurationError, ConnectionFailed, QueryRejected
 from datavern.testing.proxy import TCPProxy
@@ -56,7 +57,7 @@ async def test_waiting_for_an_entry_holds_nobody_up(redis):
     assert sum(map(len, redis._spare.values())) == 3  # kept for the next who wait
 
 
-async def test_a_cancelled_wait_leaves_nothing_behind(redis, until):
+async def test_a_cancelled_wait_leaves_nothing_behind(redis):
     for _ in range(5):
         wait = asyncio.create_task(redis.xread({"s": "$"}, wait=30))
         await asyncio.sleep(0.01)
