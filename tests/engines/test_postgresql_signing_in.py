@@ -115,6 +115,39 @@ async def test_a_token_that_has_expired(postgresql_server: PostgreSQLServer, iss
         assert await pg.query_value("SELECT 1") == 1
 
 
+@pytest.mark.parametrize("of", ["password", "region_probe"])
+async def test_what_was_cancelled_inside_it_is_a_failure_and_no_cancellation(
+    postgresql_server: PostgreSQLServer, issuer: Issuer, of: str
+) -> None:
+    """A token that another task was to fetch: without an error here, whoever waits would wait for ever."""
+    broken = True
+
+    async def waits_for_another() -> str:
+        if broken:
+            fetching = asyncio.get_running_loop().create_future()
+            fetching.cancel()
+            await fetching
+        return issuer.issue() if of == "password" else "azure:norwayeast"
+
+    settings: dict[str, Any] = {of: waits_for_another}
+    pg = app(postgresql_server, issuer, settings.pop("password", issuer.issue), location="norway", **settings)
+    said = "raised CancelledError" if of == "password" else "cancelled"
+    with pytest.raises(ConnectionFailed, match=said):
+        await asyncio.wait_for(pg.connect(), 60)
+    broken = False
+    async with pg:
+        assert await pg.query_value("SELECT 1") == 1
+        async with pg.listen("x") as notes:
+            broken = of == "password"
+            await pg.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                "WHERE pid <> pg_backend_pid() AND usename = current_user"
+            )
+            await asyncio.sleep(0.5)
+            broken = False
+            assert (await asyncio.wait_for(anext(notes), 60)).missed
+
+
 @pytest.mark.parametrize("how", ["raises", "raises slowly", "hangs"])
 async def test_an_issuer_that_fails(
     postgresql_server: PostgreSQLServer, issuer: Issuer, admin: asyncpg.Connection, caplog: Any, how: str

@@ -111,9 +111,13 @@ class Staffing(Roster[C], Generic[C]):
             slot.connection = await self._connector.connect(partial(self._lost, slot))
         except Exception as error:  # noqa: BLE001  (whatever it is, those who wait must hear of it)
             failure = error
-        except BaseException:
-            self.failed(slot)
-            raise
+        except BaseException as error:
+            task = asyncio.current_task()
+            if not isinstance(error, asyncio.CancelledError) or task is None or task.cancelling():
+                self.failed(slot)
+                raise
+            # Something that connecting waits for was cancelled, a probe of the caller's for example, and not this.
+            failure = ConnectionFailed(f"{self._name}: what connecting waits for was cancelled", provider=self._name)
         if failure is not None:
             self._not_connected(slot, failure)
         else:

@@ -156,7 +156,7 @@ class PostgreSQLConnector:
         secret = self._settings.password
         if secret is None:
             return None
-        failed: Exception | None = None
+        failed: BaseException | None = None
         value: Any = None
         try:
             value = secret.reveal()
@@ -164,6 +164,11 @@ class PostgreSQLConnector:
                 value = await value
         except DatavernError:
             raise
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            failed = error  # something of its own was cancelled, and not this
         except Exception as error:  # noqa: BLE001  (what it says may hold the secret: only its type is passed on)
             failed = error
         if failed is not None:

@@ -316,10 +316,12 @@ class Listening:
 
     def _fell(self, keeper: asyncio.Task[None]) -> None:
         """A fault of ours ends the loop of whoever iterates, and not in silence."""
-        if not keeper.cancelled() and (error := keeper.exception()) is not None and self._ended is None:
-            log.error("%s: listening ended by a fault: %s", self._provider.name, type(error).__name__)
-            self._ended = f"listening ended by a fault ({type(error).__name__})"
-            self._news.set()
+        if self._ended is not None:
+            return
+        error = asyncio.CancelledError() if keeper.cancelled() else keeper.exception()
+        log.error("%s: listening ended by a fault: %s", self._provider.name, type(error).__name__)
+        self._ended = f"listening ended by a fault ({type(error).__name__})"
+        self._news.set()
 
 
 def _listening_failed(error: Exception, name: str) -> DatavernError:
