@@ -518,21 +518,30 @@ async def test_a_checkpoint_of_another_key_or_another_log_counts_for_nothing(log
 
 
 async def test_a_sealer_led_astray_is_found_out(log):
-    """The places in a checkpoint's row are not signed: changed, they make the sealer leave out or repeat entries."""
+    """The places in a checkpoint's row are not signed: changed, they would have entries left out or repeated."""
     await sealed(log)
-    await write(log, 4)
-    await run(log, "UPDATE datavern_audit_checkpoints SET seq = seq + 2, stamp = stamp + 100000 WHERE size = 15")
-    await log.seal()
-    await write(log, 2)
-    await log.seal()
-    report = await log.verify()
-    assert report.unsealed or not report.ok
-    await run(log, "DELETE FROM datavern_audit_checkpoints WHERE size > 15")
-    await run(log, "UPDATE datavern_audit_checkpoints SET seq = 0, stamp = 0 WHERE size = 15")
-    await log.seal()
-    report = await log.verify()
-    assert not report.ok
-    assert report.problems[0].position == 15
+    new = await write(log, 4)
+    (true,) = await log.provider.query("SELECT era, stamp, seq FROM datavern_audit_checkpoints WHERE size = 15")
+    (another,) = await log.provider.query(f"SELECT stamp, seq FROM datavern_audit WHERE entry_id = '{new[1]}'")
+    for place in (
+        "stamp = stamp + 100000",
+        "era = 99999",  # what comes after would never be sealed
+        "seq = 0, stamp = 0",
+        f"stamp = {int(another['stamp'])}, seq = {another['seq']}",
+    ):
+        await run(log, f"UPDATE datavern_audit_checkpoints SET {place} WHERE size = 15")
+        with pytest.raises(LogTampered, match="its place is another"):
+            await log.seal()
+        report = await log.verify()
+        assert (report.ok, report.entries, report.unsealed) == (False, 15, 4)
+        assert "sealed entries end elsewhere" in report.problems[0].reason
+        back = f"era = {true['era']}, stamp = {int(true['stamp'])}, seq = {true['seq']}"
+        await run(log, f"UPDATE datavern_audit_checkpoints SET {back} WHERE size = 15")
+    assert (await log.seal()).size == 19
+    assert (await log.verify()).ok
+    await run(log, f"DELETE FROM datavern_audit WHERE entry_id = '{new[3]}'")
+    with pytest.raises(LogTampered, match="not as it was sealed"):
+        await log.seal()
 
 
 # ---- proofs ---------------------------------------------------------------------------------------------------------
@@ -581,10 +590,10 @@ async def test_data_brought_to_another_server_begins_a_new_era(log, provider, en
 async def test_entries_that_a_new_server_took_before_the_era_began_are_not_lost(log, provider, engine):
     ids = await write(log, 5)
     await log.seal()
-    place = "stamp = 90000000, seq = 900" if engine == "sqlite" else "stamp = 90000000, seq = 5"
-    await run(log, f"UPDATE datavern_audit_checkpoints SET {place.replace('seq = 900', 'seq = 5')}")
     await run(log, "UPDATE datavern_audit_eras SET \"identity\" = 'the server before'")
     early = await write(log, 2)  # under the old era, with stamps below what is sealed there
+    stamp = "-1" if engine == "sqlite" else "'1'"
+    await run(log, f"UPDATE datavern_audit SET stamp = {stamp} WHERE seq > 5")
     assert (await log.seal()).size == 7
     assert await column(log, "SELECT era FROM datavern_audit ORDER BY era, stamp, seq") == [1] * 5 + [2] * 2
     report = await log.verify()

@@ -208,7 +208,32 @@ async def _head(provider: Provider, verifiers: Sequence[str], origin: str) -> _H
         raise LogTampered(
             None, f"the checkpoint of size {found.checkpoint.size} was changed: its places are no numbers"
         )
-    return _Head(found.checkpoint, found.whole, (hints[0], hints[1], hints[2]), hints[3])
+    head = _Head(found.checkpoint, found.whole, (hints[0], hints[1], hints[2]), hints[3])
+    await _check_place(provider, verifiers, origin, head, found.leaves)
+    return head
+
+
+async def _check_place(
+    provider: Provider, verifiers: Sequence[str], origin: str, head: _Head, leaves: Sequence[bytes]
+) -> None:
+    """Refuse to go on from a place that is not the last sealed entry's: what it passed over would never be sealed."""
+    if not leaves:
+        return
+    ledger = needs(provider, "ledger")
+    log = log_of(ledger)
+    place = dict(zip(("era", "stamp", "seq"), head.place, strict=True))
+    entry = await needs(provider, "session").query_one(*log.by_place.bind(ledger.dialect, **place))
+    if entry is None:
+        from datavern.audit.truncation import last_truncation  # noqa: PLC0415  (it is built on this module)
+
+        cut = await last_truncation(provider, verifiers, origin)
+        if cut is not None and cut.size >= head.checkpoint.size:
+            return  # removed, when its retention ended
+    elif leaf_hashes([entry]) == [leaves[-1]]:
+        return
+    raise LogTampered(
+        head.checkpoint.size - 1, "the last sealed entry is not as it was sealed, or its place is another"
+    )
 
 
 async def hashed(rows: Sequence[Row]) -> list[bytes]:

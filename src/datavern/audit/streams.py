@@ -186,10 +186,12 @@ class Actual:
 
     Attributes:
         leaves: the hashes of the next ones.
+        passed: era, stamp and seq of the last one that was done with in its turn.
     """
 
     def __init__(self, provider: Provider) -> None:
         self.leaves: list[bytes] = []
+        self.passed: tuple[Any, ...] | None = None
         self._rows: list[Row] = []
         self._provider = provider
         self._place: tuple[Any, ...] = START
@@ -249,6 +251,8 @@ class Actual:
 
     def drop(self, count: int) -> None:
         """Be done with the first `count`."""
+        if count:
+            self.passed = _place(self._rows[count - 1])
         del self.leaves[:count]
         del self._rows[:count]
 

@@ -19,6 +19,9 @@ _FAR_ENTRIES: Final = 2 * PAGE
 CHANGED: Final = "changed since it was sealed"
 REMOVED: Final = "removed since it was sealed, or changed and moved elsewhere"
 INSERTED: Final = "stands before this position among sealed entries, and was never sealed as it is"
+PLACE: Final = (
+    "the last checkpoint says that the sealed entries end elsewhere: what stands between is never sealed, or twice"
+)
 MOVED: Final = "not in its place: the order was changed"
 
 
@@ -77,6 +80,7 @@ class _Comparison:
                 await self._step()
             else:
                 self._problem(REMOVED, count=await expected.drain())
+        self._check_place()
         self._problems.sort(key=lambda problem: -1 if problem.position is None else problem.position)
         return Report(
             ok=not self._problems,
@@ -87,6 +91,12 @@ class _Comparison:
             checkpoint=expected.last,
             truncated=expected.truncated,
         )
+
+    def _check_place(self) -> None:
+        """Sealing goes on behind the place of the last checkpoint's row, which nobody signs: it is the last entry's."""
+        passed = self._actual.passed
+        if not self._problems and passed is not None and passed != self._expected.place:
+            self._problems.append(Problem(None, None, PLACE))
 
     async def _step(self) -> None:
         """Go on as far as the two agree, or past one place where they do not."""
