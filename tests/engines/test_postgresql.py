@@ -499,3 +499,32 @@ async def test_a_copy_that_would_wait_for_ever_is_refused(postgresql, text):
         with pytest.raises(QueryRejected, match="use copy_in, or stream"):
             await tx.execute(text)
     assert await postgresql.query_value("SELECT count(*) FROM t") == 0
+
+
+@pytest.mark.parametrize("before", ["committed", "rolled back", "broken"])
+async def test_a_transaction_is_entered_once(postgresql: Any, admin: asyncpg.Connection, before: str) -> None:
+    """What it knows of the connection that it had says nothing of another one."""
+    tx = postgresql.transaction()
+    if before == "committed":
+        async with tx:
+            await tx.query("SELECT 1")
+    elif before == "rolled back":
+        with pytest.raises(ZeroDivisionError):
+            async with tx:
+                raise ZeroDivisionError
+    else:
+        with pytest.raises(ConnectionFailed):
+            async with tx:
+                pid = await tx.query_value("SELECT pg_backend_pid()")
+                await admin.execute("SELECT pg_terminate_backend($1, 5000)", pid)
+                await tx.query("SELECT 1")
+    with pytest.raises(ConfigurationError, match="entered once: ask the provider for another"):
+        async with tx:
+            pytest.fail("it was entered again")
+    assert await postgresql.query_value("SELECT 1") == 1
+
+
+@pytest.mark.parametrize("size", [0, -1, 2**31, 2**40])
+async def test_a_batch_size_that_is_none_is_refused(postgresql: Any, size: int) -> None:
+    with pytest.raises(ConfigurationError, match="batch_size is"):
+        postgresql.stream("SELECT 1", batch_size=size)

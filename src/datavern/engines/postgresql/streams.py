@@ -26,8 +26,8 @@ class RowStream:
     def __init__(
         self, transaction: PostgreSQLTransaction, sql: str, parameters: Parameters, *, batch_size: int, own: bool
     ) -> None:
-        if batch_size < 1:
-            raise ConfigurationError(f"batch_size is {batch_size}: expected at least 1")
+        if not 1 <= batch_size < 2**31:  # the protocol's number of rows
+            raise ConfigurationError(f"batch_size is {batch_size}: expected 1 to {2**31 - 1}")
         self._transaction = transaction
         self._sql = sql
         self._parameters = parameters

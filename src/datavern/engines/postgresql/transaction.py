@@ -89,8 +89,8 @@ class PostgreSQLTransaction:
     # ---- begin and end ----------------------------------------------------------------------------------------------
 
     async def __aenter__(self) -> Self:
-        if self._slot is not None:
-            raise ConfigurationError("a transaction is entered once")
+        if self._slot is not None or not self._begin:
+            raise ConfigurationError("a transaction is entered once: ask the provider for another")
         pool = self._provider._pool  # noqa: SLF001  (two halves of one engine)
         while True:
             slot = pool.take() or await pool.acquire()
@@ -102,7 +102,7 @@ class PostgreSQLTransaction:
                 pool.recover(slot)
                 raise
             else:
-                self._slot = slot
+                self._slot, self._begin = slot, ""
                 return self
             self._provider._part(slot, found)  # noqa: SLF001  (two halves of one engine)
             if not found.unsent:
