@@ -263,14 +263,16 @@ def test_a_section_of_a_file_makes_a_provider(tmp_path):
         SQLiteProvider.from_settings("main", {"pth": "a.db"})
     with pytest.raises(ConfigurationError, match=r"databases\.main\.path: missing"):
         SQLiteProvider.from_settings("main", {})
-    with pytest.raises(ConfigurationError, match="expected one of them"):
-        SQLiteProvider.from_settings("main", {"path": "a", "url": "sqlite:///a"})
+    with pytest.raises(ConfigurationError, match=r"databases\.main\.path: contradicts the url"):
+        SQLiteProvider.from_settings("main", {"path": "a", "url": "sqlite:///b"})
+    with pytest.raises(ConfigurationError, match=r"databases\.main\.location: contradicts region"):
+        SQLiteProvider.from_settings("main", {"path": "a", "location": "norway", "region": "azure:uksouth"})
 
 
 def test_every_setting_can_be_given_by_code():
     import inspect
 
-    given = set(inspect.signature(SQLiteProvider.__init__).parameters) - {"self", "keyring"}
+    given = set(inspect.signature(SQLiteProvider.__init__).parameters) - {"self"}
     assert given == {f.name for f in dataclasses.fields(SQLiteSettings)}
     defaults = {f.name: f.default for f in dataclasses.fields(SQLiteSettings)}
     for name, parameter in inspect.signature(SQLiteProvider.__init__).parameters.items():

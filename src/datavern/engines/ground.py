@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Mapping
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from datavern.config import Secret, checked
+from datavern.contracts import services
 from datavern.contracts.errors import ConfigurationError
 from datavern.contracts.regions import locate
 from datavern.contracts.values import Location
+from datavern.engines.idempotency import KEPT
 
 if TYPE_CHECKING:
-    from datavern.contracts.capabilities import Capabilities, Provider
+    from datavern.contracts.capabilities import Capabilities, Provider, Services
+    from datavern.engines.mapped import Mapped
 
-__all__ = ["Ground"]
+__all__ = ["Ground", "RelationalGround"]
 
 
 class Ground:
@@ -23,6 +28,12 @@ class Ground:
 
     secrets: ClassVar[tuple[str, ...]] = ("password",)
     """Settings that are taken as text, too, and kept as a `Secret`."""
+
+    kind: ClassVar[Any]
+    """The class of its settings."""
+
+    needed: ClassVar[tuple[str, str] | None] = None
+    """The setting that no configuration file can leave out, and what is expected there."""
 
     settings: Any
     name: str
@@ -43,10 +54,6 @@ class Ground:
         """The settings that a URL of this engine holds. Raises `ConfigurationError`, without the URL."""
         raise NotImplementedError
 
-    @staticmethod
-    def _check_given(values: Mapping[str, Any], path: str) -> None:
-        """Refuse settings of which a part is missing. Raises `ConfigurationError`."""
-
     def _understand(self, path: str) -> None:
         """What the checked settings mean beyond themselves. Raises `ConfigurationError`: a contradiction."""
 
@@ -60,15 +67,15 @@ class Ground:
 
     # ---- how it is made ---------------------------------------------------------------------------------------------
 
-    def _begin_with(self, kind: Any, values: dict[str, Any], *, path: str) -> None:
-        """What every provider has. `kind`: of settings."""
+    def _begin_with(self, values: dict[str, Any], *, path: str) -> None:
+        """What every provider has."""
         for key in self.secrets:
             given = values.get(key)
             if given is not None and not isinstance(given, Secret):
                 values[key] = Secret(given, origin=f"{path}.{key}")
         if not isinstance(values.get("compliance", ""), str):
             values["compliance"] = frozenset(values["compliance"])
-        settings: Any = checked(kind, values, path=path)
+        settings: Any = checked(self.kind, values, path=path)
         self.settings = settings
         self.name = settings.name
         self.region = settings.region
@@ -106,7 +113,11 @@ class Ground:
             url = url.reveal()
         if url is not None:
             values = _merged(cls._parse_url(url), values, path)
-        cls._check_given(values, path)
+        if cls.needed is not None and cls.needed[0] not in values:
+            known = {one.name for one in fields(cls.kind)}
+            if not known.issuperset(values):
+                checked(cls.kind, {"name": name, **values}, path=path)  # says which it does not know, and what is near
+            raise ConfigurationError(f"{path}.{cls.needed[0]}: missing; expected {cls.needed[1]}")
         provider = cls.__new__(cls)
         provider._set_up({"name": name, **values}, path=path)  # noqa: SLF001  (the other half of the constructor)
         return provider
@@ -132,6 +143,41 @@ class Ground:
 
     async def __aexit__(self, *exc: object) -> None:
         await self.close()
+
+
+class RelationalGround(Ground):
+    """The ground of a provider that is a session, and can keep Datavern's own tables."""
+
+    _fusing: Any
+
+    def _begin_with(self, values: dict[str, Any], *, path: str) -> None:
+        super()._begin_with(values, path=path)
+        self._services: Services | None = None
+        self._mapped: Mapped | None = None
+
+    @property
+    def provider(self) -> Self:
+        """Itself: a provider is a session whose statements are each a transaction of their own."""
+        return self
+
+    async def purge_idempotency(self, older_than: dt.timedelta = KEPT) -> int:
+        """Forget the idempotency keys of changes that are older; how many. A change could be made again after that.
+
+        Raises:
+            ConfigurationError: no length of time.
+        """
+        return int(await self._fusing.purge(older_than))
+
+    async def store_personal_data(self, data: Mapping[str, Any], consent: Any) -> Any:
+        """Seal `data` and keep it in the built-in ``personal_data`` table, with consent and audit.
+
+        Raises:
+            ConfigurationError: the provider belongs to no manager and has no keyring.
+        """
+        if self._services is None:
+            alone: Any = self
+            self._services = await services.serve_alone(alone, self.settings.keyring, "store_personal_data")
+        return await self._services.store_personal_data(self.face, data, consent)
 
 
 def _merged(found: dict[str, Any], given: Mapping[str, Any], path: str) -> dict[str, Any]:

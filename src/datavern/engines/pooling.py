@@ -7,23 +7,18 @@ how the server is. Nothing here is on the way of a statement.
 from __future__ import annotations
 
 import asyncio
-import datetime as dt
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from datavern.connectors.retry import Budget, run_in_transaction
-from datavern.contracts import services
 from datavern.contracts.errors import ConfigurationError, ConnectionFailed, DatavernError, PoolTimeout
 from datavern.contracts.fused import checked_key
 from datavern.contracts.values import Health, PoolStats
-from datavern.engines.ground import Ground
-from datavern.engines.idempotency import KEPT
+from datavern.engines.ground import RelationalGround
 
 if TYPE_CHECKING:
     from datavern.connectors.pool import Slot
-    from datavern.contracts.capabilities import Services
-    from datavern.engines.mapped import Mapped
 
 __all__ = ["NotOpen", "PooledProvider"]
 
@@ -32,18 +27,14 @@ T = TypeVar("T")
 _HEALTH_DEADLINE = 5.0
 
 
-class PooledProvider(Ground):
+class PooledProvider(RelationalGround):
     """A provider of such an engine."""
 
+    needed = ("database", "its name, or a url that ends in it")
+
     _pool: Any
-    _fusing: Any
 
     # ---- what an engine fills in ------------------------------------------------------------------------------------
-
-    @staticmethod
-    def _check_given(values: Mapping[str, Any], path: str) -> None:
-        if "database" not in values:
-            raise ConfigurationError(f"{path}.database: missing; expected its name, or a url that ends in it")
 
     async def _ask(self) -> Health:
         """How the server says that it is. It is asked twice: the first answer's time is the connection's."""
@@ -51,20 +42,13 @@ class PooledProvider(Ground):
 
     # ---- how it is made ---------------------------------------------------------------------------------------------
 
-    def _begin_with(self, kind: Any, values: dict[str, Any], *, path: str) -> None:
-        super()._begin_with(kind, values, path=path)
-        self._services: Services | None = None
+    def _begin_with(self, values: dict[str, Any], *, path: str) -> None:
+        super()._begin_with(values, path=path)
         self._connecting = asyncio.Lock()
         self._budget = Budget(reserve=max(100.0, 10.0 * self.settings.pool.max))
         self._pool = NotOpen(self.name)
-        self._mapped: Mapped | None = None
 
     # ---- what it is -------------------------------------------------------------------------------------------------
-
-    @property
-    def provider(self) -> Self:
-        """Itself: a provider is a session."""
-        return self
 
     def stats(self) -> PoolStats:
         """The pool, at this moment."""
@@ -179,27 +163,6 @@ class PooledProvider(Ground):
             budget=self._budget,
             patience=self.settings.pool.acquire,
         )
-
-    async def purge_idempotency(self, older_than: dt.timedelta = KEPT) -> int:
-        """Forget the idempotency keys of changes that are older; how many. A change could be made again after that.
-
-        Raises:
-            ConfigurationError: no length of time.
-        """
-        return int(await self._fusing.purge(older_than))
-
-    # ---- what belongs to the features above -------------------------------------------------------------------------
-
-    async def store_personal_data(self, data: Mapping[str, Any], consent: Any) -> Any:
-        """Seal `data` and keep it in the built-in ``personal_data`` table, with consent and audit.
-
-        Raises:
-            ConfigurationError: the provider belongs to no manager and has no keyring.
-        """
-        if self._services is None:
-            alone: Any = self
-            self._services = await services.serve_alone(alone, self.settings.keyring, "store_personal_data")
-        return await self._services.store_personal_data(self.face, data, consent)
 
     # ---- inside -----------------------------------------------------------------------------------------------------
 

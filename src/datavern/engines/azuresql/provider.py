@@ -80,6 +80,7 @@ class AzureSQLProvider(AzureSQLStatements, PooledProvider):
     """
 
     engine = "azuresql"
+    kind = AzureSQLSettings
     _parse_url = staticmethod(parse_url)
     secrets = ("password", "token")
 
@@ -116,7 +117,7 @@ class AzureSQLProvider(AzureSQLStatements, PooledProvider):
         self._set_up(values, path=name if isinstance(name, str) else "name")
 
     def _set_up(self, values: dict[str, Any], *, path: str) -> None:
-        self._begin_with(AzureSQLSettings, values, path=path)
+        self._begin_with(values, path=path)
         self._effects: dict[str, Effect] = {}
         self._audited: dict[str, Effect] = {}  # of texts that pass because their writes are audited
         self._subjects = AzureSQLSubjects(self)

@@ -91,6 +91,8 @@ class MongoDBProvider(DocumentCalls, CollectionCalls, Ground):
     """
 
     engine = "mongodb"
+    kind = MongoDBSettings
+    needed = ("uri", "mongodb://host:port/database")
     secrets = ("uri", "password")
     settings: MongoDBSettings
 
@@ -146,11 +148,6 @@ class MongoDBProvider(DocumentCalls, CollectionCalls, Ground):
             values["uri"] = values.pop("url")
         return super().from_settings(name, values, path=path)
 
-    @staticmethod
-    def _check_given(values: Mapping[str, Any], path: str) -> None:
-        if "uri" not in values:
-            raise ConfigurationError(f"{path}.uri: missing; expected mongodb://host:port/database")
-
     def _understand(self, path: str) -> None:
         settings = self.settings
         problem = ""
@@ -168,7 +165,7 @@ class MongoDBProvider(DocumentCalls, CollectionCalls, Ground):
             check_installed(settings.name)
 
     def _set_up(self, values: dict[str, Any], *, path: str) -> None:
-        self._begin_with(MongoDBSettings, replicated(values, path), path=path)
+        self._begin_with(replicated(values, path), path=path)
         settings = self.settings
         default = settings.classification or Classification.CONFIDENTIAL
         self._client: AsyncMongoClient[dict[str, Any]] | None = None

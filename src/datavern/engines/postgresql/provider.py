@@ -86,6 +86,7 @@ class PostgreSQLProvider(PostgreSQLSearches, PostgreSQLStatements, PooledProvide
     """
 
     engine = "postgresql"
+    kind = PostgreSQLSettings
     _parse_url = staticmethod(parse_url)
 
     def __init__(
@@ -119,7 +120,7 @@ class PostgreSQLProvider(PostgreSQLSearches, PostgreSQLStatements, PooledProvide
         self._set_up(values, path=name if isinstance(name, str) else "name")
 
     def _set_up(self, values: dict[str, Any], *, path: str) -> None:
-        self._begin_with(PostgreSQLSettings, values, path=path)
+        self._begin_with(values, path=path)
         self._effects: dict[str, Effect] = {}
         self._pooled = self.settings.pooler == "transaction"
         self._views_looked_at = 0.0  # until when the views over tables with policies are known

@@ -75,6 +75,7 @@ class RedisProvider(Streams, Ground):
     """
 
     engine = "redis"
+    kind = RedisSettings
     settings: RedisSettings
     _parse_url = staticmethod(parse_url)
 
@@ -119,7 +120,7 @@ class RedisProvider(Streams, Ground):
             problem = f"{path}.{error}"
         if problem:
             raise ConfigurationError(problem)
-        self._begin_with(RedisSettings, values, path=path)
+        self._begin_with(values, path=path)
         settings = self.settings
         self._sealed = settings.encryption
         self._lives = Lives(settings.name, settings.retention)

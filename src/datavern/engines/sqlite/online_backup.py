@@ -41,7 +41,7 @@ class _StoppedError(Exception):
 
 
 class Upkeep:
-    """Backup and integrity check of a SQLite provider."""
+    """Backup, checkpoint and integrity check of a SQLite provider."""
 
     __slots__ = ()
 
@@ -76,6 +76,22 @@ class Upkeep:
             forget(future)
             raise
         return future.result()  # type: ignore[no-any-return]  # what _copy returns
+
+    async def checkpoint(self) -> bool:
+        """Write everything from the write-ahead log into the file and cut the log to nothing.
+
+        Until then the log holds older pages as well: content that was deleted since, or overwritten. Whoever erases
+        something and wants it gone from the disk now calls this.
+
+        Returns:
+            Whether the log was cut: False while a stream, a read-only transaction or another process reads from it.
+        """
+        provider: Any = self
+        if provider.settings.in_memory:
+            provider._ready()  # noqa: SLF001  (a part of the provider, in a file of its own)
+            return True
+        row = await provider.query_one("PRAGMA wal_checkpoint(TRUNCATE)")
+        return row is not None and row[0] == 0
 
     async def integrity_check(self) -> list[str]:
         """What is wrong with the file, a line for each fault; nothing when it is whole. It reads all of it.

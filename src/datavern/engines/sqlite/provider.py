@@ -3,33 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-import datetime as dt
 import os
-import sqlite3
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import fields
-from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, overload
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
-from datavern.config import checked
-from datavern.contracts.capabilities import Capabilities, Isolation, Provider, Services
+from datavern.contracts.capabilities import Capabilities, Isolation, Services
 from datavern.contracts.errors import CapabilityMissing, ConfigurationError, ConnectionFailed, QueryRejected
 from datavern.contracts.fused import checked_key
-from datavern.contracts.regions import locate
-from datavern.contracts.services import serve_alone
 from datavern.contracts.values import Compliance, Health, Location, Parameters, PoolStats
-from datavern.engines.idempotency import KEPT
+from datavern.engines.ground import RelationalGround
 from datavern.engines.sqlite.fused import Fusing, SQLiteGuarded, run_fused
 from datavern.engines.sqlite.health import SQLiteRoles, probe, stats
-from datavern.engines.sqlite.jobs import READ, WRITE, Job, Kind, Run, classify, forget, run_function
+from datavern.engines.sqlite.jobs import READ, WRITE, Job, Kind, Run, classify
 from datavern.engines.sqlite.lanes import Lanes
 from datavern.engines.sqlite.online_backup import Upkeep
 from datavern.engines.sqlite.searches import SQLiteSearches
 from datavern.engines.sqlite.session import Statements
-from datavern.engines.sqlite.settings import MEMORY, SQLiteSettings
+from datavern.engines.sqlite.settings import SQLiteSettings, parse_url
 from datavern.engines.sqlite.streams import Stream
 from datavern.engines.sqlite.temporary import makes_temporary
 from datavern.engines.sqlite.transactions import SQLiteTransaction
-from datavern.engines.sqlite.writer import Writer
 
 if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
@@ -40,7 +33,6 @@ if TYPE_CHECKING:
     from datavern.background import Background
     from datavern.connectors.coalescing import KeyedRead
     from datavern.contracts.fused import Entry
-    from datavern.engines.mapped import Mapped
 
 __all__ = ["SQLiteProvider"]
 
@@ -50,7 +42,7 @@ _TEXTS = 4096  # statement texts whose kind is remembered
 _PATIENCE = 5.0  # seconds that closing waits for what runs, before it interrupts it
 
 
-class SQLiteProvider(Statements, SQLiteSearches, Upkeep):
+class SQLiteProvider(Statements, SQLiteSearches, Upkeep, RelationalGround):
     """A SQLite database: one file, or ``":memory:"``.
 
     One thread writes and a few read, each with its own connection; no long read blocks a quick one, and writes that
@@ -76,6 +68,10 @@ class SQLiteProvider(Statements, SQLiteSearches, Upkeep):
     """
 
     engine = "sqlite"
+    kind = SQLiteSettings
+    needed = ("path", "a file, or ':memory:'")
+    settings: SQLiteSettings
+    _parse_url = staticmethod(parse_url)
 
     def __init__(
         self,
@@ -97,38 +93,22 @@ class SQLiteProvider(Statements, SQLiteSearches, Upkeep):
         cache_size: int = 8192,
         mmap_size: int = 0,
     ) -> None:
-        self.settings = checked(
-            SQLiteSettings,
-            {
-                "path": os.fspath(path) if isinstance(path, os.PathLike) else path,
-                "name": name,
-                "location": location,
-                "region": region,
-                "compliance": frozenset(compliance),
-                "readers": readers,
-                "max_readers": max_readers,
-                "busy_timeout": busy_timeout,
-                "acquire": acquire,
-                "synchronous": synchronous,
-                "foreign_keys": foreign_keys,
-                "trusted_schema": trusted_schema,
-                "secure_delete": secure_delete,
-                "cache_size": cache_size,
-                "mmap_size": mmap_size,
-            },
-            path=f"databases.{name}",
-        )
-        self.name = self.settings.name
-        self.region = self.settings.region
-        self.compliance: frozenset[str] = frozenset(self.settings.compliance)
-        self.face: Provider = self
-        self.location = self.settings.location or (locate(region) if region else Location.GLOBAL)
-        self._keyring = keyring
-        self._services: Services | None = None
+        values: dict[str, Any] = {
+            "path": path, "name": name, "location": location, "region": region, "compliance": compliance,
+            "keyring": keyring, "readers": readers, "max_readers": max_readers, "busy_timeout": busy_timeout,
+            "acquire": acquire, "synchronous": synchronous, "foreign_keys": foreign_keys,
+            "trusted_schema": trusted_schema, "secure_delete": secure_delete, "cache_size": cache_size,
+            "mmap_size": mmap_size,
+        }  # fmt: skip
+        self._set_up(values, path=f"databases.{name}")
+
+    def _set_up(self, values: dict[str, Any], *, path: str) -> None:
+        if isinstance(values["path"], os.PathLike):
+            values["path"] = os.fspath(values["path"])
+        self._begin_with(values, path=path)
         self._lanes: Lanes | None = None
         self._opening: asyncio.Lock | None = None
         self._kinds: dict[str, Kind] = {}
-        self._mapped: Mapped | None = None
         self._holders: set[SQLiteTransaction | Stream] = set()
         from datavern.engines.people import RelationalPeople  # noqa: PLC0415
         from datavern.engines.sqlite.ages import SQLiteAges  # noqa: PLC0415
@@ -155,46 +135,6 @@ class SQLiteProvider(Statements, SQLiteSearches, Upkeep):
             roles=SQLiteRoles(self),
         )
 
-    @classmethod
-    def from_url(cls, url: str, **settings: Any) -> Self:
-        """A provider from ``sqlite:///relative.db``, ``sqlite:////absolute.db`` or ``sqlite:///:memory:``.
-
-        Raises:
-            ConfigurationError: not such a URL.
-        """
-        from urllib.parse import unquote, urlsplit  # noqa: PLC0415  (only for a URL)
-
-        parts = urlsplit(url)
-        if parts.scheme != "sqlite" or parts.netloc or parts.query or parts.fragment:
-            raise ConfigurationError(
-                "url: expected sqlite:///file.db, sqlite:////absolute/file.db or sqlite:///:memory:"
-            )
-        path = unquote(parts.path.removeprefix("/"))
-        if not path:
-            raise ConfigurationError("url: names no file: expected sqlite:///file.db, or sqlite:///:memory:")
-        return cls(path, **settings)
-
-    @classmethod
-    def from_settings(cls, name: str, settings: Mapping[str, Any]) -> Self:
-        """A provider from a section of a configuration file: the constructor's settings, or `url` for the path.
-
-        Raises:
-            ConfigurationError: what is wrong, by its key.
-        """
-        values = dict(settings)
-        url = values.pop("url", None)
-        known = {f.name for f in fields(SQLiteSettings)} | {"keyring"}
-        unknown = [key for key in values if key not in known]
-        if unknown:
-            checked(SQLiteSettings, {"name": name, **values}, path=f"databases.{name}")  # says which, and what is near
-        if url is not None:
-            if "path" in values:
-                raise ConfigurationError(f"databases.{name}: url and path say the same: expected one of them")
-            return cls.from_url(url, name=name, **values)
-        if "path" not in values:
-            raise ConfigurationError(f"databases.{name}.path: missing: expected a file, or ':memory:'")
-        return cls(name=name, **values)
-
     # ---- opening and closing ----------------------------------------------------------------------------------------
 
     async def connect(self) -> None:
@@ -208,29 +148,9 @@ class SQLiteProvider(Statements, SQLiteSearches, Upkeep):
             self._opening = asyncio.Lock()
         async with self._opening:
             if self._lanes is None:
-                self._lanes = await self._open()
+                from datavern.engines.sqlite.opening import open_lanes  # noqa: PLC0415  (what opens is loaded then)
 
-    async def _open(self) -> Lanes:
-        settings, loop = self.settings, asyncio.get_running_loop()
-        path = MEMORY if settings.in_memory else os.path.abspath(settings.path)  # noqa: PTH100, ASYNC240  (no I/O)
-        lanes = Lanes(self.name, path, settings, loop)
-        lanes.kinds = self._kinds
-        lanes.writer = writer = Writer(lanes)
-        writer.start()
-        try:
-            await asyncio.wait([writer.opened])
-            writer.opened.result()
-            if not settings.in_memory:
-                reader = lanes.start_reader(lanes.reads)
-                lanes.shared.append(reader)
-                await asyncio.wait([reader.opened])
-                reader.opened.result()
-        except BaseException:
-            for lane in (writer, *lanes.readers):
-                lane.stop()
-                forget(lane.opened)
-            raise
-        return lanes
+                self._lanes = await open_lanes(self.name, self.settings, self._kinds)
 
     async def close(self) -> None:
         """Finish what was accepted, roll back what is open, cut the write-ahead log and close. Idempotent.
@@ -239,50 +159,10 @@ class SQLiteProvider(Statements, SQLiteSearches, Upkeep):
         a few seconds is interrupted.
         """
         lanes, self._lanes = self._lanes, None
-        if lanes is None:
-            return
-        lanes.closing = True
-        for holder in self._holders:
-            holder.shut()
-        self._holders.clear()
-        while lanes.waiters:
-            waiter = lanes.waiters.popleft()
-            if not waiter.done():
-                waiter.set_exception(lanes.refuse())
-        while lanes.reads:
-            lanes.reads.popleft().fail(lanes.refuse())
-        for reader in lanes.readers:
-            reader.stop()
-            reader.interrupt(None)
-        try:
-            await self._ended([reader.closed for reader in lanes.readers], lanes.readers)
-        finally:  # whoever cancels this leaves the writer to end by itself
-            if not lanes.settings.in_memory:
-                last = Job(lanes.loop, run_function, _last_checkpoint, (), Kind.ALONE)
-                lanes.writer.queue.append(last)
-            lanes.writer.stop()
-        await self._ended([lanes.writer.closed], [lanes.writer])
+        if lanes is not None:
+            from datavern.engines.sqlite.opening import close_lanes  # noqa: PLC0415  (loaded when it was opened)
 
-    async def _ended(self, closed: list[asyncio.Future[None]], lanes: list[Any]) -> None:
-        """Wait for the lanes' ends; interrupt what holds them up, and leave alone what not even that stops."""
-        if not closed:
-            return
-        for _ in range(3):
-            _, pending = await asyncio.wait(closed, timeout=_PATIENCE)
-            if not pending:
-                break
-            for lane in lanes:
-                lane.interrupt(None)
-        for lane in lanes:
-            if lane.closed.done():
-                lane.join()
-
-    async def __aenter__(self) -> Self:
-        await self.connect()
-        return self
-
-    async def __aexit__(self, *exc: object) -> None:
-        await self.close()
+            await close_lanes(lanes, self._holders)
 
     def _ready(self) -> Lanes:
         lanes = self._lanes
@@ -291,11 +171,6 @@ class SQLiteProvider(Statements, SQLiteSearches, Upkeep):
         return lanes
 
     # ---- statements -------------------------------------------------------------------------------------------------
-
-    @property
-    def provider(self) -> Self:
-        """Itself: a provider is a session whose statements are each a transaction of their own."""
-        return self
 
     def _submit(self, run: Run, sql: Any, parameters: Any) -> Job:
         lanes = self._lanes
@@ -345,14 +220,6 @@ class SQLiteProvider(Statements, SQLiteSearches, Upkeep):
                 kinds.clear()
             kinds[sql] = found
         return found
-
-    async def purge_idempotency(self, older_than: dt.timedelta = KEPT) -> int:
-        """Forget the idempotency keys of changes that are older; how many. A change could be made again after that.
-
-        Raises:
-            ConfigurationError: no length of time.
-        """
-        return await self._fusing.purge(older_than)
 
     def stream(self, sql: str, parameters: Parameters = (), *, batch_size: int = 1000) -> Stream:
         """Rows in constant memory, from one snapshot; writes go on meanwhile, this task's own among them.
@@ -494,22 +361,7 @@ class SQLiteProvider(Statements, SQLiteSearches, Upkeep):
 
         return make_engine(self, (Dialect, WaitingDialect), options, background)
 
-    # ---- upkeep -----------------------------------------------------------------------------------------------------
-
-    async def checkpoint(self) -> bool:
-        """Write everything from the write-ahead log into the file and cut the log to nothing.
-
-        Until then the log holds older pages as well: content that was deleted since, or overwritten. Whoever erases
-        something and wants it gone from the disk now calls this.
-
-        Returns:
-            Whether the log was cut: False while a stream, a read-only transaction or another process reads from it.
-        """
-        if self.settings.in_memory:
-            self._ready()
-            return True
-        row = await self.query_one("PRAGMA wal_checkpoint(TRUNCATE)")
-        return row is not None and row[0] == 0
+    # ---- how it is --------------------------------------------------------------------------------------------------
 
     async def health(self) -> Health:
         """Ask the database how it is: a read through a reader, the files' sizes, the lanes. Never raises."""
@@ -520,11 +372,6 @@ class SQLiteProvider(Statements, SQLiteSearches, Upkeep):
         return stats(self._lanes)
 
     # ---- what belongs to the features -------------------------------------------------------------------------------
-
-    @property
-    def capabilities(self) -> Capabilities:
-        """What it can do."""
-        return self._capabilities
 
     @property
     def encrypted(self) -> bool:
@@ -539,19 +386,3 @@ class SQLiteProvider(Statements, SQLiteSearches, Upkeep):
 
         self._mapped = Mapped.of(self, services, subjects=self._subjects, read=words, folds=True)
         self._kinds.clear()
-
-    async def store_personal_data(self, data: Mapping[str, Any], consent: Any) -> Any:
-        """Seal `data` and keep it in the built-in ``personal_data`` table, with consent and audit.
-
-        Raises:
-            ConfigurationError: the provider belongs to no manager and has no `keyring`.
-        """
-        if self._services is None:
-            self._services = await serve_alone(self, self._keyring, "store_personal_data")
-        return await self._services.store_personal_data(self, data, consent)
-
-
-def _last_checkpoint(connection: sqlite3.Connection) -> None:
-    """Cut the log, unless another process reads from it: closing does not wait for that."""
-    connection.execute("PRAGMA busy_timeout = 0")
-    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from datavern.config import ProviderSettings
 from datavern.contracts.errors import ConfigurationError
 
-__all__ = ["MEMORY", "SQLiteSettings"]
+__all__ = ["MEMORY", "SQLiteSettings", "parse_url"]
 
 MEMORY = ":memory:"
 
@@ -36,6 +36,7 @@ class SQLiteSettings(ProviderSettings):
             free pages. It does linger in the write-ahead log until a checkpoint: `SQLiteProvider.checkpoint`.
         cache_size: page cache of each connection, in KiB.
         mmap_size: how much of the file each connection may map into memory, in bytes; 0: none.
+        keyring: URL of a key ring, for a provider that is used without a manager.
     """
 
     path: str
@@ -49,6 +50,7 @@ class SQLiteSettings(ProviderSettings):
     secure_delete: bool = True
     cache_size: int = 8192
     mmap_size: int = 0
+    keyring: str | None = None
 
     def __post_init__(self) -> None:
         if not self.path:
@@ -74,3 +76,20 @@ class SQLiteSettings(ProviderSettings):
     def in_memory(self) -> bool:
         """Whether there is no file."""
         return self.path == MEMORY
+
+
+def parse_url(url: str) -> dict[str, Any]:
+    """The path in ``sqlite:///relative.db``, ``sqlite:////absolute.db`` or ``sqlite:///:memory:``.
+
+    Raises:
+        ConfigurationError: not such a URL.
+    """
+    from urllib.parse import unquote, urlsplit  # noqa: PLC0415  (only for a URL)
+
+    parts = urlsplit(url)
+    if parts.scheme != "sqlite" or parts.netloc or parts.query or parts.fragment:
+        raise ConfigurationError("url: expected sqlite:///file.db, sqlite:////absolute/file.db or sqlite:///:memory:")
+    path = unquote(parts.path.removeprefix("/"))
+    if not path:
+        raise ConfigurationError("url: names no file: expected sqlite:///file.db, or sqlite:///:memory:")
+    return {"path": path}
