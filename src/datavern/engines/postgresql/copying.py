@@ -49,7 +49,9 @@ _GUARD = object()
 _BATCH = 512
 """Rows that are looked at together."""
 _TURN = 0.02
-"""Seconds after which others get a turn, and it is looked if the server still takes rows."""
+"""Seconds after which others get a turn."""
+_LOOK = 3
+"""Turns after which it is looked if the server still takes rows: asking takes as long as a hundred rows."""
 _AHEAD = 524_288
 """Bytes that may wait to be sent while the next rows are encoded: as much as the driver gathers before it sends."""
 _NOTHING: Iterator[Any] = iter(())
@@ -176,7 +178,7 @@ class _Copying:
     def _batches(self, rows: Iterable[Parameters]) -> Iterator[Iterator[Parameters]]:
         """Rows in batches: the driver goes through one without a line of Python for each row."""
         width = len(self._columns)
-        turn = monotonic() + _TURN
+        turn, turns = monotonic() + _TURN, 0
         try:
             for batch in _in_batches(rows):
                 size = len(batch)
@@ -191,7 +193,8 @@ class _Copying:
                 if self._connection.is_closed():
                     return
                 if monotonic() >= turn and not self._paused:  # the loop has gone round since it was paused last
-                    if self._refused():
+                    turns += 1
+                    if not turns % _LOOK and self._refused():
                         return
                     self._pause()
                     turn = monotonic() + _TURN
