@@ -126,6 +126,7 @@ _WAITED = "query_wait_timeout"
 """PgBouncer's whole message. It comes to who has no session yet: nothing of the transaction was sent on."""
 
 _ARGUMENT_COUNT = re.compile(r"the server expects (\d+) arguments? for this query, (\d+) w")
+_NO_SET = re.compile(r"executemany\(\) argument sequence element #(\d+): expected a sequence, got (\w+)")
 _ARGUMENT = re.compile(r"\$(\d+)(?: in element #(\d+))?")
 
 
@@ -250,10 +251,8 @@ def _from_driver(error: asyncpg.InterfaceError | asyncpg.PostgresError, name: st
     if "connection is closed" in text or "connection was closed" in text:
         raised = ConnectionFailed(f"{name}: the connection was closed", provider=name, retry=retry)
         return Fault(_caused(raised, error), "discard", unsent=True)
-    if count := _ARGUMENT_COUNT.search(text):
-        wanted, given = count.groups()
-        raised = QueryRejected(f"{name}: the statement takes {wanted} parameters, {given} were given", provider=name)
-        return Fault(_caused(raised, error))
+    if problem := _about_the_list(text):
+        return Fault(_caused(QueryRejected(f"{name}: {problem}", provider=name), error))
     if argument := _ARGUMENT.search(text.split(":", 1)[0]):
         number, element = argument.groups()
         where = f"parameter ${number}" + ("" if element is None else f" of set {int(element) + 1}")
@@ -269,6 +268,16 @@ def _from_driver(error: asyncpg.InterfaceError | asyncpg.PostgresError, name: st
         return Fault(_caused(raised, error))
     raised = QueryRejected(f"{name}: the driver refused the statement or its parameters", provider=name)
     return Fault(_caused(raised, error), "discard")
+
+
+def _about_the_list(text: str) -> str:
+    """What is wrong with the parameters as a list, and not with one of them."""
+    if count := _ARGUMENT_COUNT.search(text):
+        return f"the statement takes {count[1]} parameters, {count[2]} were given"
+    if no_set := _NO_SET.search(text):
+        number, given = int(no_set[1]) + 1, no_set[2]
+        return f"set {number} of the parameters is of type {given}: expected a list or a tuple of values"
+    return ""
 
 
 def _from_server(error: Any, name: str, stage: Stage, sets: Sequence[Sequence[Any]]) -> Fault:

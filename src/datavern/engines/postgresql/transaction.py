@@ -224,7 +224,7 @@ class PostgreSQLTransaction:
 
     async def execute_many(self, sql: str, parameters: Sequence[Parameters]) -> int:
         """Run a statement once for each set of parameters; how many sets."""
-        connection, effect = self._prepared(sql, ())
+        connection, effect = self._prepared(sql, parameters)
         try:
             await many(connection, sql, parameters)
         except Exception as error:  # noqa: BLE001  (translated, and raised outside this block)

@@ -7,6 +7,7 @@ from asyncio import CancelledError
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
+from datavern.contracts.errors import QueryRejected
 from datavern.contracts.values import Parameters
 from datavern.engines.sqlite.jobs import Job, Run, run_all, run_count, run_function, run_many, run_one, run_value
 
@@ -89,6 +90,8 @@ class Statements:
 
     async def execute_many(self, sql: str, parameters: Iterable[Parameters]) -> int:
         """Run a statement once for each set of parameters, all or none of them; how many sets were run."""
+        if not isinstance(parameters, Iterable):
+            raise QueryRejected(f"parameters are a {type(parameters).__name__}: expected a list of sets of parameters")
         sets = parameters if isinstance(parameters, list) else list(parameters)
         job = self._submit(run_many, sql, sets)
         try:
