@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from datavern.contracts.errors import ConfigurationError
-from datavern.engines.relational import RelationalSubjects, _arranged, _conditions
+from datavern.engines.relational import RelationalSubjects, arranged, conditions
 
 __all__ = ["RelationalAges"]
 
@@ -52,7 +52,7 @@ class RelationalAges:
         """A batch of rows whose date lies before a day, the oldest first."""
         bound = await self._bound(store, column, before, transaction)
         wanted = None if columns is None else tuple(columns)
-        form, values = _conditions(where, self._subjects.most_values)
+        form, values = conditions(where, self._subjects.most_values)
         if form is None:
             return []
         lock = transaction is not None
@@ -61,7 +61,7 @@ class RelationalAges:
         sql, order = self._texts.get(key) or self._past(key)
         given = [bound, *values, *(after or ()), limit]
         session = transaction or self._provider
-        return [dict(row) for row in await session.query(sql, _arranged(order, given))]
+        return [dict(row) for row in await session.query(sql, arranged(order, given))]
 
     def behind(self, row: Mapping[str, Any], column: str, keys: Sequence[str]) -> Sequence[Any]:
         """Date and key: the order of `past`."""
@@ -70,12 +70,12 @@ class RelationalAges:
     async def count(self, store: str, column: str, before: dt.date, *, where: Mapping[str, Any]) -> tuple[int, Any]:
         """How many such rows there are, and the oldest date."""
         bound = await self._bound(store, column, before, None)
-        form, values = _conditions(where, self._subjects.most_values)
+        form, values = conditions(where, self._subjects.most_values)
         if form is None:
             return 0, None
         key = ("count past", store, column, form, isinstance(bound, str))
         sql, order = self._texts.get(key) or self._count(key)
-        row = await self._provider.query_one(sql, _arranged(order, [bound, *values]))
+        row = await self._provider.query_one(sql, arranged(order, [bound, *values]))
         return (0, None) if row is None else (int(row[0]), row[1])
 
     async def _bound(self, store: str, column: str, before: dt.date, transaction: Any) -> Any:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Final
 
 from datavern.contracts.errors import PrivacyError
-from datavern.engines.relational import split_name
+from datavern.engines.preparing import split_name
 
 if TYPE_CHECKING:
     from datavern.contracts.capabilities import Provider, Services

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from datavern.contracts.errors import ConfigurationError
 from datavern.contracts.people import Held, Window
 from datavern.contracts.statements import Statement
-from datavern.engines.relational import _conditions
+from datavern.engines.relational import conditions
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -91,7 +91,7 @@ class RelationalPeople:
         import sqlalchemy as sa  # noqa: PLC0415  (loaded when the first statement is built)
 
         subjects = self._subjects
-        form, values = _conditions(where, subjects.most_values)
+        form, values = conditions(where, subjects.most_values)
         if form is None:
             return None
         if self._hidden and await self._provider.query_value(self._hidden, [subjects.quoted_store(store)]):

@@ -1,86 +1,38 @@
 """What relational engines share: rows addressed by the values of their columns.
 
 Statements are SQLAlchemy Core constructs, compiled once for each shape of a call (operation, store, columns, which of
-them are NULL or lists) and kept as text; SQLAlchemy is loaded with the first of them. What differs between engines is
-in their own `subjects.py`: the live schema, the words for types, how two processes keep out of each other's way.
+them are NULL or lists) and kept as text; SQLAlchemy is loaded with the first of them. How the tables themselves are
+made is in `preparing`.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import AsyncIterator, Hashable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from datavern.contracts.errors import ConfigurationError
-from datavern.contracts.stores import Column, Shape, ShapeColumn, Store, Words
+from datavern.contracts.stores import Words
+from datavern.engines.preparing import RelationalStores, split_name
 
-if TYPE_CHECKING:
-    from sqlalchemy.engine import Dialect
+__all__ = ["RelationalSubjects", "arranged", "conditions"]
 
-
-__all__ = ["RelationalSubjects", "split_name"]
-
-_LONGEST_NAME = 63  # bytes of an identifier in PostgreSQL; SQLite has no bound
 _TEXTS = 2048  # compiled statements kept for each provider
 
 # A column; None for IS NULL, 0 for =, n for IN with n placeholders, -n for n × LIKE; and whether the values are texts.
 _Form = tuple[str, int | None, bool]
 
 
-def split_name(store: str) -> tuple[str | None, str]:
-    """Schema and table of a store's name, ``schema.table`` or ``table``.
-
-    Raises:
-        ConfigurationError: an empty part, more than one dot, or a NUL character.
-    """
-    schema, dot, table = store.rpartition(".")
-    if not table or "\0" in store or "." in schema or (dot and not schema):
-        raise ConfigurationError("store: expected a table, or schema.table")
-    return schema or None, table
-
-
-class RelationalSubjects:
+class RelationalSubjects(RelationalStores):
     """The `Subjects` of an engine that speaks SQL. Each call without `transaction` is one statement of its own."""
-
-    types: ClassVar[Mapping[str, str]]
-    """The engine's words for a `ShapeColumn`'s types."""
-
-    table_options: ClassVar[str] = ""
-    """What follows the columns in CREATE TABLE."""
-
-    adding: ClassVar[str] = "ADD COLUMN"
-    """What stands before a new column in ALTER TABLE."""
 
     most_values: ClassVar[int] = 16_384
     """Of one list in a condition: SQLite binds 32766 values, PostgreSQL 65535."""
 
     def __init__(self, provider: Any) -> None:
-        self._provider = provider
+        super().__init__(provider)
         self._texts: dict[Hashable, tuple[str, tuple[int | Any, ...]]] = {}
         self._own: dict[str, str] = {}
-
-    # ---- what an engine fills in ------------------------------------------------------------------------------------
-
-    @property
-    def dialect(self) -> Dialect:
-        """SQLAlchemy's dialect with the driver's placeholders."""
-        raise NotImplementedError
-
-    async def describe(self, store: str, *, transaction: Any = None) -> Store | None:
-        """The store as it stands in the live schema, or None when there is none."""
-        raise NotImplementedError
-
-    def holds(self, column: Column, wanted: ShapeColumn) -> bool:
-        """Whether a column as it stands can hold what is wanted of it."""
-        raise NotImplementedError
-
-    def type_of(self, column: ShapeColumn, *, keyed: bool) -> str:  # noqa: ARG002  (for engines whose keys are bounded)
-        """The type of a new column; `keyed`: it is in the primary key or an index."""
-        return self.types[column.type]
-
-    async def exclude(self, tx: Any, store: str) -> None:
-        """Keep other processes from preparing the same store until the transaction ends."""
 
     # ---- rows -------------------------------------------------------------------------------------------------------
 
@@ -118,7 +70,7 @@ class RelationalSubjects:
         transaction: Any = None,
     ) -> list[dict[str, Any]]:
         """Rows that match; `lock` holds them against change until the transaction ends."""
-        form, values = _conditions(where, self.most_values)
+        form, values = conditions(where, self.most_values)
         if form is None or limit == 0:
             return []
         wanted = None if columns is None else tuple(columns)
@@ -127,19 +79,19 @@ class RelationalSubjects:
         if limit is not None:
             values.append(limit)
         session = transaction or self._provider
-        return [dict(row) for row in await session.query(sql, _arranged(order, values))]
+        return [dict(row) for row in await session.query(sql, arranged(order, values))]
 
     def stream(
         self, store: str, where: Mapping[str, Any], *, batch_size: int = 1000, transaction: Any = None
     ) -> AbstractAsyncContextManager[AsyncIterator[dict[str, Any]]]:
         """Rows that match, in constant memory."""
-        form, values = _conditions(where, self.most_values)
+        form, values = conditions(where, self.most_values)
         if form is None:
             return _Dicts(None)
         key = ("select", store, None, form, (), True, False)
         sql, order = self._texts.get(key) or self._select_text(key)
         session = transaction or self._provider
-        return _Dicts(session.stream(sql, _arranged(order, values), batch_size=batch_size))
+        return _Dicts(session.stream(sql, arranged(order, values), batch_size=batch_size))
 
     async def update(
         self, store: str, where: Mapping[str, Any], changes: Mapping[str, Any], *, transaction: Any = None
@@ -149,26 +101,26 @@ class RelationalSubjects:
             raise ValueError(f"update of {store} without a condition: nobody means every row")
         if not changes:
             return 0
-        form, values = _conditions(where, self.most_values)
+        form, values = conditions(where, self.most_values)
         if form is None:
             return 0
         columns = tuple(changes)
         key = ("update", store, columns, form)
         sql, order = self._texts.get(key) or self._update_text(key, store, columns, form)
         session = transaction or self._provider
-        return await session.execute(sql, _arranged(order, [*changes.values(), *values]))  # type: ignore[no-any-return]  # a session's count
+        return await session.execute(sql, arranged(order, [*changes.values(), *values]))  # type: ignore[no-any-return]  # a session's count
 
     async def delete(self, store: str, where: Mapping[str, Any], *, transaction: Any = None) -> int:
         """Delete the rows that match; how many. An empty `where` raises `ValueError`."""
         if not where:
             raise ValueError(f"deleting in {store} without a condition: nobody means every row")
-        form, values = _conditions(where, self.most_values)
+        form, values = conditions(where, self.most_values)
         if form is None:
             return 0
         key = ("delete", store, form)
         sql, order = self._texts.get(key) or self._delete_text(key, store, form)
         session = transaction or self._provider
-        return await session.execute(sql, _arranged(order, values))  # type: ignore[no-any-return]  # a session's count
+        return await session.execute(sql, arranged(order, values))  # type: ignore[no-any-return]  # a session's count
 
     async def change_many(
         self,
@@ -188,7 +140,7 @@ class RelationalSubjects:
         for where, change in changes:
             if not where:
                 raise ValueError(f"a change in {store} without a condition: nobody means every row")
-            form, values = _conditions(where, self.most_values)
+            form, values = conditions(where, self.most_values)
             if form is None or change == {}:
                 continue
             columns = None if change is None else tuple(change)
@@ -201,7 +153,7 @@ class RelationalSubjects:
                 made = self._delete_text(key, store, form) if columns is None else None
                 found = made or self._update_text(key, store, columns or (), form)
             sql, order = found
-            await session.execute_many(sql, [_arranged(order, values) for values in sets])
+            await session.execute_many(sql, [arranged(order, values) for values in sets])
 
     # ---- texts ------------------------------------------------------------------------------------------------------
 
@@ -321,95 +273,6 @@ class RelationalSubjects:
         """Whether a text is one that was made here: that very object, and not one that merely reads the same."""
         return self._own.get(sql) is sql
 
-    # ---- the schema -------------------------------------------------------------------------------------------------
-
-    async def prepare(self, shape: Shape) -> list[str]:
-        """Make the store, or add what it lacks, and say what was run. Idempotent; safe in several processes at once.
-
-        Nothing is ever dropped or retyped. A column that is added to a store with rows in it takes NULL, whatever the
-        shape says: the rows that are there have no value for it.
-
-        Raises:
-            ConfigurationError: a column is there with a type that cannot hold what it must.
-        """
-        async with self._provider.transaction(isolation="read committed") as tx:  # what it waited for is seen
-            await self.exclude(tx, shape.store)
-            found = await self.describe(shape.store, transaction=tx)
-            ddl = self._create(shape) if found is None else self._complete(shape, found)
-            for statement in ddl:
-                await tx.execute(statement)
-        return ddl
-
-    def quoted(self, name: str) -> str:
-        """An identifier that stands for itself, whatever is in it."""
-        return self.dialect.identifier_preparer.quote_identifier(name)
-
-    def quoted_store(self, store: str) -> str:
-        """A store's name, quoted part by part."""
-        schema, table = split_name(store)
-        return self.quoted(table) if schema is None else f"{self.quoted(schema)}.{self.quoted(table)}"
-
-    def _create(self, shape: Shape) -> list[str]:
-        known = {c.name for c in shape.columns}
-        missing = [c for c in shape.primary_key if c not in known]
-        if missing:
-            raise ConfigurationError(f"{shape.store}: the primary key names {missing[0]}, which is no column")
-        lines = [
-            f"{self.quoted(c.name)} {self.type_of(c, keyed=c.indexed or c.unique or c.name in shape.primary_key)}"
-            + ("" if c.nullable and c.name not in shape.primary_key else " NOT NULL")
-            for c in shape.columns
-        ]
-        if shape.primary_key:
-            lines.append(f"PRIMARY KEY ({', '.join(map(self.quoted, shape.primary_key))})")
-        create = f"CREATE TABLE {self.quoted_store(shape.store)} ({', '.join(lines)}){self.table_options}"
-        return [create, *self._indexes(shape, None)]
-
-    def _complete(self, shape: Shape, found: Store) -> list[str]:
-        ddl = []
-        for wanted in shape.columns:
-            column = found.column(wanted.name)
-            if column is None:
-                if wanted.name in shape.primary_key:
-                    raise ConfigurationError(
-                        f"{shape.store} has no column {wanted.name}, which is its primary key: that cannot be added"
-                    )
-                ddl.append(
-                    f"ALTER TABLE {self.quoted_store(shape.store)} "
-                    f"{self.adding} {self.quoted(wanted.name)} "
-                    f"{self.type_of(wanted, keyed=wanted.indexed or wanted.unique)}"
-                )
-            elif not self.holds(column, wanted):
-                raise ConfigurationError(
-                    f"{shape.store}.{wanted.name} is {column.type or 'untyped'}, and must hold {wanted.type}: expected "
-                    f"{self.types[wanted.type]}. Nothing is retyped here: "
-                    + (
-                        "`datavern seal` seals a column in place"
-                        if wanted.type == "bytes"
-                        else "add a new column, or migrate this one"
-                    )
-                )
-        return ddl + self._indexes(shape, found)
-
-    def _indexes(self, shape: Shape, found: Store | None) -> list[str]:
-        ddl = []
-        for column in shape.columns:
-            alone = frozenset({column.name})
-            if shape.primary_key == (column.name,) or (found is not None and alone in found.unique):
-                continue
-            if column.unique:
-                unique, ending = "UNIQUE ", "key"
-            elif column.indexed and not (found is not None and column.name in found.indexed):
-                unique, ending = "", "idx"
-            else:
-                continue
-            name = _index_name(split_name(shape.store)[1], column.name, ending)
-            ddl.append(self.index(unique, name, shape.store, column.name))
-        return ddl
-
-    def index(self, unique: str, name: str, store: str, column: str) -> str:
-        """The statement that makes an index of one column; `unique` is ``"UNIQUE "`` or empty."""
-        return f"CREATE {unique}INDEX {self.quoted(name)} ON {self.quoted_store(store)} ({self.quoted(column)})"
-
 
 class _Constant:
     """A value that the statement itself holds, among the positions of those that a call brings."""
@@ -447,7 +310,7 @@ class _Dicts:
         return dict(await anext(self._rows))
 
 
-def _conditions(where: Mapping[str, Any], most: int) -> tuple[tuple[_Form, ...] | None, list[Any]]:
+def conditions(where: Mapping[str, Any], most: int) -> tuple[tuple[_Form, ...] | None, list[Any]]:
     """The form of a condition, and its values in order; no form when nothing can match (an empty tuple)."""
     form: list[_Form] = []
     values: list[Any] = []
@@ -472,15 +335,6 @@ def _conditions(where: Mapping[str, Any], most: int) -> tuple[tuple[_Form, ...] 
     return tuple(form), values
 
 
-def _arranged(order: tuple[Any, ...], values: list[Any]) -> list[Any]:
+def arranged(order: tuple[Any, ...], values: list[Any]) -> list[Any]:
     """The values of a call, in the order of a statement's placeholders."""
     return [values[i] if type(i) is int else i.value for i in order]
-
-
-def _index_name(table: str, column: str, ending: str) -> str:
-    name = f"{table}_{column}_{ending}"
-    if len(name.encode()) <= _LONGEST_NAME:
-        return name
-    digest = hashlib.sha256(name.encode()).hexdigest()[:12]
-    head = name.encode()[: _LONGEST_NAME - 13 - len(ending)].decode(errors="ignore")
-    return f"{head}_{digest}_{ending}"[:_LONGEST_NAME]

@@ -30,7 +30,7 @@ from datavern.engines.azuresql.statements import Effect, effect, places
 from datavern.engines.azuresql.subjects import AzureSQLSubjects, _column
 from datavern.engines.idempotency import keys
 from datavern.engines.people import RelationalPeople
-from datavern.engines.relational import _conditions
+from datavern.engines.relational import conditions
 from datavern.privacy.consent import tables as consent_tables
 from datavern.privacy.holds import tables as hold_tables
 from datavern.privacy.journal import tables as privacy
@@ -301,7 +301,7 @@ def test_what_a_column_is_and_whether_it_keeps_an_id_as_it_is(kind, length, coll
 def test_a_list_that_t_sql_cannot_take_is_refused(subjects):
 
     with pytest.raises(ValueError, match="the most is 1024"):
-        _conditions({"a": tuple(range(1025))}, subjects.most_values)
+        conditions({"a": tuple(range(1025))}, subjects.most_values)
 
 
 # ---- what is written by hand -----------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ import re
 from typing import Any, ClassVar, Literal
 
 from datavern.engines.columns import RelationalColumns
-from datavern.engines.relational import split_name
+from datavern.engines.preparing import split_name
 
 __all__ = ["PostgreSQLColumns"]
 

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from datavern.contracts.errors import ConfigurationError
 from datavern.engines.columns import RelationalColumns
-from datavern.engines.relational import split_name
+from datavern.engines.preparing import split_name
 from datavern.engines.sqlite.nullable import let_null
 from datavern.engines.sqlite.session import run_job
 

@@ -19,7 +19,7 @@ from functools import cache
 from typing import Any
 
 from datavern.contracts.errors import ConfigurationError
-from datavern.engines.relational import split_name
+from datavern.engines.preparing import split_name
 from datavern.engines.searching import HEADLINE, RANK, Alternative, Search, Term, readings, unambiguous
 from datavern.engines.sqlite.norwegian import STOP_WORDS, norwegian_stem
 from datavern.engines.sqlite.subjects import affinity

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from datavern.contracts.errors import ConfigurationError
 from datavern.contracts.stores import Column, ShapeColumn, Store
-from datavern.engines.relational import RelationalSubjects, split_name
+from datavern.engines.preparing import split_name
+from datavern.engines.relational import RelationalSubjects
 from datavern.engines.sqlite.dialect import dialect
 
 if TYPE_CHECKING:
