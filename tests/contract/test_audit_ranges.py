@@ -312,7 +312,7 @@ async def test_an_entry_that_no_json_holds_ends_the_export(log):
     if log.provider.engine != "sqlite":
         return  # the others refuse it themselves
     await sealed(log, 3)
-    await run(log, "UPDATE datavern_audit SET actor = x'ff' WHERE seq = 2")
+    await run(log, "UPDATE datavern_audit SET actor = zeroblob(1) WHERE seq = 2")
     with pytest.raises(LogTampered, match="what no entry holds") as caught:
         await exported(log)
     assert caught.value.position == 1
