@@ -11,6 +11,7 @@ from typing import Any
 
 import asyncpg
 import pytest
+from tests.waiting import until
 
 from datavern import (
     ConfigurationError,
@@ -206,7 +207,7 @@ async def test_a_commit_without_an_answer(
             await pg.execute("CREATE TABLE t (n int)")
 
             async def break_soon() -> None:
-                await asyncio.sleep(0.05)
+                await until(lambda: proxy.held)
                 proxy.cut()
                 proxy.thaw()
 

@@ -295,9 +295,9 @@ async def test_reads_that_hang_leave_half_of_the_connections_to_others(people: P
     async with people.transaction() as tx:  # a connection of the four
         await tx.execute("LOCK TABLE people")
         asked = [asyncio.ensure_future(read(key)) for key in range(1, 101)]
-        await asyncio.sleep(0.05)
-        assert people.stats().in_use == 3
+        await until(lambda: people.stats().in_use == 3)
         assert await people.query_value("SELECT 1") == 1
+        assert people.stats().in_use == 3
     assert [row["id"] for row in await asyncio.gather(*asked)] == list(range(1, 101))
 
 

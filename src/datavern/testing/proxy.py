@@ -133,6 +133,7 @@ class TCPProxy:
         port: where it listens.
         accepted: connections that came so far.
         struck: of them, those that `strike` ended.
+        held: pieces that came and are not passed on, at this moment, because it is frozen.
     """
 
     def __init__(
@@ -152,6 +153,7 @@ class TCPProxy:
         self.port = 0
         self.accepted = 0
         self.struck = 0
+        self.held = 0
 
     def start(self) -> Self:
         """Listen. Idempotent."""
@@ -333,7 +335,12 @@ class TCPProxy:
         data = await reader.read(65536)
         if self._delay:
             await asyncio.sleep(self._delay)
-        await link.flowing.wait()
+        if not link.flowing.is_set():
+            self.held += 1
+            try:
+                await link.flowing.wait()
+            finally:
+                self.held -= 1
         return data
 
 

@@ -10,6 +10,7 @@ import time
 import traceback
 
 import pytest
+from tests.waiting import until
 
 from datavern.config import TLS, Secret
 from datavern.connectors.failover import FailoverGroup
@@ -100,7 +101,7 @@ async def test_a_cancelled_connect_leaves_nothing(make, server):
         proxy.freeze()
         provider = make(port=proxy.port, connect_timeout=30.0)
         opening = asyncio.create_task(provider.connect())
-        await asyncio.sleep(0.1)
+        await until(lambda: proxy.held)
         opening.cancel()
         with pytest.raises(asyncio.CancelledError):
             await opening

@@ -44,7 +44,7 @@ async def test_a_write_without_an_answer_is_not_made_again(behind, proxy):
     await behind.query_value("SELECT 1")
     proxy.freeze()
     writing = asyncio.create_task(behind.execute("INSERT INTO people (id) VALUES (@P1)", [9]))
-    await asyncio.sleep(0.1)
+    await until(lambda: proxy.held)
     proxy.cut()
     with pytest.raises(OutcomeUnknown, match="may or may not have happened"):
         await writing
@@ -189,7 +189,7 @@ async def test_closing_does_not_wait_for_a_frozen_server(make, proxy, monkeypatc
     await provider.connect()
     proxy.freeze()
     stuck = asyncio.create_task(provider.query("SELECT 1"))
-    await asyncio.sleep(0.05)
+    await until(lambda: proxy.held)
     async with asyncio.timeout(60.0):
         await provider.close()
         with pytest.raises((DatavernError, asyncio.CancelledError)):

@@ -199,11 +199,11 @@ async def test_a_ledger_through_a_bad_network(make, proxy, faults_long):
 
 async def test_later_calls_keep_their_own_deadline(make, proxy):
     """A connection that met one deadline takes nothing new, and what waits on it is still answered."""
-    async with make(port=proxy.port, timeout=0.5) as redis:
+    async with make(port=proxy.port, timeout=1.0) as redis:
         await redis.set("k", 1)
         proxy.freeze()
         early = asyncio.ensure_future(redis.get("k"))
-        await asyncio.sleep(0.3)
+        await asyncio.sleep(0.6)
         late = asyncio.ensure_future(redis.get("k"))
         with pytest.raises(ConnectionFailed):
             await early
@@ -230,7 +230,7 @@ async def test_a_broken_connection_fails_what_was_sent_and_the_next_call_has_a_n
         await redis.set("k", 1)
         proxy.freeze()
         calls = [asyncio.ensure_future(c) for c in (redis.get("k"), redis.set("k", 2), redis.delete("k"))]
-        await asyncio.sleep(0.05)
+        await until(lambda: proxy.held)
         proxy.cut()
         proxy.thaw()
         read, write, delete = await asyncio.gather(*calls, return_exceptions=True)
