@@ -56,6 +56,32 @@ async def sessions(admin: asyncpg.Connection) -> int:
 # ---- messages -------------------------------------------------------------------------------------------------------
 
 
+async def test_what_comes_between_two_listens_is_kept(
+    postgresql: Any, admin: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first channel is listened to already while the second is asked for."""
+    sent = 0
+    asks = asyncpg.Connection.add_listener
+
+    async def and_somebody_sends(connection: asyncpg.Connection, channel: str, callback: Any) -> None:
+        nonlocal sent
+        if channel == "second":
+            sent += 1
+            await admin.execute(f"NOTIFY first, 'early {sent}'")
+            async with asyncio.timeout(20):  # it is heard with the next answer, at the latest
+                await connection.execute("SELECT 1")
+        await asks(connection, channel, callback)
+
+    monkeypatch.setattr(asyncpg.Connection, "add_listener", and_somebody_sends)
+    async with postgresql.listen("first", "second") as notes:
+        assert await taken(notes) == ["early 1"]
+        await admin.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+            "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        )
+        assert await taken(notes, 2) == [..., "early 2"], "what may have been missed was before it"
+
+
 @pytest.mark.parametrize("name", NAMES)
 async def test_a_name_stands_for_itself(postgresql: Any, admin: asyncpg.Connection, name: str) -> None:
     async with postgresql.listen(name) as notes:

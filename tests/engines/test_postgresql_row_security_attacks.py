@@ -124,6 +124,17 @@ async def test_a_view_of_a_superuser_is_refused(app: Any, admin: Any, roles: Any
     assert await seen(app, "SELECT tenant_id FROM cases") == {"oslo"}
 
 
+async def test_a_view_of_an_owner_whom_the_policy_does_not_bind_is_refused(app: Any) -> None:
+    """It binds whoever uses the table, and not its owner: so not the view either, that looks with the owner's rights."""
+    await app.owner.execute("CREATE VIEW leak AS SELECT * FROM cases; GRANT SELECT ON leak TO PUBLIC")
+    await app.owner.execute("ALTER TABLE cases NO FORCE ROW LEVEL SECURITY")
+    assert {row[0] for row in await app.query("SELECT tenant_id FROM leak")} == {"oslo", "bergen"}, "it is real"
+    with pytest.raises(ConfigurationError, match="public.leak .* rights of its owner"):
+        await seen(app, "SELECT tenant_id FROM leak")
+    await app.owner.enable_row_level_security("cases")
+    assert await seen(app, "SELECT tenant_id FROM leak") == {"oslo"}
+
+
 async def test_a_view_of_a_superuser_with_the_rights_of_who_asks(app: Any, admin: Any, roles: Any) -> None:
     await admin.execute("CREATE VIEW fair WITH (security_invoker = true) AS SELECT * FROM cases")
     await admin.execute(f"GRANT SELECT ON fair TO {roles[1]}")
