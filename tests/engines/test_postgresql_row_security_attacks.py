@@ -125,7 +125,7 @@ async def test_a_view_of_a_superuser_is_refused(app: Any, admin: Any, roles: Any
 
 
 async def test_a_view_of_an_owner_whom_the_policy_does_not_bind_is_refused(app: Any) -> None:
-    """It binds whoever uses the table, and not its owner: so not the view either, that looks with the owner's rights."""
+    """The policy binds who uses the table, and not who owns it: so not a view either that has the owner's rights."""
     await app.owner.execute("CREATE VIEW leak AS SELECT * FROM cases; GRANT SELECT ON leak TO PUBLIC")
     await app.owner.execute("ALTER TABLE cases NO FORCE ROW LEVEL SECURITY")
     assert {row[0] for row in await app.query("SELECT tenant_id FROM leak")} == {"oslo", "bergen"}, "it is real"
