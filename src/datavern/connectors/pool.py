@@ -255,7 +255,7 @@ class Pool(Staffing[C], Generic[C]):
 
     def _expire_due(self) -> None:
         self._expiry, self._next_expiry = None, inf
-        now = self._loop.time() + CLOCK
+        now = monotonic() + CLOCK
         soonest = inf
         for waiter, (_, _, deadline, patience) in list(self.waiters.items()):
             if deadline <= now:
