@@ -20,7 +20,7 @@ from sqlalchemy_utils.types.encrypted.encrypted_type import AesGcmEngine
 from benchmarks import Figure, apart, interleave
 from datavern import DatabaseManager, DataMap, Dataset, Field, Keyring
 from datavern.crypto.sealed import new_row_tags
-from datavern.engines.alchemy.context import _plan, open_rows
+from datavern.engines.alchemy.context import _plan
 from datavern.engines.alchemy.types import Ready
 from datavern.sqlalchemy import Sealed
 from datavern.testing.databases import create_test_database
@@ -73,9 +73,7 @@ async def values(db: DatabaseManager, engine: Any, dialect: Any, fields: tuple[s
             encrypted.process_bind_param(NAME, dialect)
 
     async def open_(_: int) -> None:
-        made = list(map(list, found))
-        await open_rows(store, group, made, None)
-        list(map(tuple, made))
+        list(map(tuple, await store.open_placed(found, group.places, None)))
 
     async def decrypt(_: int) -> None:
         for _ in range(ROWS * count):

@@ -248,6 +248,35 @@ async def test_what_was_moved_or_changed_does_not_open(engine_, session, people)
             await s.get(User, "b")
 
 
+async def test_rows_open_wherever_their_columns_stand_and_whether_or_not_their_keys_are_at_hand(engine_, people):
+    db, engine = engine_
+    users = User.__table__.c
+    other = aliased(User)
+    theirs = other.id, other.number, other.name, other.datavern_row
+    statement = (
+        sa.select(users.datavern_row, users.name, users.city, users.id, users.personal_number, *theirs)
+        .join(other, other.id == users.id)
+        .order_by(users.id)
+    )
+    for one in "ab":
+        await db.personal("users").get(one)  # its key is at hand now
+    known = db.services.keys._known
+    for forget in (dict, known.by_id.popitem, known.by_id.clear, known.forget):
+        forget()
+        async with engine.connect() as c:
+            rows = (await c.execute(statement)).all()
+        assert [row[1:5] for row in rows] == [
+            ("Åse Bø", "Bodø", "a", NUMBER),
+            ("Per", None, "b", "10915596784"),
+            (None, None, "c", None),
+        ]
+        assert [row[5:8] for row in rows] == [
+            ("a", NUMBER, "Åse Bø"),
+            ("b", "10915596784", "Per"),
+            ("c", None, None),
+        ]
+
+
 REFUSED = [
     (sa.update(User.__table__).values(name="X"), "one row"),
     (sa.update(User.__table__).where(User.id == "a").values(name=sa.func.lower("X")), "cannot be sealed"),

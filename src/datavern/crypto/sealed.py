@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from hashlib import sha256
 from typing import Any, Final
 
@@ -22,6 +22,8 @@ KEY: Final = 32
 _HEAD = 1 + KEY_ID  # form, key id: 17, written out where it is hot
 _LONGEST_NONCE = 24
 _urandom = os.urandom
+_UNOPENED = (InvalidTag, KeyError, ValueError, TypeError, IndexError, AttributeError)
+_OpenPlaced = Callable[[bytes, Sequence[Any], Mapping[bytes, "DataKey"], bytes | None], list[Any]]
 
 
 def new_row_tag() -> bytes:
@@ -111,13 +113,14 @@ class RowSealer:
         fields: the sealed fields.
     """
 
-    __slots__ = ("_fields", "dataset", "fields")
+    __slots__ = ("_begin", "_fields", "dataset", "fields")
 
     def __init__(self, dataset: str, sealed: Iterable[str]) -> None:
         self.dataset = dataset
         self.fields = tuple(dict.fromkeys(sealed))
         # What the associated data of a field begins with; form, key id and row tag follow.
         self._fields = tuple((name, text_block(dataset) + text_block(name)) for name in self.fields)
+        self._begin = dict(self._fields)
 
     def draw(self) -> tuple[bytes, bytes]:
         """The tag of a new row, and the nonces of its fields, for `seal_row`: one system call for all of it."""
@@ -215,18 +218,54 @@ class RowSealer:
                     continue
                 if value[:17] != head:  # the fields of a row are mostly under one key
                     key = key_of[value[1:17]]
-                    if (
-                        value[:17] != key.head
-                        or len(row_tag) != ROW_TAG
-                        or key.dataset != self.dataset
-                        or key.subject_tag != subject_tag
-                    ):
-                        raise DecryptionFailed
+                    self._check(key, value, row_tag, subject_tag)
                     head, decrypt, end = key.head, key.decrypt, 17 + key.nonce_size
                     tail = head + row_tag
                 plain = decrypt(value[17:end], value[end:], begin + tail)
                 opened[name] = plain[1:].decode() if plain[0] == 1 else decode(plain)
             return opened  # noqa: TRY300  (an else block would say no more)
-        except (InvalidTag, KeyError, ValueError, TypeError, IndexError, AttributeError):
+        except _UNOPENED:
             pass
         raise DecryptionFailed
+
+    def placed(self, fields: Iterable[tuple[int, str]]) -> _OpenPlaced:
+        """`open_row` for rows as a driver gives them: what makes of one a list, with its sealed fields opened.
+
+        Args:
+            fields: where in a row each of the sealed fields stands.
+        """
+        places = [(at, self._begin[name]) for at, name in fields]
+
+        def opened(
+            row_tag: bytes, row: Sequence[Any], key_of: Mapping[bytes, DataKey], subject_tag: bytes | None
+        ) -> list[Any]:
+            made = list(row)
+            head: bytes | None = None
+            try:
+                for at, begin in places:
+                    value = row[at]
+                    if value is None:
+                        continue
+                    if value[:17] != head:
+                        key = key_of[value[1:17]]
+                        self._check(key, value, row_tag, subject_tag)
+                        head, decrypt, end = key.head, key.decrypt, 17 + key.nonce_size
+                        tail = head + row_tag
+                    plain = decrypt(value[17:end], value[end:], begin + tail)
+                    made[at] = plain[1:].decode() if plain[0] == 1 else decode(plain)
+                return made  # noqa: TRY300  (an else block would say no more)
+            except _UNOPENED:
+                pass
+            raise DecryptionFailed
+
+        return opened
+
+    def _check(self, key: DataKey, value: bytes, row_tag: bytes, subject_tag: bytes | None) -> None:
+        """Whether the key is one that a value of this row may be sealed under."""
+        if (
+            value[:17] != key.head
+            or len(row_tag) != ROW_TAG
+            or key.dataset != self.dataset
+            or key.subject_tag != subject_tag
+        ):
+            raise DecryptionFailed

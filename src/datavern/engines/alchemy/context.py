@@ -23,15 +23,17 @@ class _Group:
         store: the table's name.
         names: position → column.
         needed: position → column, of the row's tag and its subject.
+        places: both of them.
         columns: column → position, of all that are there.
     """
 
-    __slots__ = ("columns", "names", "needed", "store")
+    __slots__ = ("columns", "names", "needed", "places", "store")
 
     def __init__(self, store: str) -> None:
         self.store = store
         self.names: dict[int, str] = {}
         self.needed: dict[int, str] = {}
+        self.places: dict[int, str] = {}
         self.columns: dict[str, int] = {}
 
 
@@ -67,22 +69,11 @@ class SealedContext:
 
     async def _opened(self, plan: list[_Group], rows: Any) -> list[Any]:
         session = self._dbapi_connection.dbapi_connection.session()
-        made = list(map(list, rows))
         for group in plan:
             store = store_of(self.dialect.provider, group.store)
             await store.whole()
-            await open_rows(store, group, made, session)
-        return list(map(tuple, made))
-
-
-async def open_rows(store: Any, group: _Group, rows: list[list[Any]], session: Any) -> None:
-    """Open one table's sealed values in rows, in place."""
-    taken, names = [*group.names.items(), *group.needed.items()], list(group.names.items())
-    stored = [{name: row[at] for at, name in taken} for row in rows]
-    await store.let_out(stored, session)
-    for row, opened in zip(rows, await store.opened_fields(stored, session), strict=True):
-        for at, name in names:
-            row[at] = opened[name]
+            rows = await store.open_placed(rows, group.places, session)
+        return list(map(tuple, rows))
 
 
 def _plan(compiled: Any, provider: Any) -> list[_Group]:
@@ -106,6 +97,7 @@ def _plan(compiled: Any, provider: Any) -> list[_Group]:
                     f"{name} too, or the whole entity"
                 )
             group.needed[group.columns[name]] = name
+        group.places = {**group.names, **group.needed}
     return groups
 
 

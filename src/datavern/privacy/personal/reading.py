@@ -296,6 +296,35 @@ class ReadRows(StoredRows):
                 made[at] = row
         return cast("list[dict[str, Any]]", made)
 
+    async def open_placed(
+        self, found: Sequence[Sequence[Any]], columns: Mapping[int, str], transaction: Transaction | None = None
+    ) -> list[Sequence[Any]]:
+        """Rows that somebody else has read, as a driver gives them, with their sealed fields opened.
+
+        Args:
+            found: the rows.
+            columns: position → name, of the sealed fields that were read, of the row's tag, and of its subject.
+            transaction: where they were read.
+
+        Raises:
+            ProcessingRestricted, ConsentRequired: as `get`.
+            DecryptionFailed: a sealed value is not the one that was sealed there.
+        """
+        if await self._watched(transaction):
+            await self.let_out([_named(row, columns) for row in found], transaction)
+        rows = self._ready() or await self.rows(transaction)
+        warm = self.link is None and not rows.aside
+        made: list[Any] = list(map(rows.opener(columns), found)) if warm else [None] * len(found)
+        cold = [at for at, row in enumerate(made) if row is None]
+        if cold:
+            stored = [_named(found[at], columns) for at in cold]
+            sealed = [(place, name) for place, name in columns.items() if name in rows.sealer.fields]
+            for at, opened in zip(cold, await self.opened_fields(stored, transaction), strict=True):
+                made[at] = row = list(found[at])
+                for place, name in sealed:
+                    row[place] = opened[name]
+        return made
+
     # ---- who may be seen --------------------------------------------------------------------------------------------
 
     async def let_out(self, found: Sequence[Mapping[str, Any]], transaction: Transaction | None = None) -> None:
@@ -304,11 +333,15 @@ class ReadRows(StoredRows):
         Raises:
             ProcessingRestricted, ConsentRequired: as `get`.
         """
+        if await self._watched(transaction):
+            await self._let_through(self._ready() or await self.rows(transaction), found, transaction)
+
+    async def _watched(self, transaction: Transaction | None) -> bool:
+        """Whether there may be rows here that are not to be seen."""
         standing = self._standing
         if standing.until <= monotonic():
             await standing.ask(transaction)
-        if (standing.marks or self._asks) and self.dataset.subject is not None:
-            await self._let_through(self._ready() or await self.rows(transaction), found, transaction)
+        return bool(standing.marks or self._asks) and self.dataset.subject is not None
 
     async def _let_through(
         self, rows: Rows, found: Sequence[Mapping[str, Any]], transaction: Transaction | None
@@ -329,11 +362,9 @@ class ReadRows(StoredRows):
         self, rows: Rows, found: list[dict[str, Any]], transaction: Transaction | None
     ) -> list[dict[str, Any]]:
         """The rows that may be seen: the same list where all may."""
-        standing = self._standing
-        if standing.until <= monotonic():
-            await standing.ask(transaction)
-        if not (standing.marks or self._asks) or self.dataset.subject is None:
+        if not await self._watched(transaction):
             return found
+        standing = self._standing
         people = [self.tags_of(rows, row) for row in await self.marked(found, transaction)]
         every = dict.fromkeys(tag for tags in people for tag in tags)
         hidden: set[bytes] = set()
@@ -347,3 +378,7 @@ class ReadRows(StoredRows):
         if not hidden:
             return found
         return [row for row, tags in zip(found, people, strict=True) if hidden.isdisjoint(tags)]
+
+
+def _named(row: Sequence[Any], columns: Mapping[int, str]) -> dict[str, Any]:
+    return {name: row[place] for place, name in columns.items()}

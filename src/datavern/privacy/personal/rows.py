@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from datavern.contracts.errors import ConfigurationError, DecryptionFailed
 from datavern.contracts.stores import Words
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ANONYMOUS", "RETENTION", "SHARED", "WHOSE", "Rows", "fit"]
 
+T = TypeVar("T")
 RETENTION = "#retention"
 """What follows a dataset's name in the name of the keys that its retained rows are sealed under."""
 ANONYMOUS = "#anonymous"
@@ -527,27 +528,65 @@ class Rows:
         tag = row.get(ROW_TAG)
         if tag is None:
             return None
-        keys = self._warm_keys()
-        key = None
         for name in sealer.fields:
             value = row.get(name)
             if value is not None:
-                key = keys.get(value[1:17])
                 break
-        if key is None or key.dataset != sealer.dataset:
+        else:
             return None
         subject = None if self.subject is None else row[self.whose]
+        opened = self._at_hand(sealer.open_row, row, tag, value, subject)
+        return self.with_aside(row, opened) if self.aside and opened is not None else opened
+
+    def opener(self, columns: Mapping[int, str]) -> Callable[[Sequence[Any]], list[Any] | None]:
+        """`warm` for rows as a driver gives them: what makes of one a list, with its sealed fields opened.
+
+        Args:
+            columns: position → name, of the sealed fields that were read, of the tag, and of the subject.
+        """
+        at = {name: place for place, name in columns.items()}
+        fields = [(place, name) for place, name in columns.items() if name in self.sealer.fields]
+        places = [place for place, _ in fields]
+        tag_at, subject_at = at[ROW_TAG], None if self.subject is None else at[self.whose]
+        at_hand, open_ = self._at_hand, self.sealer.placed(fields)
+
+        def opened(row: Sequence[Any]) -> list[Any] | None:
+            tag = row[tag_at]
+            if tag is None:
+                return None
+            for place in places:
+                value = row[place]
+                if value is not None:
+                    break
+            else:
+                return None
+            return at_hand(open_, row, tag, value, None if subject_at is None else row[subject_at])
+
+        return opened
+
+    def _at_hand(self, open_: Callable[..., T], row: Any, tag: bytes, value: Any, subject: Any) -> T | None:
+        """Open a row with the keys at hand, for the subject that it names; None where that is not enough.
+
+        Args:
+            open_: opens it, as `RowSealer.open_row` does.
+            row: the row.
+            tag: its tag.
+            value: the first of its sealed values: the others are mostly under the same key.
+            subject: as the row names it.
+        """
+        keys = self._warm_keys()
+        key = keys.get(value[1:17])
+        if key is None or key.dataset != self.sealer.dataset:
+            return None
         try:
             if type(subject) is str and subject == key.subject:
-                opened = sealer.open_row(tag, row, keys, key.subject_tag)
-            else:
-                subject_tag = None if subject is None else self._subject_tag(canonical_subject(subject))
-                opened = sealer.open_row(tag, row, keys, subject_tag)
-                if type(subject) is str:
-                    key.subject = subject
+                return open_(tag, row, keys, key.subject_tag)
+            opened = open_(tag, row, keys, None if subject is None else self._subject_tag(canonical_subject(subject)))
+            if type(subject) is str:
+                key.subject = subject
         except DecryptionFailed:
             return None
-        return self.with_aside(row, opened) if self.aside else opened
+        return opened
 
     def opened(self, row: Mapping[str, Any], keys: Mapping[bytes, DataKey]) -> dict[str, Any]:
         """The sealed fields of a row, opened."""
