@@ -79,7 +79,11 @@ class RelationalSubjects(RelationalStores):
         if limit is not None:
             values.append(limit)
         session = transaction or self._provider
-        return [dict(row) for row in await session.query(sql, arranged(order, values))]
+        return self.as_dicts(await session.query(sql, arranged(order, values)))
+
+    def as_dicts(self, rows: Sequence[Any]) -> list[dict[str, Any]]:
+        """The driver's rows as dictionaries."""
+        return list(map(dict, rows))
 
     def stream(
         self, store: str, where: Mapping[str, Any], *, batch_size: int = 1000, transaction: Any = None

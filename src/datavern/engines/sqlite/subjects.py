@@ -13,7 +13,7 @@ from datavern.engines.relational import RelationalSubjects
 from datavern.engines.sqlite.dialect import dialect
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from sqlalchemy.engine import Dialect
 
@@ -64,6 +64,13 @@ class SQLiteSubjects(RelationalSubjects):
     def dialect(self) -> Dialect:
         """SQLAlchemy's dialect with ``?`` for parameters."""
         return dialect()
+
+    def as_dicts(self, rows: Sequence[Any]) -> list[dict[str, Any]]:
+        """By position: a row of sqlite3's looks each name up from the first column on."""
+        if not rows:
+            return []
+        names = rows[0].keys()
+        return [dict(zip(names, row)) for row in rows]  # noqa: B905  (a row has a value for each name)
 
     async def describe(self, store: str, *, transaction: Any = None) -> Store | None:
         """The table as it stands, or None when there is none.
