@@ -18,11 +18,13 @@ from datavern import (
     ConstraintViolated,
     DatavernError,
     Field,
+    KeyUnavailable,
     QueryRejected,
     SubjectRequest,
     SubjectRequestRejected,
 )
 from datavern.crypto.key_files import write_document
+from datavern.crypto.lookup_keys import life_ids
 
 NAME, MAIL, NUMBER, PLACE = "planted-Åse-Ås", "planted@example.no", "13097248022", "planted-place"
 PLANTED = (NAME, MAIL, NUMBER, PLACE)
@@ -207,3 +209,19 @@ async def test_keys_that_cannot_be_used(managed, database, keyring, what, log):
     assert says in str(refused.value)
     assert isinstance(refused.value, DatavernError)
     assert (await provider.health()).status == "unhealthy"  # closed again
+
+
+async def test_lookup_keys_that_were_ended_without_newer_ones_are_told_of(db, sql):
+    """By a key store that was set back, or somebody's hand: a write asked for ever whether a rotation had gone on."""
+    users, main = db.personal("users"), db["main"]
+    consent = await db.consents.grant(subject="a", purpose=PURPOSE)
+    for row in await main.query("SELECT key_id FROM datavern_lookup_keys"):
+        for life in life_ids(bytes(row["key_id"])):
+            await main.execute(sql("UPDATE datavern_key_life SET dead = 1 WHERE key_id = $1"), [life])
+    for write in (
+        users.update("a", {"name": NAME}, consent=consent),
+        users.update("a", {"email": MAIL}, consent=consent),
+    ):
+        with pytest.raises(KeyUnavailable, match="has no newer ones"):
+            await asyncio.wait_for(write, 30)
+    assert (await users.get("a"))["name"] == NAME

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from datavern.contracts.capabilities import Session, Transaction
-from datavern.contracts.errors import ConfigurationError, ConsentRequired, ConstraintViolated
+from datavern.contracts.errors import ConfigurationError, ConsentRequired, ConstraintViolated, KeyUnavailable
 from datavern.contracts.subjects import canonical_subject
 from datavern.crypto.life import LookupKeyEnded
 from datavern.crypto.sealed import DataKey, new_row_tag
@@ -45,16 +45,23 @@ class GuardedRows(ReadRows):
 
         Raises:
             KeyErased: an erasure has ended one of them.
+            KeyUnavailable: a lookup key was ended, and there is no newer one.
         """
         ids = sorted({*(key.id for key in keys), *also})
+        ended: list[bytes] = []
         while True:
             lookups = sorted({life for key in writing for life in rows.lookup_lives(key)})
             if not ids and not lookups:
                 return rows
+            if lookups and lookups == ended:  # a rotation has its new keys in the store before it ends the old ones
+                raise KeyUnavailable(
+                    f"{self._provider.name} says that the lookup keys of {self.dataset.name} were ended, and the key "
+                    "store has no newer ones: one of the two was set back, or changed. Restore both to one moment"
+                )
             try:
                 await self._life.hold(tx, ids, lookups)
             except LookupKeyEnded:
-                rows = await self._renewed()
+                ended, rows = lookups, await self._renewed()
                 continue
             return rows
 
