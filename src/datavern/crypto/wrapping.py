@@ -34,9 +34,10 @@ def epoch_of(wrapped: bytes) -> int:
     """The epoch that a wrapped key names.
 
     Raises:
-        DecryptionFailed: it is no wrapped key of this version.
+        DecryptionFailed: it is no wrapped key of this version; an engine that keeps any type in any column may even
+            give something else than bytes.
     """
-    if len(wrapped) < _HEAD + _NONCE + _TAG or wrapped[:1] != _VERSION:
+    if not isinstance(wrapped, bytes) or len(wrapped) < _HEAD + _NONCE + _TAG or wrapped[:1] != _VERSION:
         raise DecryptionFailed("a wrapped key did not open")
     return int.from_bytes(wrapped[1:_HEAD], "big")
 

@@ -109,6 +109,14 @@ async def test_a_wrapped_key_is_bound_to_its_context_and_every_bit(ring):
             await ring.unwrap(bytes(changed), b"context")
 
 
+@pytest.mark.parametrize("wrong", [b"", b"\0" * 80, b"\xff" * 80, b"\1" * 44, "x" * 80, 5, None])
+async def test_what_is_no_wrapped_key_does_not_open(ring, wrong):
+    """Versions 0 and 255, what is too short, and what SQLite keeps in a column of bytes if somebody puts it there."""
+    for work in (ring.unwrap(wrong, b""), ring.rewrap([(wrong, b"")])):
+        with pytest.raises(DecryptionFailed):
+            await work
+
+
 async def test_create_refuses_an_existing_ring_and_leaves_it_alone(ring, url, folder):
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     with pytest.raises(ConfigurationError, match="never overwritten"):
