@@ -25,7 +25,7 @@ from datavern import (
     SubjectRequestRejected,
 )
 from datavern.contracts.errors import KeyUnavailable, RotationIncomplete
-from datavern.crypto import copies, remembered, rotations
+from datavern.crypto import copies, remembered, rotation_claims
 from datavern.crypto.rotations import Rotations
 from datavern.privacy.sealing import reindex
 from datavern.privacy.sealing.reindex import Reindexing
@@ -176,7 +176,7 @@ async def test_other_processes_go_on_while_it_runs(db, managed, database, keyrin
 
 
 async def test_two_at_once_one_goes_on_and_the_other_is_told(db, managed, database, monkeypatch):
-    monkeypatch.setattr(rotations, "BEAT", 0.05)
+    monkeypatch.setattr(rotation_claims, "BEAT", 0.05)
     await person(db, 1)
     reached, go = asyncio.Event(), asyncio.Event()
     real = Rotator._replayed
@@ -220,8 +220,8 @@ PLACES = (
 
 async def test_cut_off_at_every_step_and_finished(db, monkeypatch):
     """Without a release, as after kill -9: the next one finds it held, waits for a beat that does not come, goes on."""
-    monkeypatch.setattr(rotations, "SILENCE", 0.05)
-    monkeypatch.setattr(rotations, "BEAT", 0.02)
+    monkeypatch.setattr(rotation_claims, "SILENCE", 0.05)
+    monkeypatch.setattr(rotation_claims, "BEAT", 0.02)
     monkeypatch.setattr(reindex, "_BATCH", 2)
     for number in range(5):
         await person(db, number)
@@ -439,7 +439,7 @@ KILLED = """
 
 @pytest.mark.parametrize("place", [3, 9, 13, 17, 22, 27, 31])
 async def test_killed_at_a_step_and_finished(place, managed, database, tmp_path, monkeypatch):
-    monkeypatch.setattr(rotations, "SILENCE", 0.5)
+    monkeypatch.setattr(rotation_claims, "SILENCE", 0.5)
     async with managed(users()) as db:
         await db.prepare("users")
         for number in range(3):
