@@ -631,6 +631,26 @@ async def leave_behind(pg: Any, statement: str, where: str) -> None:
                     pass
 
 
+async def test_a_transaction_that_is_cancelled_between_statements_is_undone(postgresql_database: EmptyDatabase) -> None:
+    async with postgresql_database.provider(pool=Pool(max=1)) as pg, postgresql_database.provider("other") as other:
+        await pg.execute("CREATE TABLE t (a int)")
+        begun = asyncio.Event()
+
+        async def work() -> None:
+            async with pg.transaction() as tx:
+                await tx.execute("INSERT INTO t VALUES (1)")
+                begun.set()
+                await asyncio.Event().wait()
+
+        task = asyncio.create_task(work())
+        await begun.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        await pg.execute("INSERT INTO t VALUES (2)")  # on the same connection, and not in its transaction
+        assert [row[0] for row in await other.query("SELECT a FROM t")] == [2]
+
+
 async def test_a_transaction_that_a_statement_left_open_is_undone(postgresql: Any) -> None:
     """A text that nobody here can read to the end, and the server can: U&"…" names."""
     await postgresql.execute("CREATE TABLE t (a int)")
