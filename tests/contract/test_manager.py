@@ -137,6 +137,9 @@ async def test_an_engine_of_somebody_elses(tmp_path: Path):
 
     with pytest.raises(ConfigurationError, match="one of Datavern's own engines"):
         DatabaseManager.register("sqlite", Mine)
+    for name in ("", " ", "mine ", None):
+        with pytest.raises(ConfigurationError, match="expected the engine's name"):
+            DatabaseManager.register(name, Mine)
     DatabaseManager.register("mine", Mine)
     file = tmp_path / "datavern.toml"
     file.write_text('[databases.main]\nprovider = "mine"\npath = "app.db"\n')

@@ -69,6 +69,8 @@ def _provider(engine: str, found: Any) -> type[Provider]:
 
 def register(engine: str, provider: type[Provider]) -> None:
     """Make somebody else's engine known by name. See `DatabaseManager.register`."""
+    if not isinstance(engine, str) or not engine or engine != engine.strip():
+        raise ConfigurationError("register: expected the engine's name, as it stands in a configuration file")
     if engine in _ENGINES:
         raise ConfigurationError(f"{engine} is one of Datavern's own engines: register yours under another name")
     _registered[engine] = _provider(engine, provider)
