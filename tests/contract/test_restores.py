@@ -15,6 +15,7 @@ from datavern import (
     RestoreForbidden,
     SubjectRequest,
 )
+from datavern.privacy.erasure import heard
 from datavern.testing import create_test_database
 
 pytestmark = pytest.mark.not_on("azuresql", "a named server's databases are not put back")
@@ -93,6 +94,12 @@ async def place(managed, database, engine, request):
         await place.drop_copy()
 
 
+@pytest.fixture(autouse=True)
+def every_opening_is_remembered(monkeypatch):
+    """What a set-back database is found by is remembered from the first erasure on, and not from the hundredth."""
+    monkeypatch.setattr(heard, "_MANY", 1)
+
+
 async def fill(db, person):
     row = {"id": person, "who": person, "note": "Planted", "plain": "Planted"}
     await db.personal("events").insert(row)
@@ -114,7 +121,9 @@ async def audited(db, name, action):
     return [json.loads(row[0]) for row in rows]
 
 
-async def test_what_a_restore_brought_back_is_gone_again_when_the_manager_opens(place):
+@pytest.mark.parametrize("many", [1, 100], ids=["remembered", "counted"])
+async def test_what_a_restore_brought_back_is_gone_again_when_the_manager_opens(place, monkeypatch, many):
+    monkeypatch.setattr(heard, "_MANY", many)
     async with place.manager() as db:
         await prepared(db)
         for person in ("before", "after", "bystander"):
@@ -335,3 +344,138 @@ async def test_what_a_hold_kept_and_a_restore_brought_back_is_waited_for_again(p
         await db.subject_requests.resume()
         assert await db["main"].query("SELECT id FROM events") == []
         assert await db.subject_requests.certificate(erased.request_id) is not None
+
+
+async def erase_many(db, people):
+    return {person: answer async for person, answer in db.subject_requests.erase_many(people)}
+
+
+async def replayed(db):
+    return [entry["erasures"] for entry in await audited(db, "ledger", "restore_replayed")]
+
+
+async def test_an_opening_reads_what_has_ended_since_and_not_all_that_ever_did(place, monkeypatch):
+    monkeypatch.setattr(heard, "_MANY", 100)
+    read = []
+
+    kind = type(place.database.provider())
+    original = kind.query
+
+    async def query(self, *args):
+        rows = await original(self, *args)
+        read.append(len(rows))
+        return rows
+
+    monkeypatch.setattr(kind, "query", query)
+
+    async def opening():
+        read.clear()
+        async with place.manager() as db:
+            assert await replayed(db) == []
+        return sum(read), len(read)
+
+    async with place.manager() as db:
+        await prepared(db)
+    rows, statements = await opening()
+    async with place.manager() as db:
+        await erase_many(db, [f"p{number}" for number in range(130)])
+    assert (await opening())[0] >= rows + 130 + 130  # all of them, and how many steps each has
+    more, asked = await opening()
+    assert more <= rows + 5
+    assert asked <= statements + 10
+    async with place.manager() as db:
+        await erase_many(db, ["q1", "q2"])
+    more, asked = await opening()
+    assert more <= rows + 20  # these two, and their steps, for each of two databases
+    assert asked <= statements + 10
+
+
+async def test_a_database_is_found_to_be_set_back_before_and_after_what_was_remembered_of_it(place, monkeypatch):
+    monkeypatch.setattr(heard, "_MANY", 3)
+    async with place.manager() as db:
+        await prepared(db)
+        for person in ("a", "b", "c", "d", "later", "last"):
+            await fill(db, person)
+        await erase_many(db, ["a", "b", "c", "d"])
+    async with place.manager() as db:  # remembered: the first four
+        (first,) = await tokens(db)
+    await place.copy()
+    async with place.manager() as db:
+        await erase(db, "later")
+        assert await tokens(db) == [first]
+    await place.put_back()  # to after what is remembered: the same token, and one erasure less
+    async with place.manager() as db:
+        assert await replayed(db) == [1]
+        assert [row async for row in db.personal("people").of("later")] == []
+        await erase_many(db, ["x", "y"])
+    async with place.manager() as db:  # remembered anew: seven
+        (second,) = await tokens(db)
+        assert second != first
+        assert await replayed(db) == [1]
+        await erase(db, "last")
+    await place.put_back()  # to before what is remembered: the older token
+    async with place.manager() as db:
+        assert await replayed(db) == [1, 4]
+        assert [row[0] for row in await db["main"].query("SELECT id FROM events ORDER BY id")] == []
+    async with place.manager() as db:
+        assert await replayed(db) == [1, 4]
+        assert second not in await tokens(db)
+        assert (await db.audit.verify()).ok
+
+
+async def test_a_step_that_is_missing_at_the_second_look_is_not_remembered_as_there(place):
+    """Between the first look and the transaction that would remember it, the database is set back."""
+    async with place.manager() as db:
+        await prepared(db)
+        await fill(db, "a")
+        await erase(db, "a")
+        restores = db.services.requests._restores
+        reach = restores._ended.reach
+
+        async def set_back(before):
+            found = await reach(before)
+            await db["main"].execute("DELETE FROM datavern_request_steps WHERE dataset = 'events'")
+            return found
+
+        restores._ended.reach = set_back
+        assert await restores._hearing.behind("main") == []
+        assert await tokens(db) == []
+        restores._ended.reach = reach
+        assert len(await restores._hearing.behind("main")) == 1
+
+
+async def test_managers_that_open_at_once_remember_one_thing(place):
+    async with place.manager() as db:
+        await prepared(db)
+        await erase_many(db, ["a", "b", "c"])
+    opened = [place.manager() for _ in range(4)]
+    await asyncio.gather(*(db.open() for db in opened))
+    await asyncio.gather(*(db.close() for db in opened))
+    async with place.manager() as db:
+        assert await replayed(db) == []
+        await erase(db, "d")
+    async with place.manager() as db:
+        assert await replayed(db) == []
+        assert await tokens(db)
+
+
+async def test_a_wider_data_map_is_looked_at_for_itself(place):
+    """What was seen of some datasets says nothing of others in the same database."""
+    async with place.manager() as db:
+        await prepared(db)
+        await fill(db, "a")
+    await place.copy()
+    async with place.manager() as db:
+        await erase(db, "a")
+    async with place.manager(EVENTS) as db:
+        assert len(await tokens(db)) == 1
+        await db["main"].execute("DELETE FROM datavern_request_steps WHERE dataset IN ('people', 'bills')")
+    async with place.manager(EVENTS) as db:
+        assert await replayed(db) == []
+    async with place.manager() as db:
+        assert await replayed(db) == [1]
+
+
+async def tokens(db):
+    query = "SELECT dataset FROM datavern_request_steps WHERE request = '#heard'"
+    return [row[0] for row in await db["main"].query(query)]

@@ -7,17 +7,18 @@ id and the person by the keyed tag, as on a tombstone.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from hashlib import sha256
+from typing import TYPE_CHECKING, NamedTuple
 
-from datavern.contracts.capabilities import Provider, Transaction, needs
+from datavern.contracts.capabilities import Provider, Session, Transaction, needs
 from datavern.contracts.values import timestamp
 
 if TYPE_CHECKING:
     from datavern.crypto.tables import ErasedStatements
 
-__all__ = ["Ended", "EndedErasures"]
+__all__ = ["Ended", "EndedErasures", "Heard", "scope_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +36,23 @@ class Ended:
     tag: bytes
     datasets: frozenset[str]
     erased_at: str
+
+
+class Heard(NamedTuple):
+    """What a database was seen to hold.
+
+    Attributes:
+        token: what stands among its steps since.
+        reach: the store's count of changes up to which it held a step of every erasure.
+    """
+
+    token: str
+    reach: int
+
+
+def scope_of(database: str, labels: Iterable[str]) -> bytes:
+    """What `Heard` is about: a database, and which of its datasets. 32 bytes."""
+    return sha256(json.dumps([database, *sorted(labels)]).encode()).digest()
 
 
 class EndedErasures:
@@ -57,7 +75,11 @@ class EndedErasures:
         return self._made
 
     async def add(self, ended: Sequence[tuple[str, bytes, Collection[str]]], tx: Transaction) -> None:
-        """Write them down, in the transaction that ends them: request, tag, labels. Idempotent."""
+        """Write them down, in the transaction that ends them: request, tag, labels. Idempotent.
+
+        The transaction has counted a change of the store, as destroying keys does: so they stand in the order in which
+        they commit.
+        """
         dialect = needs(self._provider, "ledger").dialect
         known: set[str] = set()
         for query in self._sql.known.bind(dialect, [request for request, _, _ in ended]):
@@ -75,14 +97,50 @@ class EndedErasures:
         ]
         if rows:
             await tx.execute_many(*self._sql.insert.bind_many(dialect, rows))
+            order = [{"request": row["request"]} for row in rows]
+            await tx.execute_many(*self._sql.insert_order.bind_many(dialect, order))
 
     async def every(self) -> list[Ended]:
         """All of them."""
-        query = self._sql.every.bind(needs(self._provider, "ledger").dialect)
+        return await self.since(None)
+
+    async def since(self, heard: Heard | None, session: Session | None = None) -> list[Ended]:
+        """Those that have ended since; all of them without it."""
+        dialect = needs(self._provider, "ledger").dialect
+        query = self._sql.every.bind(dialect) if heard is None else self._sql.since.bind(dialect, reached=heard.reach)
         return [
             Ended(row[0], bytes(row[3]), frozenset(json.loads(row[1])), row[2])
-            for row in await needs(self._provider, "session").query(*query)
+            for row in await (session or needs(self._provider, "session")).query(*query)
         ]
+
+    async def reach(self, heard: Heard | None) -> tuple[list[Ended], int]:
+        """Those that have ended since, and the count of changes up to which these are all: of one server, at once."""
+        async with needs(self._provider, "transactions").transaction(isolation="read committed") as tx:
+            # The count first: what commits between the two is read, and looked for again.
+            reach: int = await tx.query_value(*self._sql.changes.bind(needs(self._provider, "ledger").dialect))
+            return await self.since(heard, tx), reach
+
+    async def any(self) -> bool:
+        """Whether there may be one: a key was closed once, or the keys were rotated."""
+        query = self._sql.changes.bind(needs(self._provider, "ledger").dialect)
+        return bool(await needs(self._provider, "session").query_value(*query))
+
+    async def heard(self, scope: bytes) -> Heard | None:
+        """Up to what a database was seen to hold its steps; None: nobody knows."""
+        query = self._sql.heard.bind(needs(self._provider, "ledger").dialect, of_scope=scope)
+        row = await needs(self._provider, "session").query_one(*query)
+        return None if row is None else Heard(row[0], row[1])
+
+    async def hear(self, scope: bytes, heard: Heard) -> None:
+        """Remember it.
+
+        Raises:
+            ConstraintViolated: another process has, at the same moment.
+        """
+        dialect, session = needs(self._provider, "ledger").dialect, needs(self._provider, "session")
+        values = {"of_scope": scope, "of_token": heard.token, "reached": heard.reach}
+        if not await session.execute(*self._sql.hear_again.bind(dialect, **values)):
+            await session.execute(*self._sql.hear.bind(dialect, **values))
 
     async def keys(self, tags: Collection[bytes]) -> dict[bytes, list[bytes]]:
         """Tag → the ids of every key of that person that was destroyed."""

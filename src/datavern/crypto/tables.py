@@ -114,6 +114,19 @@ _erasures = sa.Table(
     _text("datasets"),  # canonical JSON: the labels of those that have a step of it
     _text("erased_at"),
 )
+_erasure_order = sa.Table(
+    "datavern_erasure_order",  # the store's `changes` when each of them ended: who has seen n misses none up to n
+    key_store,
+    _text("request", primary_key=True),
+    _number("changed", index=True),
+)
+_heard = sa.Table(
+    "datavern_heard",  # which databases were seen to have a step of each erasure, up to a change
+    key_store,
+    _bytes("scope", primary_key=True),  # which database, and which datasets of it
+    _text("token"),  # what stands in the database since: one that was set back to before has it no more
+    _number("reach"),
+)
 _rotations = sa.Table(
     "datavern_rotations",
     key_store,
@@ -279,8 +292,26 @@ class ErasedStatements:
     """What is said of erasures that have ended."""
 
     def __init__(self) -> None:
-        e, k = _erasures.c, _keys.c
+        e, k, s, o, h = _erasures.c, _keys.c, _store.c, _erasure_order.c, _heard.c
+        p = sa.bindparam
+        current = sa.select(s.changes).where(s.id == 1).scalar_subquery()
+        self.changes = Statement(lambda: sa.select(s.changes).where(s.id == 1))
         self.every = Statement(lambda: sa.select(e.request, e.datasets, e.erased_at, e.subject_tag))
+        self.since = Statement(
+            lambda: (
+                sa.select(e.request, e.datasets, e.erased_at, e.subject_tag)
+                .join(_erasure_order, o.request == e.request)
+                .where(o.changed > p("reached"))
+            )
+        )
+        self.insert_order = Statement(lambda: sa.insert(_erasure_order).values(request=p("request"), changed=current))
+        self.heard = Statement(lambda: sa.select(h.token, h.reach).where(h.scope == p("of_scope")))
+        self.hear_again = Statement(
+            lambda: sa.update(_heard).where(h.scope == p("of_scope")).values(token=p("of_token"), reach=p("reached"))
+        )
+        self.hear = Statement(
+            lambda: sa.insert(_heard).values(scope=p("of_scope"), token=p("of_token"), reach=p("reached"))
+        )
         self.known = Among(lambda values: sa.select(e.request).where(e.request.in_(values)))
         self.insert = _rows(_erasures)
         self.keys_of = Among(

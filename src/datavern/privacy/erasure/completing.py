@@ -134,6 +134,13 @@ class Completions:
                 found.setdefault(request, set()).add(labels[dataset])
         return found
 
+    async def waiting(self, requests: Iterable[str]) -> set[str]:
+        """Those of the erasures whose rest is waited for."""
+        found: set[str] = set()
+        for statement in tables.COMPLETIONS_WAITING.bind(self._dialect, sorted(requests)):
+            found.update(row[0] for row in await self._session.query(*statement))
+        return found
+
     async def again(self, request: str, subject: str, received: str, datasets: Iterable[str]) -> bool:
         """Let a completed erasure wait for the rest of it again, which a restore brought back; False where it waits."""
         row = await self._session.query_one(*tables.COMPLETION.bind(self._dialect, of_request=request))

@@ -20,13 +20,13 @@ from datavern.contracts.values import now, timestamp
 from datavern.crypto.erased import Ended, EndedErasures
 from datavern.privacy.certificate.certificate import Certificate
 from datavern.privacy.erasure.erasure import CONSENTS, TOGETHER
+from datavern.privacy.erasure.heard import Hearing
 from datavern.privacy.erasure.progress import Place, Progress, nothing, why
 from datavern.privacy.erasure.records import RecordErasure
 from datavern.privacy.erasure.rows import RowErasure
 from datavern.privacy.erasure.turns import turns
 from datavern.privacy.journal.journal import Entry
 from datavern.privacy.journal.values import Receipt
-from datavern.privacy.personal.records import RecordStore
 
 if TYPE_CHECKING:
     from datavern.contracts.capabilities import Transaction
@@ -102,6 +102,7 @@ class Restores:
         self._journal = journal
         self._erasures = erasures
         self._ended = EndedErasures(privacy.ledger)
+        self._hearing = Hearing(privacy, self._ended)
 
     async def look(self) -> None:
         """Find the databases that were set back, and replay into them; what cannot be done leaves them shut.
@@ -111,15 +112,14 @@ class Restores:
         marked = await self._steps.done(_RESTORING)
         for database, marker in marked.items():
             self._shut(database, f"{database} is being restored, to how it was {marker['since'][:19]}")
-        every = await self._ended.every()
-        if not every:
+        if not await self._ended.any():
             return
         databases = {store.dataset.database for store in self._privacy.datasets}
         for database in databases:
             if database in marked:
                 continue
             try:
-                behind = await self._behind(database, every)
+                behind = await self._hearing.behind(database)
             except DatavernError as error:
                 self._shut(database, f"whether {database} was restored cannot be told now ({why(error)})")
                 continue
@@ -142,7 +142,11 @@ class Restores:
         The database's own word: what was kept stands in it until it is gone.
         """
         privacy = self._privacy
-        for request, labels in (await privacy.completions.kept(database)).items():
+        kept = await privacy.completions.kept(database)
+        waiting = await privacy.completions.waiting(kept)
+        for request, labels in kept.items():
+            if request in waiting:
+                continue
             text = await self._journal.certificate(request)
             if text is not None:
                 body = Certificate.from_json(text).body
@@ -199,7 +203,7 @@ class Restores:
         if survey.records and moment is None:
             raise ConfigurationError(f"replay: since is missing: when was the backup of {database} made?")
         tables = survey.tables.get(database, [])
-        rows = _Work(await self._behind(database, every) if tables or database == self._privacy.ledger_name else [])
+        rows = _Work(await self._hearing.lacking(database, every))
         labels = {place.label for place in survey.records}
         records = _Work([e for e in every if moment is not None and e.erased_at >= moment and e.datasets & labels])
         subjects = await self._subjects([*rows.behind, *records.behind], [*tables, *survey.records])
@@ -221,19 +225,7 @@ class Restores:
         await self._still_kept(database)
         return await self._done(database, moment, rows.found | records.found, elsewhere)
 
-    # ---- what is behind ---------------------------------------------------------------------------------------------
-
-    async def _behind(self, database: str, every: Sequence[Ended]) -> list[Ended]:
-        """The erasures of which a database that holds its own steps lacks some."""
-        privacy = self._privacy
-        stores = [s for s in self._stores(database, empty=True) if not isinstance(s, RecordStore)]
-        names = {store.dataset.label: store.dataset.name for store in stores}
-        if database == privacy.ledger_name:
-            names[CONSENTS] = CONSENTS
-        if not names:
-            return []
-        counts = await privacy.site(database).steps.counts(sorted(names.values()))
-        return [e for e in every if counts.get(e.request, 0) < len(e.datasets & names.keys())]
+    # ---- again ------------------------------------------------------------------------------------------------------
 
     async def _subjects(self, behind: Iterable[Ended], places: Sequence[Place]) -> dict[str, str]:
         """Request → whose it was: the certificate says it; where the ledger was set back too, the rows that came back.
@@ -268,8 +260,6 @@ class Restores:
                     if subject is not None and subject != last:
                         last = subject
                         yield subject
-
-    # ---- again ------------------------------------------------------------------------------------------------------
 
     async def _again_in_tables(self, database: str, work: _Work, survey: Survey, subjects: Mapping[str, str]) -> None:
         places = survey.tables.get(database, [])
@@ -411,14 +401,14 @@ class Restores:
     def _steps(self) -> Any:
         return self._privacy.site(self._privacy.ledger_name).steps
 
-    def _stores(self, database: str, *, empty: bool = False) -> list[PersonalStore]:
+    def _stores(self, database: str) -> list[PersonalStore]:
         """The datasets of that database that are about people."""
         stores = [
             store
             for store in self._privacy.datasets
             if store.dataset.database == database and store.dataset.subject is not None
         ]
-        if not stores and not empty:
+        if not stores:
             names = sorted({store.dataset.database for store in self._privacy.datasets})
             raise ConfigurationError(
                 f"{database}: no database of that name has personal data; there are: {', '.join(names)}"

@@ -138,6 +138,11 @@ def _waiting_of(values: list[Any]) -> Any:
     return table.select().where(_waiting() & table.c.subject_tag.in_(values)).order_by(table.c.request)
 
 
+def _waiting_among(values: list[Any]) -> Any:
+    table = _table(COMPLETIONS)
+    return table.select().with_only_columns(table.c.request).where(_waiting() & table.c.request.in_(values))
+
+
 def _put_off() -> Any:
     table = _table(COMPLETIONS)
     return table.update().where(_waiting() & (table.c.request == _bind("of_request"))).values(due=_bind("day"))
@@ -184,6 +189,7 @@ COMPLETION_REOPEN = Statement(_reopen)
 COMPLETION_INSERT = Statement(lambda: _table(COMPLETIONS).insert())
 COMPLETIONS_DUE = Statement(_due)
 COMPLETIONS_OF = Among(_waiting_of)
+COMPLETIONS_WAITING = Among(_waiting_among)
 COMPLETION_PUT_OFF = Statement(_put_off)
 COMPLETIONS_HASTEN = Among(_hasten)
 COMPLETION_DONE = Statement(_complete)

@@ -344,11 +344,25 @@ class Steps:
                 found.setdefault(row["request"], {})[row["dataset"]] = json.loads(row["outcome"])
         return found
 
-    async def counts(self, datasets: Sequence[str]) -> dict[str, int]:
-        """Request → how many of these datasets have a step of it here."""
+    async def counts(
+        self, datasets: Sequence[str], requests: Sequence[str] | None = None, session: Session | None = None
+    ) -> dict[str, int]:
+        """Request → how many of these datasets have a step of it here.
+
+        Args:
+            datasets: their names.
+            requests: of these alone; of every one there ever was when None.
+            session: an open transaction of this database.
+        """
         found: dict[str, int] = {}
-        for query in tables.STEPS_COUNTED.bind(needs(self._provider, "ledger").dialect, datasets):
-            for request, number in await needs(self._provider, "session").query(*query):
+        dialect, speak = needs(self._provider, "ledger").dialect, session or needs(self._provider, "session")
+        if requests is not None:
+            for query in tables.STEPS_NAMED.bind(dialect, requests):
+                for request, dataset in await speak.query(*query):
+                    found[request] = found.get(request, 0) + (dataset in datasets)
+            return found
+        for query in tables.STEPS_COUNTED.bind(dialect, datasets):
+            for request, number in await speak.query(*query):
                 found[request] = found.get(request, 0) + number
         return found
 

@@ -169,6 +169,11 @@ def _steps_counted(values: list[Any]) -> Any:
     )
 
 
+def _steps_named(values: list[Any]) -> Any:
+    table = _table(STEPS)
+    return table.select().with_only_columns(table.c.request, table.c.dataset).where(table.c.request.in_(values))
+
+
 def _step_delete() -> Any:
     table = _table(STEPS)
     return table.delete().where((table.c.request == _bind("of_request")) & (table.c.dataset == _bind("of_dataset")))
@@ -192,4 +197,5 @@ REQUESTS_UNLINK = Statement(_requests_unlink)
 STEP_INSERT = Statement(lambda: _table(STEPS).insert())
 STEPS_OF = Among(_steps_of)
 STEPS_COUNTED = Among(_steps_counted)
+STEPS_NAMED = Among(_steps_named)
 STEP_DELETE = Statement(_step_delete)
