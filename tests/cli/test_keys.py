@@ -138,6 +138,8 @@ def test_a_lost_key_store_is_put_back_from_its_copy(run: Run, project: Path):
             "recoveries",
             "epochs",
             "erasures",
+            "erasure_order",
+            "heard",
         ):
             assert f"datavern_{name}" in tables
             database.execute(f"DELETE FROM datavern_{name}")

@@ -7,6 +7,8 @@ import json
 import stat
 from typing import TYPE_CHECKING
 
+import pytest
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -139,3 +141,29 @@ def test_what_stands_against_the_use_of_data(run: Run, project: Path):
     objected = run("subject", "object", WHO, "--purpose", "no such purpose")
     assert objected.code == 1
     assert "Traceback" not in objected.told
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["access", "p"],
+        ["export", "p", "--output", "out"],
+        ["erase", "p", "--yes"],
+        ["erase", "--file", "people.txt", "--yes"],
+        ["rectify", "p", "--set", "users.name=x"],
+        ["restrict", "p"],
+        ["object", "p"],
+        ["process", "0123"],
+    ],
+    ids=lambda command: command[0],
+)
+def test_without_a_data_map_no_request_is_carried_out(run: Run, tmp_path: Path, command: list[str]):
+    """An answer that nothing was found, where nothing was looked for, would be no answer."""
+    assert run("init").code == 0
+    (tmp_path / "people.txt").write_text("p\n")
+    before = sorted(tmp_path.rglob("*"))
+    done = run("subject", *command)
+    assert done.code == 1
+    assert "datavern.toml: the data map names no dataset, so nothing about anybody can be found" in done.told
+    assert sorted(tmp_path.rglob("*")) == before
+    assert run("subject", "list").said.strip() == "No request is open."

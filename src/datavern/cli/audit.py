@@ -12,8 +12,10 @@ from datavern.cli.common import (
     CONFIG,
     Config,
     Json,
+    NewFile,
     Output,
     Verbose,
+    Yes,
     command,
     manager_of,
     new_file,
@@ -32,7 +34,6 @@ app = typer.Typer(
     no_args_is_help=True,
     help="Seal the audit log, verify it, prove an entry of it, export it, and end what is old.",
 )
-NewFile = Annotated[Path | None, typer.Option("--output", "-o", help="Write it to this new file.")]
 Verifier = Annotated[Path, typer.Option(help="The organisation's public key.")]
 VERIFIER = Path("keys/verifier.txt")
 
@@ -241,7 +242,7 @@ def truncate(
     before: Annotated[
         dt.datetime, typer.Option(formats=["%Y-%m-%d"], metavar="DATE", help="What was sealed before it goes (UTC).")
     ],
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    yes: Yes = False,
     config: Config = CONFIG,
     json_output: Json = False,
     verbose: Verbose = False,

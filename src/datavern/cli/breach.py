@@ -26,6 +26,7 @@ from datavern.cli.common import (
     Actor,
     Config,
     Json,
+    NewFile,
     Output,
     Verbose,
     command,
@@ -203,7 +204,7 @@ def update(
 def report(
     breach: Id,
     *,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="Write it to this new file.")] = None,
+    output: NewFile = None,
     sent: Annotated[bool, typer.Option("--sent", help="It is sent now: a phase more in the register.")] = False,
     config: Config = CONFIG,
     actor: Actor = None,

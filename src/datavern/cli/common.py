@@ -36,12 +36,15 @@ __all__ = [
     "Actor",
     "Config",
     "Json",
+    "NewFile",
     "Output",
     "Verbose",
+    "Yes",
     "clean",
     "command",
     "jsonable",
     "manager_of",
+    "mapped_manager",
     "new_file",
     "probe",
     "require_file",
@@ -61,6 +64,9 @@ Actor = Annotated[
     typer.Option("--actor", envvar="DATAVERN_ACTOR", metavar="NAME", help="Who is acting, for the audit log.",
                  show_default="the user of the operating system"),
 ]  # fmt: skip
+
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+NewFile = Annotated[Path | None, typer.Option("--output", "-o", help="Write it to this new file.")]
 
 HINTS: tuple[tuple[type[errors.DatavernError], str], ...] = (
     (errors.ConnectionFailed, "`datavern check` says which database does not answer, and why."),
@@ -219,6 +225,18 @@ def manager_of(config: Path) -> DatabaseManager:
     from datavern.manager.manager import DatabaseManager
 
     return DatabaseManager.from_config(config)
+
+
+def mapped_manager(config: Path, otherwise: str = "so nothing about anybody can be found") -> DatabaseManager:
+    """The same, of a configuration whose data map names datasets.
+
+    Raises:
+        ConfigurationError: as `manager_of`, or the map names none; `otherwise` says what comes of that.
+    """
+    db = manager_of(config)
+    if not db.data_map:
+        raise errors.ConfigurationError(f"{config}: the data map names no dataset, {otherwise}")
+    return db
 
 
 def system_user() -> str:

@@ -8,7 +8,19 @@ from typing import Annotated, Any
 
 import typer
 
-from datavern.cli.common import CONFIG, Actor, Config, Json, Output, Verbose, command, manager_of, require_file, told
+from datavern.cli.common import (
+    CONFIG,
+    Actor,
+    Config,
+    Json,
+    Output,
+    Verbose,
+    Yes,
+    command,
+    manager_of,
+    require_file,
+    told,
+)
 from datavern.contracts.errors import ConfigurationError
 
 app = typer.Typer(
@@ -237,7 +249,7 @@ def import_recovery(
 def end_recovery(
     recovery: Annotated[str, typer.Argument(metavar="ID", help="The recovery's name, as `status` shows it.")],
     *,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    yes: Yes = False,
     config: Config = CONFIG,
     actor: Actor = None,
     json_output: Json = False,

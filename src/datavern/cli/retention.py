@@ -6,8 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from datavern.cli.common import CONFIG, Actor, Config, Json, Output, Verbose, command, manager_of
-from datavern.contracts.errors import ConfigurationError
+from datavern.cli.common import CONFIG, Actor, Config, Json, Output, Verbose, command, manager_of, mapped_manager
 
 app = typer.Typer(
     add_completion=False,
@@ -42,9 +41,7 @@ def run(
     out = Output(as_json=json_output, verbose=verbose)
 
     async def work() -> Any:
-        async with manager_of(config) as db:
-            if not db.data_map:
-                raise ConfigurationError(f"{config}: the data map names no dataset, so nothing ends by its age")
+        async with mapped_manager(config, "so nothing ends by its age") as db:
             if dry_run:
                 return await db.retention.run(dataset, dry_run=True, batch_size=batch_size)
             planned = await db.retention.run(dataset, dry_run=True)

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from datavern.cli.common import CONFIG, Actor, Config, Json, Output, Verbose, command, manager_of
+from datavern.cli.common import CONFIG, Actor, Config, Json, Output, Verbose, Yes, command, manager_of
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
@@ -30,7 +30,6 @@ How = Annotated[
         "back for reuse, or as it is. What it held of plain values may stay in it until it was made anew.",
     ),
 ]
-Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 AFTERWARDS = (
     "The write-ahead log, replicas' logs and backups from before hold the plain values until they expire: "
     "see docs/seal-in-place.md."

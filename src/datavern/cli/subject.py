@@ -17,9 +17,11 @@ from datavern.cli.common import (
     Json,
     Output,
     Verbose,
+    Yes,
     command,
     jsonable,
     manager_of,
+    mapped_manager,
     require_file,
     require_new,
     told,
@@ -152,7 +154,7 @@ def erase(
             show_default="certificate-….json beside the configuration",
         ),
     ] = None,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    yes: Yes = False,
     identity: IdentityOption = None,
     config: Config = CONFIG,
     actor: Actor = None,
@@ -257,9 +259,7 @@ def shredded(
     *,
     html: Page = None,
     pdf: Pdf = None,
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Write the signed JSON to this new file.")
-    ] = None,
+    output: SignedFile = None,
     language: Language = "nb",
     config: Config = CONFIG,
     json_output: Json = False,
@@ -358,9 +358,7 @@ def _write(
 
 
 async def _process(request: SubjectRequest, config: Path) -> SubjectResponse:
-    async with manager_of(config) as db:
-        if not db.data_map:
-            raise ConfigurationError(f"{config}: the data map names no dataset, so nothing about anybody can be found")
+    async with mapped_manager(config) as db:
         return await db.subject_requests.process(request)
 
 

@@ -7,7 +7,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from datavern.cli.common import Output, command, manager_of, require_file, told, write_new
+from datavern.cli.common import Output, command, mapped_manager, require_file, told, write_new
 from datavern.cli.subject_answers import identity_of
 from datavern.contracts.errors import ConfigurationError
 
@@ -96,11 +96,9 @@ def erase_file(
         out.confirm(f"Erase everything about {_count(number)}? It cannot be undone.", yes=yes)
 
     async def work() -> dict[str, Any]:
-        folder.mkdir(mode=0o700, exist_ok=True)
         waiting: list[dict[str, Any]] = []
-        async with manager_of(config) as db:
-            if not db.data_map:
-                raise ConfigurationError(f"{config}: the data map names no dataset, so nobody can be found")
+        async with mapped_manager(config) as db:
+            folder.mkdir(mode=0o700, exist_ok=True)
             answers = db.subject_requests.erase_many(
                 people.lines,
                 received=None if received is None else received.date(),

@@ -17,6 +17,7 @@ from datavern.cli.common import (
     Verbose,
     command,
     manager_of,
+    mapped_manager,
     require_file,
     require_new,
 )
@@ -116,7 +117,7 @@ def process(
 
     async def work() -> bool:
         require_new(output)
-        async with manager_of(config) as db:
+        async with mapped_manager(config) as db:
             entry = next((r for r in await db.subject_requests.open() if r.id == request), None)
             if entry is not None and entry.kind == "erasure" and not yes:
                 raise ConfigurationError("nothing was changed: an erasure cannot be undone, and this needs --yes")
@@ -150,7 +151,7 @@ def rectify(
 
     async def work() -> bool:
         request = request_of("rectification", subject, received, identity, changes=_changes(put or (), changes))
-        async with manager_of(config) as db:
+        async with mapped_manager(config) as db:
             response = await db.subject_requests.process(request)
         answered(out, response, None)
         return bool(response.success)

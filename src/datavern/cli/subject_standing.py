@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from datavern.cli.common import CONFIG, Actor, Config, Json, Output, Verbose, command, manager_of
+from datavern.cli.common import CONFIG, Actor, Config, Json, Output, Verbose, command, manager_of, mapped_manager
 from datavern.cli.subject_answers import IdentityOption, Received, Subject, answered, request_of
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
@@ -34,7 +34,7 @@ def restrict(
 
     async def work() -> bool:
         request = request_of("restriction", subject, received, identity, datasets=dataset, ground=ground)
-        async with manager_of(config) as db:
+        async with mapped_manager(config) as db:
             response = await db.subject_requests.process(request)
         answered(out, response, None)
         out.say(f"It stands until it is lifted: `datavern subject lift {response.request_id}`.")
@@ -64,7 +64,7 @@ def object_(
 
     async def work() -> bool:
         request = request_of("objection", subject, received, identity, purposes=purpose, override=override)
-        async with manager_of(config) as db:
+        async with mapped_manager(config) as db:
             response = await db.subject_requests.process(request)
         answered(out, response, None)
         return bool(response.success)

@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from datavern.cli.common import CONFIG, Actor, Config, Json, Output, Verbose, command
-from datavern.cli.seal import Batch, Column, How, Rewrite, Yes, how, moved, with_question
+from datavern.cli.common import CONFIG, Actor, Config, Json, Output, Verbose, Yes, command
+from datavern.cli.seal import Batch, Column, How, Rewrite, how, moved, with_question
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
