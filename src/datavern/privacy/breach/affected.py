@@ -13,7 +13,8 @@ from typing import IO, TYPE_CHECKING, Any, Final, Self, TypeVar
 from datavern.contracts.errors import ConfigurationError, DatavernError, ProviderError
 from datavern.contracts.people import Held, Window
 from datavern.contracts.subjects import canonical_subject
-from datavern.privacy.personal.rows import SHARED, WHOSE, fit
+from datavern.privacy.personal.ids import fit
+from datavern.privacy.personal.rows import SHARED, WHOSE
 
 if TYPE_CHECKING:
     from datavern.contracts.stores import Column

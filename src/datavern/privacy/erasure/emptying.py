@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 from datavern.contracts.errors import ConfigurationError, DecryptionFailed, KeyErased
 from datavern.contracts.subjects import canonical_subject
 from datavern.privacy.datamap.dataset import ERASED_AT, RETAINED_UNTIL, ROW_TAG
-from datavern.privacy.personal.rows import ANONYMOUS, is_whole
+from datavern.privacy.personal.finding import ANONYMOUS
+from datavern.privacy.personal.ids import is_whole
 
 if TYPE_CHECKING:
     from datavern.contracts.capabilities import Session

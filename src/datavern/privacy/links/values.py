@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from datavern.privacy.personal.rows import is_whole
+from datavern.privacy.personal.ids import is_whole
 
 if TYPE_CHECKING:
     from datavern.contracts.stores import Column
