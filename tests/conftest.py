@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import logging
 import os
+import signal
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -20,6 +21,11 @@ from datavern.contracts.errors import ConfigurationError
 from datavern.testing import EmptyDatabase, create_test_database
 from datavern.testing.azuresql_named import named_server
 from datavern.testing.postgresql import PostgreSQLServer, shared_server
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # Started in the background of a shell, which ignores it: the programs that tests start would ignore Ctrl-C, too.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 
 # How quick the machine is just now is no finding of a test.
 hypothesis_settings.register_profile("datavern", deadline=None, suppress_health_check=[HealthCheck.too_slow])
