@@ -1,7 +1,7 @@
 """Sealed insert and sealed get of a six-field record, against the same statements unsealed through the same provider.
 
 Three of the six fields are sealed, two of them with a lookup index. The plain variant runs the very statement that the
-sealed one runs (the row and the audit entry, under the conditions that the key lives and the consent holds; durable),
+sealed one runs (the row and the audit entry, under the conditions that the keys live and the consent holds; durable),
 with plain values and in a twin table with two ordinary indexes. Beside it, without a promise: a bare INSERT alone,
 and the insert of a new subject with its handle, its key, its consent and their audit entries.
 """
@@ -78,13 +78,14 @@ async def compared(engine: str, provider: Any, db: DatabaseManager) -> list[Figu
     site = privacy.site("main")
     life, log = site.life, site.log
     fields = [name for name in record(0) if name != "id"]
+    rows = await users.rows()
 
     async def sealed_insert(_: int) -> None:
         await users.insert(record(next(number)), consent=consent)
 
     async def plain_insert(_: int) -> None:
         holding, ids = db.consents.guard("warm", ("customer-account",), consent, provider=provider)
-        guards = [life.guard(key.id), holding]
+        guards = [life.guard(key.id, *rows.lookup_lives(key)), holding]
         details = {"fields": fields, "consents": ids}
         entry = log.entry("inserted", handle=handle, dataset="main.users", details=details)
         row = record(next(number))
