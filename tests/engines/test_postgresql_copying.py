@@ -215,6 +215,27 @@ async def test_a_row_that_the_table_refuses(people: Any, columns: list[str], row
     assert message in await refused(people, columns, [*good, row, *good], kind)
 
 
+@pytest.mark.parametrize("kind", ["text", "date"])
+@pytest.mark.parametrize(
+    "row",
+    ["ab", b"ab", {"a": 1, "b": 2}, {"x", "y"}, 5, None, (x for x in "ab"), bytearray(b"ab")],
+    ids=lambda row: type(row).__name__,
+)
+async def test_what_is_no_row_is_refused_whichever_types_the_columns_have(postgresql: Any, kind: str, row: Any) -> None:
+    """Where a column is of a type that no character and no number fits, only the widths are looked at beforehand."""
+    await postgresql.execute(f"CREATE TABLE t (a text, b {kind})")
+    good = ("x", DAY if kind == "date" else "y")
+    for position in (0, 600):
+        rows = [good] * 700
+        rows[position] = row
+        with pytest.raises(
+            QueryRejected, match=f"row {position + 1} is of type {type(row).__name__}: expected a tuple"
+        ):
+            await postgresql.copy_in("t", ["a", "b"], rows)
+    assert await postgresql.copy_in("t", ["a", "b"], [good, list(good)] * 300) == 600
+    assert await postgresql.query_value("SELECT count(*) FROM t") == 600
+
+
 async def test_the_server_refuses_and_no_further_row_is_asked_for(people: Any) -> None:
     """A source that never ends, with a row that the server refuses."""
     given = 0

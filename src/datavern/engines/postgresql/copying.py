@@ -46,9 +46,14 @@ _TYPED = (
 _COPY = "COPY {table} ({columns}) FROM STDIN (FORMAT binary)"
 _GENERATED = "428C9"
 _GUARD = object()
-_BATCH = 512
+_BATCH = 2048
 """Rows that are looked at together."""
-_TURN = 0.02
+_EACH = 512
+"""Rows of an async iterable after which others get a turn."""
+_PARTICULAR = frozenset({16, 1082, 1083, 1114, 1184, 1186, 1266})
+"""Types (bool, date, time, timestamp, timestamptz, interval, timetz) of which the driver takes neither a character nor
+a number: where a column is of one, text and bytes cannot pass for a row."""
+_TURN = 0.03
 """Seconds after which others get a turn."""
 _LOOK = 3
 """Turns after which it is looked if the server still takes rows: asking takes as long as a hundred rows."""
@@ -84,6 +89,7 @@ class _Copying:
         "_rows",
         "_seen",
         "_statement",
+        "_strict",
         "_table",
         "_transaction",
         "_typed",
@@ -112,6 +118,7 @@ class _Copying:
         self._copy = _COPY.format_map(names)
         self._connection: asyncpg.Connection
         self._statement: Any = None
+        self._strict = False
         self._seen = 0
         self._batch: Any = []
         self._left: Iterator[Parameters] = _NOTHING
@@ -127,6 +134,7 @@ class _Copying:
             found = self._transaction._fault(error, Effect.READS)  # noqa: SLF001  (two halves of one engine)
             said = str(error)
         else:
+            self._strict = any(type_.oid in _PARTICULAR for type_ in self._statement.get_parameters())
             return
         raised = found.error
         if isinstance(raised, ProviderError) and raised.position is not None:
@@ -177,13 +185,11 @@ class _Copying:
 
     def _batches(self, rows: Iterable[Parameters]) -> Iterator[Iterator[Parameters]]:
         """Rows in batches: the driver goes through one without a line of Python for each row."""
-        width = len(self._columns)
         turn, turns = monotonic() + _TURN, 0
         try:
             for batch in _in_batches(rows):
                 size = len(batch)
-                # Two passes in C: for plain tuples nothing is looked at one by one.
-                if [*map(type, batch)].count(tuple) != size or [*map(len, batch)].count(width) != size:
+                if not self._are_rows(batch):
                     for place, row in enumerate(batch, self._seen + 1):
                         self._check(place, row)
                 self._batch, self._left = batch, iter(batch)
@@ -202,6 +208,19 @@ class _Copying:
             self._raised = error
             raise
 
+    def _are_rows(self, batch: Sequence[Any]) -> bool:
+        """Whether each has a value for each column, and is a tuple where anything else could be taken for a row.
+
+        Passes in C: nothing is looked at one by one.
+        """
+        size = len(batch)
+        try:
+            if [*map(len, batch)].count(len(self._columns)) != size:
+                return False
+        except TypeError:  # it has no length
+            return False
+        return self._strict or [*map(type, batch)].count(tuple) == size
+
     async def _each(self, rows: AsyncIterable[Parameters]) -> AsyncGenerator[Parameters, None]:
         """Rows one by one, as they come."""
         width = len(self._columns)
@@ -212,7 +231,7 @@ class _Copying:
                 if type(row) is not tuple or len(row) != width:
                     self._check(self._seen, row)
                 yield row
-                if not self._seen % _BATCH:
+                if not self._seen % _EACH:
                     await asyncio.sleep(0)
                     if self._connection.is_closed() or self._refused():
                         return
@@ -300,6 +319,10 @@ class _Copying:
     async def _unfit(self, error: Exception) -> BaseException:
         """A value of the last row does not fit its column: the driver binds it once more, and says which."""
         number, row = self._last()
+        try:
+            self._check(number, row)
+        except QueryRejected as refused:
+            return refused
         failure = await self._bind(row)
         argument = _ARGUMENT.search(str(failure.args[0]) if failure.args else "")
         place = int(argument[1]) if argument else 0
