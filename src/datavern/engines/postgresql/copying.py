@@ -233,7 +233,7 @@ class _Copying:
                 yield row
                 if not self._seen % _EACH:
                     await asyncio.sleep(0)
-                    if self._connection.is_closed() or self._refused():
+                    if self._connection.is_closed() or (not self._seen % _BATCH and self._refused()):
                         return
         except Exception as error:
             self._raised = error
