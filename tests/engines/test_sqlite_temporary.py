@@ -65,6 +65,9 @@ async def test_alone_it_is_refused(db: Any, made: str) -> None:
     for _ in range(2):
         with pytest.raises(QueryRejected, match=r"goes with its transaction: make it in one, with transaction\(\)"):
             await db.execute(made)
+        with pytest.raises(QueryRejected, match="goes with its transaction"):
+            await db.execute(made, idempotency_key="made once")
+    assert await db.execute("INSERT INTO users VALUES (1)", idempotency_key="made once") == 1
 
 
 @pytest.mark.parametrize("made", KEPT)

@@ -179,11 +179,8 @@ class SQLiteProvider(Statements, SQLiteSearches, Upkeep, RelationalGround):
         kind = self._kinds.get(sql) if type(sql) is str else None
         if kind is None:
             kind = self._kind(sql)
-            if kind is WRITE and makes_temporary(sql):
-                raise QueryRejected(
-                    "a temporary table, view or trigger goes with its transaction: make it in one, with transaction()",
-                    provider=self.name,
-                )
+            if kind is WRITE:
+                self._refuse_temporary(sql)
         job = Job(lanes.loop, run, sql, parameters, kind)
         if kind is READ and lanes.shared:
             lanes.read(job)
@@ -198,7 +195,16 @@ class SQLiteProvider(Statements, SQLiteSearches, Upkeep, RelationalGround):
         return job
 
     def _submit_fused(self, sql: Any, parameters: Any, audit: Entry | None, key: str | None) -> Job:
-        return self._send(run_fused, self._fusing.fused(sql, audit, key), parameters)
+        fused = self._fusing.fused(sql, audit, key)
+        self._refuse_temporary(sql)
+        return self._send(run_fused, fused, parameters)
+
+    def _refuse_temporary(self, sql: str) -> None:
+        if makes_temporary(sql):
+            raise QueryRejected(
+                "a temporary table, view or trigger goes with its transaction: make it in one, with transaction()",
+                provider=self.name,
+            )
 
     def _abandon(self, job: Job) -> None:
         lanes = self._lanes
