@@ -24,7 +24,6 @@ __all__ = [
     "check_words",
     "details_text",
     "leaf_hashes",
-    "new_entry_id",
     "new_id_and_time",
 ]
 
@@ -89,13 +88,11 @@ def _leaf_hash(row: Row) -> bytes:
         return sha256(_UNREADABLE + repr(tuple(row)).encode("utf-8", "surrogatepass")).digest()
 
 
-def new_entry_id() -> str:
-    """A UUID of version 7 (RFC 9562): ordered by time, so that the index grows at its end; 74 random bits."""
-    return new_id_and_time()[0]
-
-
 def new_id_and_time() -> tuple[str, str]:
-    """An id, and the time that is in it as `timestamp` writes it, by one look at the clock."""
+    """An entry's id, and the time that is in it as `timestamp` writes it, by one look at the clock.
+
+    The id is a UUID of version 7 (RFC 9562): ordered by time, so that the index grows at its end; 74 random bits.
+    """
     global _now  # noqa: PLW0603  (the texts of the millisecond that it is now: writers in a hurry share it)
     microsecond = time.time_ns() // 1000
     millisecond = microsecond // 1000

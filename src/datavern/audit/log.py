@@ -17,7 +17,7 @@ from datavern.audit.ranges import place_of
 from datavern.audit.report import Report
 from datavern.audit.sampling import verify_sample
 from datavern.audit.sealer import Era, begin_era, seal
-from datavern.audit.tables import START, log_of
+from datavern.audit.tables import START, at_place, log_of
 from datavern.audit.truncation import Truncation, last_truncation, truncate
 from datavern.audit.verifier import verify_log
 from datavern.contracts.capabilities import Provider, Session, needs
@@ -230,15 +230,15 @@ class AuditLog:
     async def entries(self) -> AsyncIterator[Row]:
         """Every entry that is there, sealed or not, in the log's order; in constant memory. Nothing is verified."""
         ledger = needs(self._provider, "ledger")
-        page, at = log_of(ledger).page, START
+        page, place = log_of(ledger).page, START
         while True:
-            bound = page.bind(ledger.dialect, **dict(zip(("era", "stamp", "seq"), at, strict=True)), most=_PAGE)
+            bound = page.bind(ledger.dialect, **at_place(place), most=_PAGE)
             rows = await needs(self._provider, "session").query(*bound)
             for row in rows:
                 yield row
             if len(rows) < _PAGE:
                 return
-            at = place_of(rows[-1])
+            place = place_of(rows[-1])
 
     async def entry_of(self, entry_id: str) -> Row | None:
         """The entry of that id, or None. Nothing is verified."""

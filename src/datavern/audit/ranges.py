@@ -8,7 +8,7 @@ from typing import Any
 from datavern.audit.checkpoint import Checkpoint
 from datavern.audit.covered import Covered, covered
 from datavern.audit.sealer import MOST, hashed
-from datavern.audit.tables import START, log_of
+from datavern.audit.tables import START, at_place, log_of
 from datavern.contracts.capabilities import Provider, needs
 from datavern.contracts.errors import LogTampered, QueryRejected
 from datavern.contracts.values import Row
@@ -70,8 +70,7 @@ async def compared(provider: Provider, before: Place, row: Row, found: Covered) 
 
 def between(after: Place, until: Place) -> dict[str, Any]:
     """The parameters of a statement over a range."""
-    names = ("era", "stamp", "seq")
-    return {**dict(zip(names, after, strict=True)), **{f"to_{n}": v for n, v in zip(names, until, strict=True)}}
+    return at_place(after) | {f"to_{name}": value for name, value in at_place(until).items()}
 
 
 async def same_log(provider: Provider, verifiers: Sequence[str], origin: str, kept: Checkpoint) -> str:

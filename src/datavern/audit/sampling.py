@@ -9,7 +9,7 @@ from datavern.audit.checkpoint import Checkpoint
 from datavern.audit.covered import Covered, covered
 from datavern.audit.ranges import checkpoint_after, checkpoint_of, compared, place_of, same_log
 from datavern.audit.report import Problem, Report
-from datavern.audit.tables import log_of
+from datavern.audit.tables import at_place, log_of
 from datavern.audit.truncation import last_truncation
 from datavern.contracts.capabilities import Provider, needs
 from datavern.contracts.errors import LogTampered
@@ -59,7 +59,7 @@ class _Sample:
         cut = await self._cut()
         unsealed = 0
         if head is not None:
-            end = dict(zip(("era", "stamp", "seq"), place_of(head), strict=True))
+            end = at_place(place_of(head))
             there = await session.query_value(*log.count_until.bind(dialect, **{f"to_{n}": v for n, v in end.items()}))
             unsealed = await session.query_value(*log.count_after.bind(dialect, **end))
             if last is not None and there != size - cut:

@@ -10,7 +10,7 @@ from datavern.audit.checkpoint import Checkpoint, Signs
 from datavern.audit.covered import covered
 from datavern.audit.entry import leaf_hashes
 from datavern.audit.merkle import Frontier
-from datavern.audit.tables import ENTRIES, START, log_of
+from datavern.audit.tables import ENTRIES, START, at_place, log_of
 from datavern.contracts.capabilities import Provider, Transaction, needs
 from datavern.contracts.errors import AuditError, ConstraintViolated, LogTampered, ProviderError
 from datavern.contracts.values import Row, timestamp
@@ -150,11 +150,7 @@ async def seal(
         log, dialect = log_of(ledger), ledger.dialect
         session = needs(provider, "session")
         place = START if head is None else head.place
-        rows = await session.query(
-            *log.settled_page.bind(
-                dialect, **dict(zip(("era", "stamp", "seq"), place, strict=True)), current=era.number, most=MOST
-            )
-        )
+        rows = await session.query(*log.settled_page.bind(dialect, **at_place(place), current=era.number, most=MOST))
         if head is not None and not rows:
             return head.checkpoint
         row, grown = await _next(head, rows, signer, origin)
@@ -221,8 +217,7 @@ async def _check_place(
         return
     ledger = needs(provider, "ledger")
     log = log_of(ledger)
-    place = dict(zip(("era", "stamp", "seq"), head.place, strict=True))
-    entry = await needs(provider, "session").query_one(*log.by_place.bind(ledger.dialect, **place))
+    entry = await needs(provider, "session").query_one(*log.by_place.bind(ledger.dialect, **at_place(head.place)))
     if entry is None:
         from datavern.audit.truncation import last_truncation  # noqa: PLC0415  (it is built on this module)
 

@@ -11,7 +11,7 @@ from datavern.audit.covered import Covered, covered
 from datavern.audit.merkle import EMPTY, Frontier
 from datavern.audit.report import Problem
 from datavern.audit.sealer import hashed
-from datavern.audit.tables import START, log_of
+from datavern.audit.tables import START, at_place, log_of
 from datavern.audit.truncation import Truncation, last_truncation
 from datavern.contracts.capabilities import Provider, needs
 from datavern.contracts.errors import LogTampered, QueryRejected
@@ -202,7 +202,7 @@ class Actual:
         while len(self.leaves) < count and not self._done:
             ledger = needs(self._provider, "ledger")
             session = needs(self._provider, "session")
-            query = log_of(ledger).page.bind(ledger.dialect, **self._at(), most=PAGE)
+            query = log_of(ledger).page.bind(ledger.dialect, **at_place(self._place), most=PAGE)
             try:
                 rows = list(await session.query(*query))
                 self._done = len(rows) < PAGE
@@ -224,7 +224,7 @@ class Actual:
         """
         ledger = needs(self._provider, "ledger")
         place = _place(page[-1])
-        query = log_of(ledger).by_place.bind(ledger.dialect, **dict(zip(("era", "stamp", "seq"), place, strict=True)))
+        query = log_of(ledger).by_place.bind(ledger.dialect, **at_place(place))
         there = await needs(self._provider, "session").query(*query)
         if len(there) == 1:
             return []
@@ -235,19 +235,16 @@ class Actual:
         ledger = needs(self._provider, "ledger")
         session = needs(self._provider, "session")
         log, dialect = log_of(ledger), ledger.dialect
-        keys = await session.query(*log.keys_page.bind(dialect, **self._at(), most=PAGE))
+        keys = await session.query(*log.keys_page.bind(dialect, **at_place(self._place), most=PAGE))
         self._done = len(keys) < PAGE
         for key in keys:
             self._place = _place(key)
             try:
-                row = await session.query_one(*log.by_place.bind(dialect, **self._at()))
+                row = await session.query_one(*log.by_place.bind(dialect, **at_place(self._place)))
             except QueryRejected:
                 row = None
             self._rows.append(row or key)
             self.leaves += await hashed([row]) if row else [sha256(repr(self._place).encode()).digest()]
-
-    def _at(self) -> dict[str, Any]:
-        return dict(zip(("era", "stamp", "seq"), self._place, strict=True))
 
     def drop(self, count: int) -> None:
         """Be done with the first `count`."""
@@ -279,7 +276,7 @@ class Actual:
         if self._done:
             return len(self.leaves)
         ledger = needs(self._provider, "ledger")
-        query = log_of(ledger).count_after.bind(ledger.dialect, **self._at())
+        query = log_of(ledger).count_after.bind(ledger.dialect, **at_place(self._place))
         return len(self.leaves) + int(await needs(self._provider, "session").query_value(*query))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
@@ -12,7 +13,7 @@ from datavern.contracts.statements import Statement
 if TYPE_CHECKING:
     import sqlalchemy as sa
 
-__all__ = ["START", "Log", "log_of"]
+__all__ = ["START", "Log", "at_place", "log_of"]
 
 ENTRIES: Final = "datavern_audit"
 CHECKPOINTS: Final = "datavern_audit_checkpoints"
@@ -28,15 +29,20 @@ def log_of(ledger: Ledger) -> Log:
     dialect = ledger.dialect
     # Where there are no identity columns, the plain integer key counts; it must be told not to use a number twice.
     counting = None if dialect.supports_identity_columns else f"{dialect.name}_autoincrement"
-    as_bytes = bool(getattr(ledger, "stamp_bytes", False))
-    by_default = bool(getattr(ledger, "sets_defaults", False))
-    by_id = bool(getattr(ledger, "rows_are_heaped", False))
-    return _log(ledger.stamp_type, ledger.stamp_default, ledger.settled, counting, (as_bytes, by_default, by_id))
+    return _log(
+        ledger.stamp_type,
+        ledger.stamp_default,
+        ledger.settled,
+        counting,
+        as_bytes=bool(getattr(ledger, "stamp_bytes", False)),
+        by_default=bool(getattr(ledger, "sets_defaults", False)),
+        keyed_by_id=bool(getattr(ledger, "rows_are_heaped", False)),
+    )
 
 
-@cache
-def _log(stamp_type: str, stamp_default: str, settled: str, counting: str | None, does: tuple[bool, bool, bool]) -> Log:
-    return Log(stamp_type, stamp_default, settled, counting, as_bytes=does[0], by_default=does[1], keyed_by_id=does[2])
+def at_place(place: Sequence[Any]) -> dict[str, Any]:
+    """A place in the log's order (era, stamp, seq) as the parameters of a statement."""
+    return dict(zip(("era", "stamp", "seq"), place, strict=True))
 
 
 class Log:
@@ -282,3 +288,6 @@ class Log:
 
         place, wanted = self._place(self.checkpoints)
         return sa.select(self.checkpoints).where(place >= wanted).order_by(self.checkpoints.c.size).limit(1)
+
+
+_log: Final = cache(Log)

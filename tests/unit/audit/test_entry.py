@@ -16,7 +16,6 @@ from datavern.audit.entry import (
     check_text,
     details_text,
     leaf_hashes,
-    new_entry_id,
     new_id_and_time,
 )
 from datavern.audit.pending import entry_values
@@ -64,7 +63,7 @@ def test_hashes_come_in_order(several):
 
 
 def test_entry_ids_are_uuids_of_version_7_in_the_order_of_time():
-    ids = [new_entry_id() for _ in range(2000)]
+    ids = [new_id_and_time()[0] for _ in range(2000)]
     assert len(set(ids)) == 2000
     for text in ids:
         found = uuid.UUID(text)
@@ -141,14 +140,14 @@ def test_many_words_are_not_all_remembered():
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 def test_a_forked_process_gives_other_ids():
-    new_entry_id()
+    new_id_and_time()
     reads, writes = os.pipe()
     child = os.fork()
     if child == 0:
-        os.write(writes, new_entry_id().encode())
+        os.write(writes, new_id_and_time()[0].encode())
         os._exit(0)
     os.waitpid(child, 0)
-    ids = [os.read(reads, 36).decode(), new_entry_id()]
+    ids = [os.read(reads, 36).decode(), new_id_and_time()[0]]
     os.close(reads)
     os.close(writes)
     assert ids[0][14:] != ids[1][14:]

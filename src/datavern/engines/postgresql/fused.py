@@ -67,7 +67,11 @@ class _Plan(NamedTuple):
     replaceable: bool = False
 
 
-_STEPWISE: Final = _Plan("", lambda _: None, 0, counts=False)
+def _nowhere(position: int) -> None:  # noqa: ARG001  (nothing of the text is the caller's)
+    return None
+
+
+_STEPWISE: Final = _Plan("", _nowhere, 0, counts=False)
 """Of a text that cannot be spliced: the change and what goes with it are the statements of one transaction."""
 
 
@@ -177,7 +181,7 @@ class Fusing:
                 if does is TOUCHES or provider._pooled:  # noqa: SLF001
                     slot.touched = True
                 _place(error, plan.origin)
-                found = fault(error, name=provider.name, stage="statement", effect=does or WRITES, parameters=given)
+                found = fault(error, name=provider.name, stage="statement", effect=max(does, WRITES), parameters=given)
             except BaseException:
                 pool.recover(slot)
                 raise
@@ -391,10 +395,6 @@ def _place(error: Any, origin: Callable[[int], int | None]) -> None:
 def _is_unsupported(error: ProviderError) -> bool:
     """Refused for what it is, before anything was done: it may be said in another way (rules, foreign tables)."""
     return isinstance(error, QueryRejected) and (error.code == "0A000" or (error.code or "").startswith("HV"))
-
-
-def _nowhere(position: int) -> None:  # noqa: ARG001  (nothing of the text is the caller's)
-    return None
 
 
 def _claim() -> sa.Executable:
