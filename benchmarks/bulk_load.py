@@ -92,7 +92,7 @@ async def _inserted(pg: Any, raw: Any, rows: Sequence[Row]) -> dict[str, list[fl
 async def _timed(raw: Any, variants: dict[str, Run], n: int) -> dict[str, list[float]]:
     """Rounds of one run each, the table emptied before each: together as `interleave` would give them."""
     times: dict[str, list[float]] = {name: [] for name in variants}
-    for _ in range(15):
+    for _ in range(25):
         await raw.execute("TRUNCATE people")
         found = await interleave(variants, n, rounds=1)
         for name, seconds in found.items():

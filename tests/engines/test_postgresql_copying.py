@@ -7,7 +7,7 @@ import datetime as dt
 import itertools
 import traceback
 import tracemalloc
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from decimal import Decimal
 from typing import Any
 
@@ -22,6 +22,7 @@ from datavern import (
     PostgreSQLProvider,
     QueryRejected,
 )
+from datavern.engines.postgresql import copying
 from datavern.testing import EmptyDatabase
 from datavern.testing.postgresql import PostgreSQLServer
 from datavern.testing.proxy import TCPProxy
@@ -84,6 +85,13 @@ async def test_copying_leaves_nothing_behind(postgresql_database: EmptyDatabase)
         await pg.copy_in("people", COLUMNS, [(1, "a", DAY)])
         assert await count(pg) == 1
         assert (pg.stats().reset, pg.stats().discarded) == (before, 0)
+        with pytest.raises(QueryRejected):
+            await pg.copy_in("people", COLUMNS, [(1, "a")])
+        slot = await pg._pool.acquire()
+        transport = slot.connection._transport
+        assert "write" not in vars(transport), "what watches the transport is gone"
+        assert transport.get_write_buffer_limits() == (16_384, 65_536)
+        pg._pool.give(slot)
 
 
 async def test_values_come_back_as_they_went(people: Any) -> None:
@@ -255,6 +263,48 @@ async def test_the_server_refuses_and_no_further_row_is_asked_for(people: Any) -
         assert given < 1_000_000
 
 
+class Counted(Sequence[Any]):
+    """One row that stands for many: it counts how often its first value was taken."""
+
+    def __init__(self, *values: Any) -> None:
+        self.values = values
+        self.taken = 0
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def __getitem__(self, at: Any) -> Any:
+        self.taken += at == 0
+        return self.values[at]
+
+
+async def test_no_more_is_taken_of_a_list_that_the_server_refused(people: Any) -> None:
+    counted = Counted(2, "x" * 1000, DAY)
+    rows = [(1, "x", DAY), (1, "\0", DAY), *[counted] * 1_000_000]
+    async with asyncio.timeout(20):
+        assert "in row 2, column name" in await refused(people, COLUMNS, rows)
+    assert 0 < counted.taken < 500_000
+
+
+@pytest.mark.parametrize("place", [0, 12_345, 19_999])
+@pytest.mark.parametrize("kind", [list, tuple, iter])
+@pytest.mark.parametrize("wrong", [(-1, "x", DAY, None), (-1, "x"), "abc", {0: 1, 1: "x", 2: DAY, 3: None}])
+async def test_one_row_among_many_is_found_before_the_copy_ends(people: Any, place: int, kind: Any, wrong: Any) -> None:
+    rows: list[Any] = [(i, "x" * 200, DAY) for i in range(20_000)]
+    rows[place] = wrong
+    with pytest.raises(QueryRejected, match="was rolled back"):
+        async with people.transaction() as tx:
+            with pytest.raises(QueryRejected, match=f"row {place + 1} (has|is of type)"):
+                await tx.copy_in("people", COLUMNS, kind(rows))
+    assert await count(people) == 0
+
+
+async def test_the_first_of_two_wrong_rows_is_named(people: Any) -> None:
+    rows = [(1, "x", DAY), (2, "x", DAY, "too many"), (3, "x", "no day")]
+    for source in (rows, iter(rows)):
+        assert "row 2 has 4 values" in await refused(people, COLUMNS, source)
+
+
 async def test_a_type_that_has_no_binary_form(postgresql: Any) -> None:
     await postgresql.execute("CREATE TABLE t (a int, b aclitem)")
     with pytest.raises(QueryRejected, match="column b of type aclitem has no binary form that the driver knows"):
@@ -420,3 +470,19 @@ async def test_others_get_their_turn(people: Any) -> None:
     await people.copy_in("people", ["id"], [(i,) for i in range(20_000)])
     task.cancel()
     assert turns > 20
+
+
+async def test_others_get_their_turn_in_the_middle_of_a_list(people: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(copying, "_TURN", 0.0)
+    counted, seen = Counted(None, "x" * 1000, DAY), [0]
+    await people.execute("ALTER TABLE people DROP CONSTRAINT people_pkey, ALTER id DROP NOT NULL")
+
+    async def other() -> None:
+        while True:
+            seen.append(counted.taken)
+            await asyncio.sleep(0)
+
+    task = asyncio.ensure_future(other())
+    assert await people.copy_in("people", COLUMNS, [counted] * 20_000) == 20_000
+    task.cancel()
+    assert max(after - before for before, after in itertools.pairwise(seen)) < 5_000
