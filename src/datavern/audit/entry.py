@@ -43,6 +43,8 @@ _ELEVEN: Final = re.compile(r"(?<![0-9A-Za-z])[0-9]{6}[ -]?[0-9]{5}(?![0-9A-Za-z
 _DRAWN: Final = 64
 _noise: list[str] = []
 _now: tuple[int, str, str] = (0, "", "")
+_LAST: Final = tuple(f"{n:03d}Z" for n in range(1000))
+"""How a time ends, for each microsecond of a millisecond."""
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_noise.clear)  # or both processes would give the same digits
 _MOST_SEEN: Final = 512
@@ -94,8 +96,7 @@ def new_id_and_time() -> tuple[str, str]:
     The id is a UUID of version 7 (RFC 9562): ordered by time, so that the index grows at its end; 74 random bits.
     """
     global _now  # noqa: PLW0603  (the texts of the millisecond that it is now: writers in a hurry share it)
-    microsecond = time.time_ns() // 1000
-    millisecond = microsecond // 1000
+    millisecond, microsecond = divmod(time.time_ns() // 1000, 1000)
     known, digits, text = _now
     if known != millisecond:
         high = f"{millisecond:012x}"
@@ -106,7 +107,7 @@ def new_id_and_time() -> tuple[str, str]:
         noise = _noise.pop()
     except IndexError:
         noise = _drawn()
-    return digits + noise, f"{text}{microsecond % 1000:03d}Z"
+    return digits + noise, text + _LAST[microsecond]
 
 
 def _drawn() -> str:
