@@ -337,26 +337,27 @@ async def test_a_rectification_that_breaks_a_constraint_says_what_is_done_and_wh
 
 async def test_what_is_said_of_a_request_while_it_is_taken_up_stands(db):
     requests = db.subject_requests
+    work = requests._fulfilment
     stale = asks("access", identity=Identity("bankid"))
     received = await requests.receive(stale)
-    entry = await requests._taken(stale)
+    entry = await work._taken(stale)
     await requests.extend(received.id, reason=REASON)
-    begun = await requests._begun(entry)
+    begun = await work._begun(entry)
     assert begun.details["extension"]["reason"] == f"{REASON}."
     refused = await requests.receive(asks("erasure"))
-    entry = await requests._taken(refused.id)
+    entry = await work._taken(refused.id)
     await requests.reject(refused.id, REASON)
     with pytest.raises(SubjectRequestRejected, match="by somebody else: ask again"):
-        await requests._erase(entry)
+        await work._erase(entry)
     assert len([r async for r in db.personal("visits").of("u1")]) == 1
     await db.personal("visits").update("u1", {"born": None})  # and the keys are as they were
     doubted = await requests.receive(asks("access", identity=Identity("bankid")))
-    entry = await requests._taken(doubted.id)
+    entry = await work._taken(doubted.id)
     await requests.doubt(doubted.id, reason=REASON)
     with pytest.raises(SubjectRequestRejected, match="make sure"):
-        await requests._access(entry)
+        await work._access(entry)
     answered = await requests.receive(asks("access"))
-    entry = await requests._begun(await requests._taken(answered.id))
+    entry = await work._begun(await work._taken(answered.id))
     await requests.reject(answered.id, REASON)
     with pytest.raises(SubjectRequestRejected, match="refused meanwhile"):
-        await requests._access(entry)
+        await work._access(entry)
