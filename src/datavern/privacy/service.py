@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import datetime as dt
-import uuid
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from datavern.audit.log import AuditLog
@@ -14,23 +13,21 @@ from datavern.contracts.capabilities import needs
 from datavern.contracts.errors import (
     CapabilityMissing,
     ConfigurationError,
-    ConsentRequired,
     DatavernError,
-    ProviderError,
 )
-from datavern.contracts.identity import fodselsnummer
-from datavern.contracts.subjects import canonical_subject
-from datavern.contracts.values import now, timestamp
 from datavern.crypto.keyring import Keyring
 from datavern.crypto.keystore import KeyStore
 from datavern.crypto.life import KeyLife
 from datavern.privacy.consent.consent import Consents
 from datavern.privacy.consent.standing import Standing
 from datavern.privacy.datamap.datamap import DataMap
-from datavern.privacy.datamap.dataset import OWN_DATASETS, Dataset, Field
+from datavern.privacy.datamap.dataset import Dataset
 from datavern.privacy.holds.holds import Holds
 from datavern.privacy.journal import tables
 from datavern.privacy.journal.journal import Steps
+from datavern.privacy.personal.birth import birth_date
+from datavern.privacy.personal.built_in import PERSONAL_DATA, built_in, row_of
+from datavern.privacy.personal.catalogue import Catalogue
 from datavern.privacy.personal.records import RecordStore
 from datavern.privacy.personal.store import PersonalStore
 from datavern.privacy.requests.requests import SubjectRequests
@@ -39,7 +36,7 @@ from datavern.privacy.sealing.rotation import Rotator
 
 if TYPE_CHECKING:
     from datavern.audit.publishing import Publisher
-    from datavern.contracts.capabilities import Provider, Transaction
+    from datavern.contracts.capabilities import Provider
     from datavern.contracts.services import Gate
     from datavern.crypto.signing import Signer
     from datavern.privacy.consent.consent import Consent
@@ -50,15 +47,10 @@ if TYPE_CHECKING:
     from datavern.privacy.retention.run import Retention
     from datavern.privacy.sealing.in_place import InPlace
 
-__all__ = ["PERSONAL_DATA", "Privacy", "Site"]
+__all__ = ["Privacy", "Site"]
 
 CONSENT_AGE: Final = 13
 """From which age people consent to information society services themselves (personopplysningsloven § 5)."""
-_TELLS_NOTHING: Final = 2032
-_BORN: Final = ("fodselsnummer", "d-number", "tenor")
-"""The numbers that tell a birth date: not those whose offset of 40 on the month may mean two things."""
-PERSONAL_DATA = "personal_data"
-"""The built-in table, for personal data without a table of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +70,7 @@ class Site:
     steps: Steps
 
 
-class Privacy:
+class Privacy(Catalogue):
     """Keys, consents, audit, personal data and subject requests over the databases of one manager.
 
     Args:
@@ -117,12 +109,11 @@ class Privacy:
         derived: Mapping[str, Derived] | None = None,
         consent_age: int = CONSENT_AGE,
     ) -> None:
+        super().__init__(databases, data_map if data_map is not None else DataMap())
         self.require_identity = require_identity
         self.derived: Mapping[str, Derived] = {} if derived is None else derived
         self._consent_age = consent_age
         self._publishers = publishers
-        self._databases = databases
-        self._data_map = data_map if data_map is not None else DataMap()
         self._keyring = Keyring.from_url(keyring)
         self.ledger_name = ledger
         self.ledger = databases[ledger]
@@ -130,10 +121,7 @@ class Privacy:
         self.keys = KeyStore(self._keyring, self.ledger)
         self.keys.rotator = Rotator(self, self._keyring, key_copies)
         self._sites: dict[str, Site] = {}
-        self._stores: dict[str, PersonalStore] = {}
-        self._read: dict[str, PersonalStore] = {}  # those of them whose reads are audited, as callers get them
         self._reads: dict[str, Reads] = {}
-        self._own: dict[str, PersonalStore] = {}
         self._open = False
         self.beside: Provider | None = None
         self._consents: Consents
@@ -176,7 +164,13 @@ class Privacy:
             await site.log.open()
             await site.steps.open()
             self._sites[name] = site
-        self._consents = Consents(self.ledger, self.keys, self.ledger_log, age=self._consent_age, born=self._born)
+        self._consents = Consents(
+            self.ledger,
+            self.keys,
+            self.ledger_log,
+            age=self._consent_age,
+            born=partial(birth_date, self._stores.values()),
+        )
         await self._consents.open()
         await needs(self.ledger, "ledger").create_tables(tables.ledger_tables())
         self.standing = Standing(self.ledger, self.keys)
@@ -190,7 +184,7 @@ class Privacy:
         for name in self._sites:
             mapped = {dataset.table for dataset in self._data_map.of_database(name)}
             if PERSONAL_DATA not in mapped:
-                self._own[name] = self._store(_personal_data(name))
+                self._own[name] = self._store(built_in(name))
         for store in self._stores.values():
             await _warm(store)
         self._requests = SubjectRequests(self)
@@ -274,33 +268,6 @@ class Privacy:
         """What Datavern keeps in each database that can hold it."""
         return list(self._sites.values())
 
-    def personal(self, dataset: str) -> PersonalStore:
-        """The rows of a dataset, sealed and opened.
-
-        Raises:
-            ConfigurationError: the data map has no dataset of that name.
-        """
-        return self._read.get(dataset) or self.unwatched(dataset)
-
-    def unwatched(self, dataset: str) -> PersonalStore:
-        """The same for Datavern itself, whose reads are not audited. Raises as `personal`."""
-        found = self._stores.get(dataset)
-        return found if found is not None else self._stores[self._data_map[dataset].name]
-
-    def store_of(self, provider: Provider, table: str) -> PersonalStore | None:
-        """The store of the dataset whose table that is, in a provider of the manager's; None where it is none."""
-        name = next((name for name, known in self._databases.items() if known is provider.face), None)
-        return next((s for s in self._stores.values() if s.dataset.database == name and s.dataset.table == table), None)
-
-    def name_of(self, provider: Provider) -> str:
-        """The name of a provider in this manager; its own where it is none of them."""
-        return next((name for name, known in self._databases.items() if known is provider.face), provider.name)
-
-    def mapped_store(self, database: str, store: str) -> PersonalStore | None:
-        """The dataset over that collection or key pattern, as an engine names it."""
-        found = (s for s in self._stores.values() if s.dataset.database == database)
-        return next((s for s in found if store in (getattr(s, "holding", s.dataset).store, s.dataset.table)), None)
-
     def gate(self, provider: Provider) -> Gate:
         """What a provider asks before a call of its own uses somebody's data."""
         from datavern.privacy.personal.gates import EngineGate  # noqa: PLC0415  (only where there are records)
@@ -341,34 +308,13 @@ class Privacy:
                 if name in self._sites
                 else f"{name or provider.name}: has no built-in table {PERSONAL_DATA} in this manager"
             )
-        naming = next((key for key in ("user_id", "subject") if data.get(key) is not None), None)
-        if naming is None:
-            raise ConfigurationError("store_personal_data: user_id is missing; it says whose data it is")
-        if consent is None:
-            raise ConsentRequired(f"{store.dataset.label}: no consent was given, and the write needs one")
+        row = row_of(data, consent, label=store.dataset.label)
         for place in (provider, self.ledger):
             Residency().validate(store.dataset.classification, place.location)
-        subject = canonical_subject(data[naming])
         if not await store.exists():
             await store.prepare()
-        id_ = str(uuid.uuid4())
-        row = {
-            "id": id_,
-            "user_id": subject,
-            "data": {key: value for key, value in data.items() if key != naming},
-            "consent_id": consent if isinstance(consent, str) else consent.id,
-            "created_at": timestamp(),
-        }
         await store.insert(row, consent=consent)
-        return id_
-
-    def mapped(self, provider: Provider) -> frozenset[str]:
-        """The provider's tables that hold personal data: those of the data map, and the built-in one."""
-        name = next((name for name, known in self._databases.items() if known is provider.face), None)
-        if name is None:
-            return frozenset()
-        personal = (dataset.key or dataset.table for dataset in self._data_map.of_database(name) if dataset.personal)
-        return frozenset({PERSONAL_DATA, *personal})
+        return str(row["id"])
 
     async def note(self, provider: Provider, store: str, action: str, *, subject: object = None) -> None:
         """Write an audit entry of a change that the engine is about to make: it has no log of its own.
@@ -379,10 +325,7 @@ class Privacy:
             action: what is to be done.
             subject: whom it is about.
         """
-        name = next((name for name, known in self._databases.items() if known is provider.face), provider.name)
-        of_database = self._data_map.of_database(name)
-        label = next((d.label for d in of_database if (d.key or d.table) == store), f"{name}.{store}")
-        await self._audit.record(action, subject=subject, dataset=label)
+        await self._audit.record(action, subject=subject, dataset=self.label_of(provider, store))
 
     # ---- what requests need -----------------------------------------------------------------------------------------
 
@@ -396,65 +339,9 @@ class Privacy:
         """The ledger's audit log."""
         return self._sites[self.ledger_name].log
 
-    @property
-    def databases(self) -> Mapping[str, Provider]:
-        """Name → provider."""
-        return self._databases
-
-    @property
-    def datasets(self) -> list[PersonalStore]:
-        """Every dataset of the data map, and the built-in tables."""
-        return [*self._stores.values(), *self._own.values()]
-
     def site(self, database: str) -> Site:
         """What Datavern keeps in that database; in the ledger, for one that holds none of Datavern's tables."""
         return self._sites.get(database) or self._sites[self.ledger_name]
-
-    def subject_path(self, provider: Provider, store: str) -> str | None:
-        """The path that says whose a record of that store is, as the data map has it; None where it says nothing."""
-        name = next((name for name, known in self._databases.items() if known is provider.face), None)
-        found = (d.subject for d in self._data_map if d.database == name and d.table == store and d.key is None)
-        return next(found, None)
-
-    async def stores(self, also: Collection[str] = ()) -> list[PersonalStore]:
-        """Every dataset that is about people, and the built-in tables that are there, or may be.
-
-        Args:
-            also: labels of built-in tables that count whether they are there or not.
-        """
-        stores = [store for store in self._stores.values() if store.dataset.subject is not None]
-        for store in self._own.values():
-            try:
-                there = store.dataset.label in also or await store.exists()
-            except ProviderError:
-                there = True  # its database cannot be asked now
-            if there:
-                stores.append(store)
-        return stores
-
-    async def _born(self, subject: str, transaction: Transaction | None) -> dt.date | None:
-        """A person's birth date, where a fødselsnummer that the data map names tells it.
-
-        A number that fits the rule in force was assigned before 2032 only as long as it is not 2032: from then on one
-        may be new, and tells no century.
-        """
-        if now().year >= _TELLS_NOTHING:
-            return None
-        for store in self._stores.values():
-            dataset = store.dataset
-            fields = [name for name, field in dataset.fields.items() if field.kind == "fodselsnummer"]
-            if not fields or dataset.subject is None or isinstance(store, RecordStore):
-                continue
-            own = transaction if transaction is not None and transaction.provider is store.provider else None
-            try:
-                async for row in store.all_of(subject, transaction=own):
-                    for value in (row[name] for name in fields):
-                        number = fodselsnummer(str(value)) if value is not None else None
-                        if number is not None and number.kind in _BORN and number.birth_date is not None:
-                            return number.birth_date
-            except (ProviderError, ConfigurationError):
-                continue  # it cannot be asked now, or has no table yet: what is not known is not guessed
-        return None
 
     def _store(self, dataset: Dataset) -> PersonalStore:
         provider = self._databases[dataset.database]
@@ -474,21 +361,6 @@ class Privacy:
         store = (RecordStore if records else PersonalStore)(dataset, provider, **parts)
         store.holds = self._holds
         return store
-
-
-def _personal_data(database: str) -> Dataset:
-    return Dataset(
-        OWN_DATASETS + PERSONAL_DATA,
-        database=database,
-        store=PERSONAL_DATA,
-        subject="user_id",
-        erasure="delete",
-        fields={
-            "data": Field(sealed=True),
-            "consent_id": Field(),
-            "created_at": Field(),
-        },
-    )
 
 
 async def _warm(store: PersonalStore) -> None:
