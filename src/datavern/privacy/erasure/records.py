@@ -20,7 +20,7 @@ from datavern.contracts.values import today
 from datavern.crypto.unguarded import BOUND
 from datavern.privacy.erasure.policies import Outcome, Step, apply
 from datavern.privacy.erasure.progress import nothing, why
-from datavern.privacy.personal.records import leaves
+from datavern.privacy.personal.paths import leaves
 
 if TYPE_CHECKING:
     from datavern.contracts.capabilities import Transaction

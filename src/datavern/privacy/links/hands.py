@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from datavern.privacy.datamap.dataset import ROW_TAG
 from datavern.privacy.links.links import Link
-from datavern.privacy.personal.records import RecordStore, leaves
+from datavern.privacy.personal.paths import leaves
+from datavern.privacy.personal.records import RecordStore
 from datavern.privacy.personal.rows import SHARED, WHOSE
 
 if TYPE_CHECKING:

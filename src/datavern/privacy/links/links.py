@@ -22,7 +22,8 @@ from datavern.crypto.lookup import normalise
 from datavern.privacy.datamap.dataset import ERASED_AT, RETAINED_UNTIL, ROW_TAG
 from datavern.privacy.holds.grips import RELEASED, Grip
 from datavern.privacy.links.values import fitting_in, text_of
-from datavern.privacy.personal.records import RecordStore, leaves, value_at
+from datavern.privacy.personal.paths import leaves, value_at
+from datavern.privacy.personal.records import RecordStore
 from datavern.privacy.personal.rows import SHARED, WHOSE, Rows
 
 if TYPE_CHECKING:

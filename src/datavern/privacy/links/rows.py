@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 from datavern.contracts.errors import ConfigurationError
 from datavern.privacy.links.links import Link
 from datavern.privacy.links.values import fitting_in, text_of
-from datavern.privacy.personal.records import RecordRows, value_at
+from datavern.privacy.personal.paths import value_at
+from datavern.privacy.personal.record_rows import RecordRows
 from datavern.privacy.personal.rows import SHARED, WHOSE, Rows
 
 if TYPE_CHECKING:

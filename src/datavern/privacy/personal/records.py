@@ -7,7 +7,7 @@ again when it is acknowledged (`datavern.crypto.unguarded`).
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -15,117 +15,23 @@ from typing import TYPE_CHECKING, Any
 from datavern.contracts.capabilities import needs
 from datavern.contracts.errors import ConfigurationError, KeyErased, PrivacyError
 from datavern.contracts.records import Records, Whose
-from datavern.contracts.stores import Column, Store
+from datavern.contracts.stores import Store
 from datavern.contracts.subjects import canonical_subject
 from datavern.contracts.values import today
 from datavern.privacy.datamap.dataset import ERASED_AT, RETAINED_UNTIL, ROW_TAG, Dataset
 from datavern.privacy.datamap.holding import holding_of
 from datavern.privacy.personal.bulk import Batch
+from datavern.privacy.personal.paths import leaves, value_at, values_at
+from datavern.privacy.personal.record_rows import RecordRows, as_stored
 from datavern.privacy.personal.rows import ANONYMOUS, RETENTION, SHARED, WHOSE, Rows
 from datavern.privacy.personal.shape import DDL, shape_of
 from datavern.privacy.personal.store import PersonalStore
 
 if TYPE_CHECKING:
     from datavern.contracts.capabilities import Provider, Transaction
-    from datavern.crypto.keystore import KeyStore
-    from datavern.crypto.lookup_keys import LookupKey
     from datavern.crypto.sealed import DataKey
 
-__all__ = ["RecordRows", "RecordStore", "leaves", "value_at"]
-
-_DEFAULT_KEY = ("id",)
-
-
-def _as_stored(dataset: Dataset, own_key: str) -> Dataset:
-    """A dataset, with the names by which the engine's own records answer."""
-    if dataset.key is not None:
-        return replace(dataset, key=None, store=dataset.key, subject="subject", primary_key=own_key)
-    if dataset.keys == _DEFAULT_KEY and "id" not in dataset.fields:
-        return replace(dataset, primary_key=own_key)
-    return dataset
-
-
-class RecordRows(Rows):
-    """`Rows` of a store without a schema: what no record has yet may still be written, and names are paths."""
-
-    __slots__ = ()
-
-    def __init__(
-        self, dataset: Dataset, store: Store, keys: KeyStore, lookup_keys: Mapping[str, LookupKey], *, seen: int
-    ) -> None:
-        needed = [*dataset.keys, *dataset.fields, *dataset.indexes]
-        needed += [name for name in (dataset.subject, dataset.retention_from) if name]
-        needed += [ERASED_AT] if dataset.marks_erased else [RETAINED_UNTIL] if dataset.erasure == "retain" else []
-        needed += [ROW_TAG] if dataset.needs_keys else []
-        known = {column.name: column for column in store.columns}
-        for name in needed:
-            known.setdefault(name, Column(name, ""))
-        for name in (*dataset.keys, *((dataset.subject,) if dataset.subject else ())):
-            known[name] = replace(known[name], type="text")  # the engine finds an id in whatever type it stands
-        super().__init__(dataset, replace(store, columns=tuple(known.values())), keys, lookup_keys, seen=seen)
-
-    def lacks(self, row: Mapping[str, Any]) -> bool:  # noqa: ARG002  (a record has what it is given)
-        """It does not."""
-        return False
-
-    def fitted(self, row: Mapping[str, Any]) -> dict[str, Any]:
-        """A record, copied: ids stay in the types that they came in, and are found in any."""
-        return dict(row)
-
-    def subject_of(self, row: Mapping[str, Any]) -> str | None:
-        """Whose the record is; None where it names nobody, or several."""
-        value = None if self.subject is None else value_at(row, self.subject)
-        return None if value is None or isinstance(value, list | Mapping | bytes) else canonical_subject(value)
-
-    def subject_named(self, row: Mapping[str, Any]) -> str:
-        """Whose a record is that is to be written."""
-        subject = self.subject_of(row)
-        if subject is None:
-            raise ConfigurationError(f"{self.dataset.name}.{self.subject}: missing; it says whose record it is")
-        return subject
-
-    def open_warm(self, row: dict[str, Any]) -> dict[str, Any] | None:
-        """The fast path is for records in which the subject stands at the top."""
-        return None if self.subject is not None and self.subject not in row else super().open_warm(row)
-
-
-def value_at(row: Mapping[str, Any], path: str) -> Any:
-    """The value at a path, in a record whose names may be paths themselves; None where there is none."""
-    if path in row:
-        return row[path]
-    value: Any = row
-    for part in path.split("."):
-        value = value.get(part) if isinstance(value, Mapping) else None
-    return value
-
-
-def values_at(row: Mapping[str, Any], path: str) -> list[Any]:
-    """Every value at a path that may name somebody, in whatever arrays it leads through."""
-    found: list[Any] = [row[path]] if path in row else [row]
-    for part in () if path in row else path.split("."):
-        found = [inner[part] for one in found for inner in _each(one) if isinstance(inner, Mapping) and part in inner]
-    every = [inner for one in found for inner in _each(one)]
-    return [bytes(v) if isinstance(v, bytes) else v for v in every if v is not None and not isinstance(v, Mapping)]
-
-
-def _each(value: Any) -> Sequence[Any]:
-    return value if isinstance(value, list) else (value,)
-
-
-def leaves(row: Any, path: str) -> Iterator[Any]:
-    """Every value at a path of a record; a list stands for each of its elements."""
-    if isinstance(row, list):
-        for one in row:
-            yield from leaves(one, path)
-    elif not path:
-        yield row
-    elif isinstance(row, Mapping):
-        if path in row:
-            yield from leaves(row[path], "")
-            return
-        name, _, rest = path.partition(".")
-        if name in row:
-            yield from leaves(row[name], rest)
+__all__ = ["RecordStore"]
 
 
 class RecordStore(PersonalStore):
@@ -145,7 +51,7 @@ class RecordStore(PersonalStore):
 
     def __init__(self, dataset: Dataset, provider: Provider, **parts: Any) -> None:
         self.holding = holding_of(dataset)
-        super().__init__(_as_stored(dataset, needs(provider, "records").own_key), provider, **parts)
+        super().__init__(as_stored(dataset, needs(provider, "records").own_key), provider, **parts)
 
     def __repr__(self) -> str:
         return f"RecordStore({self.dataset.label})"

@@ -21,7 +21,8 @@ from datavern.contracts.errors import (
     SubjectRequestRejected,
 )
 from datavern.crypto.encoding import decode, encode
-from datavern.privacy.personal.records import RecordStore, value_at
+from datavern.privacy.personal.paths import value_at
+from datavern.privacy.personal.records import RecordStore
 
 if TYPE_CHECKING:
     from datavern.contracts.capabilities import Transaction
