@@ -336,6 +336,17 @@ def with_tls(server: PostgreSQLServer, host: str = "localhost", **settings: Any)
     )
 
 
+async def test_a_list_is_copied_and_looked_at_through_tls(tls_server: PostgreSQLServer) -> None:
+    async with with_tls(tls_server, tls=TLS(ca_file=tls_server.ca_file), pool=Pool(min=1, max=1)) as pg:
+        await pg.execute("CREATE TABLE copied (a int, b text)")
+        rows: list[tuple[Any, ...]] = [(i, "x" * 200) for i in range(10_000)]
+        assert await pg.copy_in("copied", ["a", "b"], rows) == 10_000
+        rows[5_000] = (1, "x", "too many")
+        with pytest.raises(QueryRejected, match="row 5001 has 3 values"):
+            await pg.copy_in("copied", ["a", "b"], rows)
+        assert await pg.query_value("SELECT count(*) FROM copied") == 10_000
+
+
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.1"])
 async def test_tls_with_full_verification(tls_server: PostgreSQLServer, host: str) -> None:
     async with with_tls(tls_server, host, tls=TLS(ca_file=tls_server.ca_file)) as pg:
