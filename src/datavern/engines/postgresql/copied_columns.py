@@ -104,7 +104,7 @@ class CopiedColumns:
         """
         self._connection, _ = self._transaction._prepared(self._typed, ())  # noqa: SLF001  (two halves of one engine)
         try:
-            self._statement = await self._connection.prepare(self._typed)
+            self._statement = await self._connection.prepare(self._typed, name="")  # a name is one to close
         except Exception as error:  # noqa: BLE001  (translated, and raised outside this block)
             found = self._transaction._fault(error, Effect.READS)  # noqa: SLF001  (two halves of one engine)
             said = str(error)
