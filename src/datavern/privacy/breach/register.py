@@ -21,9 +21,11 @@ from datavern.contracts.subjects import canonical_subject
 from datavern.contracts.values import current_actor, now, timestamp
 from datavern.crypto.sealed import RowSealer, new_row_tag
 from datavern.privacy.breach import tables
-from datavern.privacy.breach.affected import Affected, Counted, Distinct, counted, ids_of, window_of
+from datavern.privacy.breach.affected import Affected, Counted, counted, ids_of
 from datavern.privacy.breach.breach import Assessment, Breach, Exposed, assess, check_order, checked_changes
+from datavern.privacy.breach.distinct import Distinct
 from datavern.privacy.breach.proof import WRITTEN, digest_of, verify_register
+from datavern.privacy.breach.scope import window_of
 from datavern.privacy.breach.touched import Reads, Touched, exposed_in, read_in, scope_again, write_lines
 
 if TYPE_CHECKING:

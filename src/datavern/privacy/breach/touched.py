@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from datavern.contracts.errors import ConfigurationError, DatavernError
 from datavern.contracts.values import timestamp
-from datavern.privacy.breach.affected import Counted, Distinct, Scope, scope_of, window_of
+from datavern.privacy.breach.affected import Counted
 from datavern.privacy.breach.breach import Exposed
+from datavern.privacy.breach.distinct import TAG, Distinct
+from datavern.privacy.breach.scope import Scope, window_of
 from datavern.privacy.datamap.categories import article_of, categories_of
 from datavern.privacy.datamap.holding import holding_of
 
@@ -75,7 +77,7 @@ async def read_in(reads: Reads, logs: Mapping[str, AuditLog], keys: KeyStore) ->
         Counted(label, problem=f"up to {many} people were read many at a time, and are not told apart")
         for label, many in together.items()
     ]
-    return {tag[:16] for tag in tags}, tuple(beside)
+    return {tag[:TAG] for tag in tags}, tuple(beside)
 
 
 class Touched:
@@ -111,11 +113,11 @@ class Touched:
     def only(self) -> Callable[[bytes], bool] | None:
         """Of a person's tag, whether the person counts."""
         tags = self._tags
-        return None if tags is None else lambda mark: mark[:16] in tags
+        return None if tags is None else lambda mark: mark[:TAG] in tags
 
     def of(self, dataset: str) -> Scope:
         """The part of one dataset."""
-        return scope_of(dataset, where=self._where, windows=self._windows, subjects=self._subjects)
+        return Scope(self._where.get(dataset), self._windows.get(dataset), self._subjects)
 
     @property
     def plain(self) -> dict[str, Any]:
