@@ -1,9 +1,9 @@
 """A process that is killed at the n-th thing that it says to its databases: with SIGKILL, and no chance to tidy up.
 
-`Killing` keeps a process with everything loaded, which forks one that opens a manager, begins, and dies: just before a
-statement is sent, or when it was sent and its answer never seen. What is counted is what goes to the databases, and not
-what Datavern's code calls: the bytes written to a socket at once, the statements of SQLite. So nothing can be done to a
-database between two places at which it was killed.
+`Killing` keeps a process that has done such a job once, so that everything is loaded. It forks one that opens a
+manager, begins, and dies: just before a statement is sent, or when it was sent and its answer never seen. What is
+counted is what goes to the databases, and not what Datavern's code calls: the bytes written to a socket at once, the
+statements of SQLite. So nothing can be done to a database between two places at which it was killed.
 """
 
 from __future__ import annotations
@@ -16,8 +16,11 @@ import sqlite3
 import sys
 import time
 from asyncio import selector_events
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Self
+from unittest import mock
 
 from datavern import (
     DatabaseManager,
@@ -68,6 +71,9 @@ def manager(databases: dict[str, Any], keyring: str) -> DatabaseManager:
     return DatabaseManager(providers, data_map=DataMap(datasets(databases)), keyring=keyring, ledger="main")
 
 
+_Transport: Any = selector_events._SelectorSocketTransport  # type: ignore[attr-defined]
+
+
 class Killing:
     """A process that forks those that are killed.
 
@@ -102,21 +108,25 @@ class Killing:
             when: "before" it is sent, or "after".
             job: "subject" and "request", or "subjects" and "batch", and for a rectification "changes".
         """
-        line = json.dumps({"place": place, "when": when, **job}) + "\n"
-        self._process.stdin.write(line.encode())
-        async with asyncio.timeout(120):
-            answer = json.loads(await self._process.stdout.readline())
+        answer = await self._ask({"place": place, "when": when, **job})
         if os.WIFSIGNALED(answer["status"]):
             assert os.WTERMSIG(answer["status"]) == signal.SIGKILL
             return True
         assert answer["status"] == 0, "the job failed by itself"
         return False
 
-    async def count(self, folder: Path, **job: Any) -> int:
-        """Run a job to its end, and say how many things it says."""
-        told = folder / "said"
-        assert not await self.at(0, "before", told=str(told), **job)
-        return int(told.read_text())
+    async def count(self, **job: Any) -> int:
+        """Run a job to its end, and say how many things it says.
+
+        In the process itself: those that it forks later need not load anything. That is most of their time.
+        """
+        return int((await self._ask({"place": 0, "when": "before", **job}))["said"])
+
+    async def _ask(self, job: dict[str, Any]) -> dict[str, Any]:
+        self._process.stdin.write(json.dumps(job).encode() + b"\n")
+        async with asyncio.timeout(120):
+            answer: dict[str, Any] = json.loads(await self._process.stdout.readline())
+        return answer
 
 
 # ---- in the process -------------------------------------------------------------------------------------------------
@@ -137,34 +147,45 @@ class _Words:
     def _die(self) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
-    def watch(self) -> None:
+    @contextmanager
+    def watch(self) -> Iterator[None]:
         """Hear of every write to a socket, and of every statement of SQLite."""
-        kind: Any = selector_events._SelectorSocketTransport  # type: ignore[attr-defined]
-        for name in ("write", "writelines"):
-            original = getattr(kind, name)
+        with ExitStack() as stack:
+            patched = stack.enter_context
+            for name in ("write", "writelines"):
+                patched(mock.patch.object(_Transport, name, self._sending(getattr(_Transport, name))))
+            patched(mock.patch.object(sqlite3, "connect", self._tracing(sqlite3.connect)))
+            yield
 
-            def send(transport: Any, data: Any, original: Any = original) -> None:
-                if not self._reached():
-                    return original(transport, data)  # type: ignore[no-any-return]
-                if self._when == "after":
-                    original(transport, data)
-                    time.sleep(0.02)  # the server has it, and may have answered
-                return self._die()
+    def _sending(self, original: Any) -> Any:
+        def send(transport: Any, data: Any) -> Any:
+            if not self._reached():
+                return original(transport, data)
+            if self._when == "after":
+                original(transport, data)
+                time.sleep(0.02)  # the server has it, and may have answered
+            return self._die()
 
-            setattr(kind, name, send)
-        connect = sqlite3.connect
+        return send
 
-        def traced(*args: Any, **kwargs: Any) -> Any:
-            connection = connect(*args, **kwargs)
+    def _tracing(self, original: Any) -> Any:
+        def connect(*args: Any, **kwargs: Any) -> Any:
+            connection = original(*args, **kwargs)
             connection.set_trace_callback(lambda _: self._die() if self._reached() else None)
             return connection
 
-        sqlite3.connect = traced
+        return connect
 
 
-async def _job(settings: dict[str, Any], job: dict[str, Any]) -> None:
+async def _job(settings: dict[str, Any], job: dict[str, Any]) -> int:
+    """Do a job; how many things were said."""
     words = _Words(job["place"], job["when"])
-    words.watch()
+    with words.watch():
+        await _done(settings, job, words)
+    return words.said
+
+
+async def _done(settings: dict[str, Any], job: dict[str, Any], words: _Words) -> None:
     async with manager(settings["databases"], settings["keyring"]) as db:
         words.armed = True
         if "subjects" in job:
@@ -176,20 +197,22 @@ async def _job(settings: dict[str, Any], job: dict[str, Any]) -> None:
         else:
             await db.subject_requests.process(SubjectRequest("erasure", subject=job["subject"], id=job["request"]))
         words.armed = False
-    if "told" in job:
-        Path(job["told"]).write_text(str(words.said))
+
+
+def _forked(settings: dict[str, Any], job: dict[str, Any]) -> dict[str, Any]:
+    process = os.fork()
+    if not process:
+        sys.stdout = open(os.devnull, "w")  # noqa: PTH123, SIM115  (the answers are its parent's)
+        asyncio.run(_job(settings, job))
+        os._exit(0)
+    return {"status": os.waitpid(process, 0)[1]}
 
 
 def _serve(settings: dict[str, Any]) -> None:
-
     for line in sys.stdin:
-        process = os.fork()
-        if not process:
-            sys.stdout = open(os.devnull, "w")  # noqa: PTH123, SIM115  (the answers are its parent's)
-            asyncio.run(_job(settings, json.loads(line)))
-            os._exit(0)
-        _, status = os.waitpid(process, 0)
-        sys.stdout.write(json.dumps({"status": status}) + "\n")
+        job = json.loads(line)
+        answer = _forked(settings, job) if job["place"] else {"said": asyncio.run(_job(settings, job))}
+        sys.stdout.write(json.dumps(answer) + "\n")
         sys.stdout.flush()
 
 

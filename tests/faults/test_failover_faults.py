@@ -276,7 +276,7 @@ async def test_what_a_promotion_left_behind_is_counted_and_told(pair: Pair) -> N
         for n in range(30):
             await group.execute("INSERT INTO ledger VALUES ($1, 1)", [str(n)])
         lost = await group.position()
-        await asyncio.sleep(0.5)  # the monitor hears of it
+        await until(lambda: any(s.acknowledged > 30 for s in group._positions._samples))  # the monitor heard of them
         for n in range(12):
             await group.execute("INSERT INTO ledger VALUES ($1, 2)", [str(n)])
         await asyncio.to_thread(kill, pair.primary)
