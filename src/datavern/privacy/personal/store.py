@@ -11,14 +11,10 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from datavern.contracts.capabilities import Transaction
-from datavern.contracts.errors import ConfigurationError, KeyErased, PrivacyError
-from datavern.contracts.subjects import canonical_subject
-from datavern.contracts.values import today
+from datavern.contracts.errors import ConfigurationError
 from datavern.crypto.sealed import DataKey
-from datavern.privacy.datamap.dataset import RETAINED_UNTIL, ROW_TAG
-from datavern.privacy.personal.bulk import Batch
-from datavern.privacy.personal.guarding import GuardedRows
-from datavern.privacy.personal.rows import ANONYMOUS, RETENTION, Rows
+from datavern.privacy.datamap.dataset import ROW_TAG
+from datavern.privacy.personal.noting import NotedRows
 from datavern.privacy.units import within
 
 if TYPE_CHECKING:
@@ -28,7 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["PersonalStore"]
 
 
-class PersonalStore(GuardedRows):
+class PersonalStore(NotedRows):
     """The rows of one dataset.
 
     Every method takes ``transaction=``: an open transaction of the dataset's database, in which it then takes part.
@@ -188,34 +184,6 @@ class PersonalStore(GuardedRows):
                 await self.subjects.insert(self._table, stored, transaction=tx)
         return len(given)
 
-    async def _plan(self, given: Iterable[Mapping[str, Any]], transaction: Transaction | None) -> Rows:
-        """How the rows stand: read anew, where one of those that are given names a column that was not there."""
-        rows = self._ready() or await self.rows(transaction)
-        return await self.rows(transaction, fresh=True) if any(map(rows.lacks, given)) else rows
-
-    async def _batch(
-        self, plan: Rows, given: Sequence[Mapping[str, Any]], consent: Any, transaction: Transaction | None
-    ) -> Batch:
-        people = None if self.link is None else await self.link.named(given, transaction)
-        batch = Batch(plan, given, consent, people)
-        for one in batch.consents:
-            self._require(one)
-        if self.dataset.subject is not None:
-            await self._admit_rows(plan, batch.fitted, transaction)
-        await batch.seal(self._keys, None if self.dataset.subject else self._of_nobody, transaction)
-        return batch
-
-    async def _note_inserts(self, plan: Rows, batch: Batch, tx: Transaction) -> None:
-        """All of an insert but the insert."""
-        held = await self._held(tx, plan, batch.keys if self.dataset.subject else [], *batch.keys)
-        if held is not plan:
-            batch.index(held)
-        for fitted in batch.fitted:
-            await self._check_unique(held, fitted, tx)
-        checked = await self._check_many(batch.subjects, batch.consents, tx)
-        said = {"action": "inserted", "dataset": self.dataset.label}
-        await self._log.append_many(tx, [{**said, "handle": h, "details": d} for h, d in batch.entries(checked)])
-
     async def update(
         self,
         key: Any,
@@ -284,53 +252,6 @@ class PersonalStore(GuardedRows):
         where = {name: row[name] for name in self.dataset.keys}
         await self.subjects.update(self._table, where, stored, transaction=transaction)
 
-    async def _changed_row(
-        self,
-        row: Mapping[str, Any],
-        changes: Mapping[str, Any],
-        transaction: Transaction,
-        *,
-        action: str,
-        consent: Any,
-        details: Mapping[str, Any] | None = None,
-    ) -> dict[str, Any]:
-        """All of a change but the change: what is to be written."""
-        rows = await self.rows(transaction)
-        dataset = self.dataset
-        subject = rows.subject_of(row)
-        fitted = rows.fitted(changes)
-        self._same_subject(rows, row, fitted)
-        await self.keep_led([row], fitted, transaction)
-        handle = None
-        ids: tuple[str, ...] = ()
-        if subject is not None:
-            key = self._keys.warm(dataset.name, subject) or await self._keys.subject_key(
-                dataset.name, subject, session=transaction
-            )
-            handle = await self._keys.handle(subject, session=transaction)
-            held = rows.key_ids(row)
-            rows = await self._held(transaction, rows, [key], key, also=held)
-            if row.get(RETAINED_UNTIL) is not None or await self._under(RETENTION, held, transaction):
-                raise KeyErased(
-                    f"{dataset.label}: the subject was erased; the law keeps the row, and nobody changes it"
-                )
-            if await self._under(ANONYMOUS, held, transaction):
-                raise KeyErased(f"{dataset.label}: the row was anonymised: it is about nobody, and nobody changes it")
-            if consent is not None:
-                ids = await self._consents.check(
-                    subject, self._needed(), consent, rules=self._rules, transaction=transaction
-                )
-        else:
-            key = self._of_nobody
-            rows = await self._held(transaction, rows, [], key)
-        stored = self._changed(rows, row, fitted, key)
-        await self._check_unique(rows, fitted, transaction, but=row)
-        said: dict[str, Any] = {"fields": list(changes), **(details or {})}
-        if ids:
-            said["consents"] = ids
-        await self._log.append(transaction, action=action, handle=handle, dataset=dataset.label, details=said)
-        return stored
-
     async def delete(self, key: Any, *, transaction: Transaction | None = None) -> bool:
         """Delete a row by its primary key, with its audit entry; whether there was one.
 
@@ -353,60 +274,3 @@ class PersonalStore(GuardedRows):
             await self.note_delete(found, transaction=tx)
             await subjects.delete(self._table, where, transaction=tx)
         return True
-
-    # ---- writes that somebody else makes ----------------------------------------------------------------------------
-    # All of a write but the write, which then goes with it in one transaction: for SQLAlchemy's statements.
-
-    async def to_insert(
-        self, rows: Sequence[Mapping[str, Any]], *, consent: Any, transaction: Transaction
-    ) -> list[dict[str, Any]]:
-        """The rows as the table takes them, in their order; their keys held, consents checked, audit entries written.
-
-        Raises:
-            ConsentRequired, KeyErased, ConfigurationError: as `insert_many`.
-        """
-        plan = await self._plan(rows, transaction)
-        batch = await self._batch(plan, rows, consent, transaction)
-        await self._note_inserts(plan, batch, transaction)
-        return batch.rows
-
-    async def to_update(
-        self, row: Mapping[str, Any], changes: Mapping[str, Any], *, consent: Any, transaction: Transaction
-    ) -> dict[str, Any]:
-        """What an update writes to a row that is held; with what belongs to it, as `to_insert`.
-
-        Raises:
-            ConsentRequired, KeyErased, ConfigurationError: as `update`.
-        """
-        self._require(consent)
-        rows = await self.rows(transaction)
-        (await self.rows(transaction, fresh=True) if rows.lacks(changes) else rows).check_names(changes)
-        (row,) = await self.marked([row], transaction)
-        if isinstance(consent, Mapping):
-            subject = (await self.rows(transaction)).subject_of(row)
-            consent = {canonical_subject(s): one for s, one in consent.items()}.get(subject or "")
-            self._require(consent)
-        await self._admit_rows(await self.rows(transaction), (row,), transaction)
-        return await self._changed_row(row, changes, transaction, action="updated", consent=consent)
-
-    async def note_delete(self, found: Sequence[Mapping[str, Any]], *, transaction: Transaction) -> None:
-        """Rows that are held will be deleted: their audit entries.
-
-        Raises:
-            PrivacyError: the law keeps one of them for some time yet, or a legal hold does.
-            ProcessingRestricted: one is restricted.
-        """
-        rows = await self.rows(transaction)
-        await self._admit_rows(rows, found, transaction)
-        dataset = self.dataset
-        day = today().isoformat()
-        await self.keep_led(found, None, transaction)
-        for row in await self.marked(found, transaction):
-            until = row.get(RETAINED_UNTIL)
-            if until is not None and until >= day:
-                raise PrivacyError(f"{dataset.label}: the subject was erased, and the law keeps the row until {until}")
-            if self.holds is not None:
-                await self.holds.refuse(dataset, rows, row, transaction)
-            subject = rows.subject_of(row)
-            handle = None if subject is None else await self._keys.handle(subject, create=False, session=transaction)
-            await self._log.append(transaction, action="deleted", handle=handle, dataset=dataset.label)
