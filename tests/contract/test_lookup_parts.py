@@ -86,15 +86,57 @@ async def test_a_change_moves_the_indexes_with_it(people):
     assert (await store.get("p0"))["name"] is None
 
 
-async def test_an_index_that_was_moved_finds_nothing_that_is_not_so(people):
+async def test_an_index_that_was_moved_finds_nothing_that_is_not_so(people, sql):
     """It narrows the search down; what a row holds is looked at once it is open."""
     db, store = people
     stolen = "(SELECT name_prefix3 FROM people WHERE id = 'p0')"
     await db["main"].execute(f"UPDATE people SET name_prefix3 = {stolen} WHERE id = 'p3'")
     assert names(await store.starts_with(name="kar")) == ["KARIN Nordby", "Kari Nordmann"]
+    index = (await db["main"].query("SELECT phone_lookup FROM people WHERE id = 'p3'"))[0][0]
+    await db["main"].execute("UPDATE people SET phone_lookup = NULL WHERE id = 'p3'")
+    await db["main"].execute(sql("UPDATE people SET phone_lookup = $1 WHERE id = 'p4'"), [index])
+    with pytest.raises(DecryptionFailed):
+        await store.find(phone="22 22 22 23")
+    assert await store.find(phone="22 22 22 24") == []  # whose index was taken away is not found
     await db["main"].execute("UPDATE people SET name = phone WHERE id = 'p0'")
     with pytest.raises(DecryptionFailed):
         await store.starts_with(name="kar")
+
+
+SPELLINGS = {
+    "email": ["åse@blåbær.no", " ÅSE@BLÅBÆR.NO", "A\u030ase@bla\u030abær.no", "\ufeffåse@\u00adblåbær.no\u200b"],
+    "number": ["13097248022", "130972 48022", "１３０９７２４８０２２", "\u200e130972-48022"],
+    "mobile": ["+4770123456", "70 12 34 56", "\u202a+47 70 12 34 56\u202c", "(+47) 70123456", "tel:0047-70123456"],
+    "name": ["Åse Bø", "åse\u00a0 BØ ", "A\u030ase Bø", "\u2067Åse\u200b Bø\u2069"],
+    "exact": ["Åse"],
+}
+OTHERS = {
+    "email": "ase@blåbær.no",
+    "number": "10915596784",
+    "mobile": "+4670123456",
+    "name": "Aase Bø",
+    "exact": "Åse ",
+}
+
+
+async def test_every_spelling_finds_every_other(managed):
+    kinds = {"email": "email", "number": "fodselsnummer", "mobile": "phone", "name": "name", "exact": None}
+    fields = {name: Field(sealed=True, lookup=True, kind=kind) for name, kind in kinds.items()}
+    async with managed(Dataset("spelt", database="main", subject="id", legal_basis="x", fields=fields)) as db:
+        await db.prepare("spelt")
+        store = db.personal("spelt")
+        for name, spellings in SPELLINGS.items():
+            for n, text in enumerate([*spellings, OTHERS[name]]):
+                await store.insert({"id": f"{name}{n}", name: text})
+        for name, spellings in SPELLINGS.items():
+            all_of_them = {f"{name}{n}" for n in range(len(spellings))}
+            for text in spellings:
+                found = await store.find({name: text})
+                assert {row["id"] for row in found} == all_of_them
+                assert {row[name] for row in found} == set(spellings)  # what was written comes back as it was
+            (other,) = await store.find({name: OTHERS[name]})
+            assert other["id"] == f"{name}{len(spellings)}"
+        assert len(await store.find(mobile=tuple(SPELLINGS["mobile"][:2]))) == len(SPELLINGS["mobile"])
 
 
 async def test_the_table_holds_words_and_no_text(people):

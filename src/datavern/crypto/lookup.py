@@ -26,6 +26,13 @@ _GRAM_BYTES = 6  # of each part's index: chance finds are sorted out once the ro
 _LOCAL_DIGITS = 10  # of a Norwegian number with its country code and no plus sign: 47 and eight digits
 
 
+_UNSEEN = re.compile("[\u00ad\u061c\u180e\u200b-\u200f\u202a-\u202e\u2060-\u2064\u2066-\u206f\ufeff]")
+"""Soft hyphens, joiners, and marks of direction, which Windows puts around each number of its address book."""
+_BEFORE = re.compile(r"^[^\d+]+")
+"""Of a telephone number: ``(``, ``tel:``."""
+_TRUNK = re.compile(r"\(\s*0\s*\)")
+
+
 # Each begins with what most values are, which the rest of it would give back unchanged.
 
 
@@ -36,7 +43,8 @@ def _digits(text: str) -> str:
 
 
 def _fold(text: str) -> str:
-    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", text).casefold())
+    """Without what nobody sees; text that is copied from pages, messages and address books is full of it."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", _UNSEEN.sub("", text)).casefold())
 
 
 def _email(text: str) -> str:
@@ -54,13 +62,14 @@ def _name(text: str) -> str:
 def _phone(text: str) -> str:
     if text[:1] == "+" and text.isascii() and text[1:].isdecimal():
         return text
-    text = unicodedata.normalize("NFKC", text).strip()
-    abroad = text.startswith(("+", "00"))
-    digits = _digits(re.sub(r"\(\s*0\s*\)", "", text))
+    text = _BEFORE.sub("", _TRUNK.sub("", unicodedata.normalize("NFKC", _UNSEEN.sub("", text))))
+    digits = _digits(text)
+    if text.startswith("+"):
+        return digits and "+" + digits
+    if digits.startswith("00"):
+        return digits[2:] and "+" + digits[2:]
     if not digits:
         return ""
-    if abroad:
-        return "+" + (digits if text.startswith("+") else digits[2:])
     if len(digits) == _LOCAL_DIGITS and digits.startswith("47"):
         return "+" + digits
     return "+47" + digits

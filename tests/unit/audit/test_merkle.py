@@ -163,6 +163,7 @@ def test_a_consistency_proof_that_is_not_right_does_not_verify(data):
     assert not verify_consistency(old, size, was, root, [*proof, wrong])
     assert not verify_consistency(old, size, was, root, [*proof[:at], wrong, *proof[at + 1 :]])
     assert not verify_consistency(size, old, root, was, proof)
+    assert not verify_consistency(old, 4 * size, was, root, proof)  # a size that has a longer path
     assert not verify_consistency(size, size, was, root, [])
     assert not verify_consistency(0, size, was, root, [])
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from datavern.contracts.errors import ConfigurationError
 from datavern.crypto.encoding import encode
-from datavern.crypto.lookup import KINDS, index, indexer, normalise
+from datavern.crypto.lookup import KINDS, grams, index, indexer, normalise, prefix_indexer
 
 KEY = bytes(32)
 
@@ -25,7 +25,20 @@ KEY = bytes(32)
         ("fodselsnummer", "13097248022", ["13097248022", "130972 48022", " 130972-48022\n", "１３０９７２４８０２２"]),
         ("email", "åse@blåbær.no", ["åse@blåbær.no", " ÅSE@BLÅBÆR.NO ", unicodedata.normalize("NFD", "Åse@blåbær.no")]),
         ("phone", "+4722222222", ["22222222", "22 22 22 22", "+47 22 22 22 22", "0047-22222222", "4722222222"]),
+        ("phone", "+4722222222", ["(0) 22 22 22 22", "(47) 22 22 22 22", "tel:+4722222222", "\u200e22\u00ad22 22 22"]),
         ("phone", "+442079460000", ["+44 20 7946 0000", "+44 (0)20 7946 0000", "00442079460000"]),
+        ("phone", "+46701234567", ["\u202a+46 70 123 45 67\u202c", "(+46) 70 123 45 67", "(0046) 70-123 45 67"]),
+        (
+            "phone",
+            "+46701234567",
+            ["tel:+46-70-123-45-67", "＋４６７０１２３４５６７", "+46 (\u200b0\u200b) 70 123 45 67"],
+        ),
+        (
+            "email",
+            "åse@blåbær.no",
+            ["\ufeffåse@blåbær.no", " \u200båse@\u00adblåbær.no \u200b", "\u202aA\u200b\u030ase@blåbær.no"],
+        ),
+        ("name", "åse bø", ["Åse\u200b Bø", "\u2067Åse \u200d Bø\u2069", "A\u030ase B\u00adø"]),
         (
             "name",
             "åse marie bø",
@@ -35,6 +48,39 @@ KEY = bytes(32)
 )
 def test_spellings_of_the_same_value(kind, expected, spellings):
     assert {normalise(kind, spelling) for spelling in spellings} == {encode(expected)}
+
+
+@pytest.mark.parametrize(
+    ("kind", "different"),
+    [
+        ("name", ["Åse", "Ase", "Aase", "Øse", "Æse", "AEse"]),
+        ("name", ["Irmak", "Irma k", "Irmakı", "İrmak", "ırmak"]),
+        ("email", ["k.n@example.no", "kn@example.no", "k.n+1@example.no", "kn@example.no.", "k n@example.no"]),
+        ("phone", ["22222222", "+46 22222222", "2222222", "222222222", "47 222222", "+222 22222"]),
+        ("fodselsnummer", ["13097248022", "1309724802", "013097248022", "23097248022"]),
+    ],
+)
+def test_what_is_not_the_same_stays_different(kind, different):
+    assert len({normalise(kind, value) for value in different}) == len(different)
+
+
+ODD = "+00 ()47 9-12\u200b\u202a\u00adÅåÆæØø\u030a\u0301\u0323İıiIß\u212b１\u0345ΐᾴ@.e"
+
+
+@given(st.sampled_from(sorted(KINDS)), st.text(ODD, max_size=9))
+def test_how_characters_are_put_together_is_no_difference(kind, value):
+    def made(text):
+        try:
+            return normalise(kind, text)
+        except ConfigurationError:
+            return None
+
+    once = made(value)
+    assert {made(unicodedata.normalize(form, value)) for form in ("NFC", "NFD")} == {once}
+    if once is not None:
+        assert made(once[1:].decode()) == once
+    if kind != "fodselsnummer":
+        assert made("\u2066" + "\u200b".join(value) + "\u2069") == once
 
 
 @given(st.sampled_from(sorted(KINDS)), st.text(st.characters(exclude_categories=["Cs"])))
@@ -118,6 +164,38 @@ def test_an_unknown_kind_is_refused_with_those_there_are():
         normalise("shoe size", "43")
 
 
-def test_a_number_without_digits_is_refused():
+@pytest.mark.parametrize(
+    ("kind", "value"),
+    [
+        ("fodselsnummer", "Åse"),
+        ("phone", "00"),
+        ("phone", "+"),
+        ("phone", "00(0)"),
+        ("name", "\u200b"),
+        ("email", " \ufeff "),
+    ],
+)
+def test_what_nothing_is_left_of_is_refused(kind, value):
     with pytest.raises(ConfigurationError, match="nothing of it is one"):
-        normalise("fodselsnummer", "Åse")
+        normalise(kind, value)
+
+
+def test_indexes_of_parts_are_of_their_key_their_field_their_length_and_their_sort():
+    other = os.urandom(32)
+    beginnings = {
+        prefix_indexer(key, field, length)(value)
+        for key in (KEY, other)
+        for field in ("name", "nam", "note")
+        for length in (3, 4)
+        for value in ("kari", "karl")
+    }
+    assert len(beginnings) == 2 * 3 * (1 + 2)  # of three characters both values have the same
+    parts = {
+        (word, size) for key in (KEY, other) for field in ("name", "note") for size in (2, 3)
+        for word in grams(key, field, size, "kari")
+    }  # fmt: skip
+    assert len({word for word, _ in parts}) == len(parts) == 2 * 2 * (3 + 2)
+    whole = hmac.digest(KEY, b"\x02\x00\x03\x00\x04namekar", "sha256")
+    assert prefix_indexer(KEY, "name", 3, "name")("Kari") == b"\x02" + whole
+    one = hmac.digest(KEY, b"\x03\x00\x03\x00\x04namekar", "sha256")
+    assert grams(KEY, "name", 3, "kar") == [one[:6].hex()]
