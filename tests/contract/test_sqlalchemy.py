@@ -1,6 +1,8 @@
 """SQLAlchemy's own code over a provider: its pool, its errors, and columns that are sealed."""
 
 import asyncio
+import dataclasses
+import json
 import traceback
 
 import pytest
@@ -277,6 +279,49 @@ async def test_rows_open_wherever_their_columns_stand_and_whether_or_not_their_k
         ]
 
 
+async def test_a_column_opens_under_another_name(engine_, people):
+    _, engine = engine_
+    other, tag = aliased(User), User.datavern_row.label("tag")
+    inner = sa.select(User.name.label("called"), tag, User.id.label("who")).subquery()
+    both = sa.select(
+        User.name.label("one"), other.name.label("two"), User.id, User.datavern_row, other.id, other.datavern_row
+    ).select_from(User)
+    async with engine.connect() as c:
+        for selected in (sa.select(User.name.label("x"), User.id.label("y"), tag), sa.select(inner)):
+            rows = (await c.execute(selected.order_by(sa.text("3" if "called" in str(selected) else "2")))).all()
+            assert [row[0] for row in rows] == ["Åse Bø", "Per", None]
+        assert (await c.execute(sa.select(User.number.label("x"), User.name, tag, User.id))).mappings().first()["x"]
+        joined = both.join(other, User.id != other.id).where(User.id == "a", other.id == "b")
+        assert (await c.execute(joined)).one()[:2] == ("Åse Bø", "Per")
+
+
+async def test_reads_are_counted_where_the_data_map_asks_for_it(managed):
+    async with managed(dataclasses.replace(USERS, audit_reads=True), SECRETS) as db:
+        engine = db["main"].sqlalchemy_engine()
+        async with engine.begin() as connection:
+            await connection.run_sync(Base.metadata.create_all)
+        for dataset in ("users", "secrets"):
+            await db.prepare(dataset)
+        sessions = async_sessionmaker(engine, expire_on_commit=False)
+        async with sessions() as s:
+            s.add_all([User(id=n, number=None, name=f"N {n}") for n in "ab"])
+            await s.commit()
+        with actor("case-worker-7"):
+            async with sessions() as s:
+                assert len((await s.scalars(sa.select(User))).all()) == 2
+                assert (await s.scalars(sa.select(User.city))).all() == [None, None]  # nothing sealed is read
+            async with engine.connect() as c:
+                rows = await c.stream(sa.select(User.__table__).where(User.id == "a"))
+                assert len([row async for row in rows]) == 1
+        (reads,) = db.services._reads.values()
+        await reads.end()
+        found = await db["main"].query("SELECT actor, handle, details FROM datavern_audit WHERE action = 'read'")
+        told = {row[1]: (row[0], json.loads(row[2])["rows"]) for row in found}
+        handles = [await db.keys.handle(n, create=False) for n in "ab"]
+        assert told == {handles[0]: ("case-worker-7", 2), handles[1]: ("case-worker-7", 1)}
+        await engine.dispose()
+
+
 REFUSED = [
     (sa.update(User.__table__).values(name="X"), "one row"),
     (sa.update(User.__table__).where(User.id == "a").values(name=sa.func.lower("X")), "cannot be sealed"),
@@ -290,6 +335,13 @@ REFUSED = [
     (sa.select(User.name), "datavern_row"),
     (sa.select(User.name, User.datavern_row), "select id too"),
     (sa.select(sa.func.max(User.__table__.c.name)), "read as a column|past what opens it"),
+    (
+        sa.select(sa.case((User.id == "a", User.name)).label("x"), User.id, User.datavern_row),
+        "read as a column|past what opens it",
+    ),
+    (sa.select(sa.label("x", User.city, type_=Sealed()), User.id, User.datavern_row), "read as a column"),
+    (sa.select(User.name.label("x")), "datavern_row"),
+    (sa.select(User.name.label("x"), User.datavern_row, (User.id + "").label("id")), "select id too"),
 ]
 
 

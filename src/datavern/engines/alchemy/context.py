@@ -106,8 +106,8 @@ def _groups(columns: Any) -> list[_Group]:
     groups: dict[int, _Group] = {}
     for at, entry in enumerate(columns):
         sealed = isinstance(entry.type, Sealed)
-        column = next((o for o in entry.objects if isinstance(o, sa.ColumnClause) and o.table is not None), None)
-        if column is None:
+        column = next((c for c in map(_column, entry.objects) if c is not None), None)
+        if column is None or (sealed and not isinstance(column.type, Sealed)):
             if sealed:
                 raise ConfigurationError("a sealed value is read as a column, not in an expression")
             continue
@@ -119,3 +119,10 @@ def _groups(columns: Any) -> list[_Group]:
         if sealed:
             group.names[at] = base.name
     return [group for group in groups.values() if group.names]
+
+
+def _column(found: Any) -> Any:
+    """The column of a table that stands there, under its own name or another; None of anything else."""
+    if isinstance(found, sa.Label):
+        found = found.element
+    return found if isinstance(found, sa.ColumnClause) and found.table is not None else None

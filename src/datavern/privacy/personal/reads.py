@@ -51,9 +51,10 @@ class Reads:
         self._keys = keys
         self._window = window
         self._since = ""
-        self._told: set[Read] = set()
+        self._told: set[Read] = set()  # of this minute; another minute has another set
         self._again: Counter[Read] = Counter()
         self._ending: asyncio.Task[None] | None = None
+        self._closing = asyncio.Event()
 
     async def note(self, dataset: str, rows: Mapping[str | None, int], transaction: Transaction | None = None) -> None:
         """So many rows of these people are about to be handed out; 0: somebody was looked for.
@@ -64,13 +65,15 @@ class Reads:
         actor = current_actor()
         reads = {(actor, dataset, subject): count for subject, count in rows.items()}
         self._begin()
-        new = {read: count for read, count in reads.items() if transaction is None and read not in self._told}
+        told = self._told
+        new = {read: count for read, count in reads.items() if transaction is None and read not in told}
         self._again.update({read: count for read, count in reads.items() if read not in new})
         if new:
             await self._write(actor, dataset, new, {})
-            self._told.update(new)
+            if len(new) <= _MOST:  # an entry of many names nobody: who is read alone after it is told of then
+                told.update(new)
 
-    def count(self, dataset: str, subject: str) -> None:
+    def count(self, dataset: str, subject: str | None) -> None:
         """One row more of a person is handed out: counted, and written at the end of the minute. No I/O."""
         self._begin()
         self._again[current_actor(), dataset, subject] += 1
@@ -82,8 +85,10 @@ class Reads:
 
     async def _end_soon(self) -> None:
         told = False
-        while True:
-            await asyncio.sleep(self._window)
+        while not self._closing.is_set():
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._closing.wait(), self._window)
+                return
             try:
                 await self.end()
             except DatavernError as error:
@@ -91,7 +96,9 @@ class Reads:
                     told = True
                     _LOG.warning("reads of personal data could not be written to the audit log yet: %s", error)
             else:
-                return
+                told = False
+                if not self._told and not self._again:  # and nothing was read while that was written
+                    return
 
     async def end(self) -> None:
         """End the minute: write what was counted. What cannot be written is kept for the next.
@@ -99,7 +106,8 @@ class Reads:
         Raises:
             ProviderError: the log cannot be written.
         """
-        self._told.clear()
+        since, self._since = self._since, timestamp()
+        self._told = set()
         again, self._again = self._again, Counter()
         together: dict[tuple[str | None, str], dict[Read, int]] = {}
         for read, rows in again.items():
@@ -108,10 +116,11 @@ class Reads:
         while together:
             (actor, dataset), reads = next(iter(together.items()))
             try:
-                await self._write(actor, dataset, reads, {"since": self._since})
+                await self._write(actor, dataset, reads, {"since": since})
             except BaseException:
                 for kept in together.values():
                     self._again.update(kept)
+                self._since = since
                 raise
             del together[actor, dataset]
 
@@ -135,10 +144,12 @@ class Reads:
     async def close(self) -> None:
         """Write what was counted, and end. What cannot be written is told to the log ``datavern.audit``."""
         ending, self._ending = self._ending, None
-        if ending is not None:
-            ending.cancel()
-            with suppress(asyncio.CancelledError):
-                await ending
+        if ending is not None:  # not cancelled: what it writes at this moment would be written again
+            self._closing.set()
+            try:
+                await asyncio.wait((ending,))
+            finally:
+                self._closing.clear()
         try:
             await self.end()
         except DatavernError as error:
@@ -205,4 +216,15 @@ class _Watched:
     async def open(self, rows: Iterable[Any], *, transaction: Transaction | None = None) -> list[dict[str, Any]]:
         opened = await self._store.open(rows, transaction=transaction)
         await self._handed_out(opened, transaction)
+        return opened
+
+    async def open_placed(
+        self, found: Sequence[Sequence[Any]], columns: Mapping[int, str], transaction: Transaction | None = None
+    ) -> list[Sequence[Any]]:
+        """For SQLAlchemy: counted alone, since these rows are read in an open transaction, or hold a connection."""
+        opened = await self._store.open_placed(found, columns, transaction)
+        plan, label = await self._store.rows(transaction), self._store.dataset.label
+        named = [{name: row[place] for place, name in columns.items()} for row in found]
+        for row in await self._store.marked(named, transaction):
+            self._reads.count(label, plan.subject_of(row))
         return opened
