@@ -59,8 +59,10 @@ class Catalogue:
 
     def store_of(self, provider: Provider, table: str) -> PersonalStore | None:
         """The store of the dataset whose table that is, in a provider of the manager's; None where it is none."""
-        name = self._name(provider)
-        return next((s for s in self._stores.values() if s.dataset.database == name and s.dataset.table == table), None)
+        database, stores = self._name(provider), self._stores.items()
+        found = (n for n, s in stores if s.dataset.database == database and s.dataset.table == table)
+        name = next(found, None)
+        return None if name is None else self.personal(name)
 
     def name_of(self, provider: Provider) -> str:
         """The name of a provider in this manager; its own where it is none of them."""
