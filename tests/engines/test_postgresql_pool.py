@@ -15,6 +15,7 @@ from tests.waiting import until
 
 from datavern import ConfigurationError, ConnectionFailed, Pool, PoolTimeout, QueryRejected
 from datavern.connectors import pool as pool_module
+from datavern.connectors import tending
 from datavern.engines.postgresql.connection import SILENCE, notice_silence
 from datavern.testing import EmptyDatabase
 
@@ -25,7 +26,7 @@ PID = "SELECT pg_backend_pid()"
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine that is slow for a moment is no reason to throw a connection away here."""
     for name in ("SHORTEST_DEADLINE", "PROBE_DEADLINE", "RESTORE_DEADLINE"):
-        monkeypatch.setattr(pool_module, name, 20.0)
+        monkeypatch.setattr(tending, name, 20.0)
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ import pytest
 from tests.waiting import until
 
 from datavern import ConnectionFailed, OutcomeUnknown, Pool, PoolTimeout, PostgreSQLProvider, ProviderError
-from datavern.connectors import pool as pool_module
+from datavern.connectors import tending
 from datavern.testing import EmptyDatabase, create_test_database
 from datavern.testing.postgresql import PostgreSQLServer
 from datavern.testing.proxy import TCPProxy
@@ -273,8 +273,8 @@ async def test_a_server_that_stays_away(postgresql_database: EmptyDatabase) -> N
 
 async def test_a_frozen_socket(through_proxy: tuple[TCPProxy, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """Each call ends at its own deadline, the pool comes back by itself, and close returns."""
-    monkeypatch.setattr(pool_module, "RESTORE_DEADLINE", 0.2)
-    monkeypatch.setattr(pool_module, "PROBE_DEADLINE", 0.2)
+    monkeypatch.setattr(tending, "RESTORE_DEADLINE", 0.2)
+    monkeypatch.setattr(tending, "PROBE_DEADLINE", 0.2)
     proxy, provider = through_proxy
     async with provider(pool=Pool(min=2, max=4, acquire=1.0, outage=0.0), connect_timeout=0.3) as pg:
         await until(lambda: pg.stats().idle == 2)
@@ -347,7 +347,7 @@ async def test_a_socket_that_freezes_while_idle(
     through_proxy: tuple[TCPProxy, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Half-open connections look well: the probe finds out, and takes the others that are as old with it."""
-    monkeypatch.setattr(pool_module, "PROBE_DEADLINE", 0.2)
+    monkeypatch.setattr(tending, "PROBE_DEADLINE", 0.2)
     proxy, provider = through_proxy
     async with provider(pool=Pool(min=3, max=3, validate_after=0.0)) as pg:
         await until(lambda: pg.stats().idle == 3)

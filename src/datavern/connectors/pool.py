@@ -25,7 +25,6 @@ A borrower takes and gives back like this, without a task, a shield or a context
 from __future__ import annotations
 
 import asyncio
-import logging
 import traceback
 from math import inf
 from time import monotonic
@@ -33,29 +32,21 @@ from typing import Generic, TypeVar
 
 from datavern.config import Pool as PoolSettings
 from datavern.connectors.roster import Roster, Slot, Waiter
-from datavern.connectors.staffing import Connector, Staffing
+from datavern.connectors.staffing import Connector
+from datavern.connectors.tending import Tending
 from datavern.contracts.errors import ConnectionFailed, PoolTimeout, twin_of
 
 __all__ = ["Connector", "Pool", "Slot"]
 
 C = TypeVar("C")
-log = logging.getLogger("datavern.pool")
 
-CLOSE_DEADLINE = 2.0
-"""Seconds that a connection gets to say goodbye."""
 RETURN_DEADLINE = 5.0
 """Seconds that `close` waits for borrowers before it aborts their connections."""
-RESTORE_DEADLINE = 5.0
-"""Seconds in which a connection must have been reset."""
-PROBE_DEADLINE = 2.0
-"""Seconds in which an idle connection must answer, at the most."""
 CLOCK = 0.001
 """Seconds by which a loop's timer may come early, by the coarsest of clocks."""
-SHORTEST_DEADLINE = 0.5
-"""Seconds that any connection gets to answer or to be reset, where connecting is quick."""
 
 
-class Pool(Staffing[C], Generic[C]):
+class Pool(Tending[C], Generic[C]):
     """Connections to one server.
 
     Args:
@@ -67,18 +58,12 @@ class Pool(Staffing[C], Generic[C]):
 
     def __init__(self, connector: Connector[C], settings: PoolSettings, *, name: str, alone: bool = True) -> None:
         super().__init__(connector, settings, name=name, alone=alone)
-        self._goodbyes: set[asyncio.Task[None]] = set()
-        self._leaving: set[Slot[C]] = set()
         self._drains: list[tuple[set[Slot[C]], asyncio.Future[None]]] = []
-        self._timer: asyncio.TimerHandle | None = None
         self._expiry: asyncio.TimerHandle | None = None
         self._next_expiry = inf
-        self._returned: asyncio.Event | None = None
         self._noted = settings.leak_after is not None or settings.reset == "always"
         if self._noted:
             self.take = self._take_noted  # type: ignore[method-assign]  # so that nobody else pays for it
-        periods = (settings.idle, settings.lifetime, settings.leak_after or 60.0, settings.keepalive or 60.0)
-        self._period = min(30.0, max(0.05, min(periods) / 4.0))
 
     def start(self) -> None:
         """Begin filling up to `min`, and looking after what is idle."""
@@ -137,27 +122,6 @@ class Pool(Staffing[C], Generic[C]):
             self._dismiss(slot)
             self._staff()
 
-    def recover(self, slot: Slot[C]) -> None:
-        """A connection comes back in a state that nobody knows: it is reset in the background, or thrown away."""
-        slot.since = 0.0
-        if slot.generation != self.generation or self.closed or not self._connector.healthy(slot.connection):
-            self.discard(slot)
-            return
-        self.restoring.add(slot)
-        self._spawn(self._restore(slot))
-
-    def discard(self, slot: Slot[C]) -> None:
-        """Throw a connection away, now. Harmless when it was thrown away before."""
-        slot.since = 0.0
-        self.restoring.discard(slot)
-        if slot in self.open:
-            self.drop(slot)
-        self._connector.abort(slot.connection)
-        if self.closed:
-            self._note_return()
-        else:
-            self._staff()
-
     def renew(self, slot: Slot[C]) -> None:
         """The server of this connection's generation is gone, or is not what it was: let go of all of them at once."""
         gone = self.retire(slot.generation)
@@ -192,35 +156,6 @@ class Pool(Staffing[C], Generic[C]):
 
     def _next(self) -> Slot[C] | None:
         return self.idle.pop() if self.idle else None
-
-    async def _answers(self, slot: Slot[C], deadline: float) -> bool:
-        """Whether a connection that was idle for long still answers. When it does not, the older ones go with it."""
-        if monotonic() - slot.used < self._validate_after:
-            return True
-        try:
-            async with asyncio.timeout(min(self._patience(4, PROBE_DEADLINE), max(deadline - monotonic(), 0.05))):
-                await self._connector.probe(slot.connection)
-        except Exception:  # noqa: BLE001  (whatever it is, the connection does not answer)
-            self._silent(slot)
-            return False
-        except BaseException:
-            self.recover(slot)
-            raise
-        if slot.generation != self.generation:
-            self.discard(slot)
-            return False
-        return True
-
-    def _silent(self, slot: Slot[C]) -> None:
-        """A connection that was idle does not answer: those that are as old are no better."""
-        gone = self.cleared()
-        self.discard(slot)
-        for other in gone:
-            self._connector.abort(other.connection)
-
-    def _patience(self, times: int, most: float) -> float:
-        """Seconds that an answer may take: a multiple of what connecting takes, which is several round trips."""
-        return min(most, max(SHORTEST_DEADLINE, times * self._pace))
 
     async def _wait(self, deadline: float, patience: float, outage: float) -> Slot[C]:
         if self.closed:
@@ -283,71 +218,6 @@ class Pool(Staffing[C], Generic[C]):
             message += f"; the last attempt to connect failed: {self._last_failure}"
         waiter.set_exception(PoolTimeout(message, provider=self._name))
 
-    # ---- in the background ------------------------------------------------------------------------------------------
-
-    async def _restore(self, slot: Slot[C]) -> None:
-        well = False
-        try:
-            async with asyncio.timeout(self._patience(8, RESTORE_DEADLINE)):
-                await self._connector.reset(slot.connection)
-            well = True
-        except Exception:  # noqa: BLE001, S110  (a connection that cannot be made as new is thrown away, below)
-            pass
-        finally:
-            self.restoring.discard(slot)
-            if well:
-                self.reset += 1
-                slot.touched = False
-                self.give(slot)
-            else:
-                self.discard(slot)
-
-    async def _ask(self, slot: Slot[C]) -> None:
-        """A sign of life from a connection that nobody has used for long."""
-        well = None
-        try:
-            async with asyncio.timeout(self._patience(4, PROBE_DEADLINE)):
-                await self._connector.probe(slot.connection)
-            well = True
-        except Exception:  # noqa: BLE001  (whatever it is, the connection does not answer)
-            well = False
-        finally:
-            if well is None:  # cancelled: the pool is being closed
-                self.discard(slot)
-        if not well:
-            self._silent(slot)
-        elif not self.reinstate(slot):
-            self._dismiss(slot)
-            self._staff()
-
-    def _dismiss(self, slot: Slot[C]) -> None:
-        """Close a connection that is dropped already, politely."""
-        self._leaving.add(slot)
-        task = self._loop.create_task(self._say_goodbye(slot))
-        self._goodbyes.add(task)
-        task.add_done_callback(self._goodbyes.discard)
-
-    async def _say_goodbye(self, slot: Slot[C]) -> None:
-        try:
-            async with asyncio.timeout(CLOSE_DEADLINE):
-                await self._connector.close(slot.connection)
-        except Exception:  # noqa: BLE001, S110  (it is gone either way)
-            pass
-        finally:
-            self._leaving.discard(slot)
-            self._connector.abort(slot.connection)
-
-    def _tend(self) -> None:
-        """Now and then: let go of what is idle for too long or too old, keep `min`, ask, look for leaks."""
-        for slot in self.pruned():
-            self._dismiss(slot)
-        for slot in self.due():
-            self._spawn(self._ask(slot))
-        self._staff()
-        if self.settings.leak_after is not None:
-            self._report_leaks(self.settings.leak_after)
-        self._timer = self._loop.call_later(self._period, self._tend)
-
     # ---- leaks ------------------------------------------------------------------------------------------------------
 
     def _take_noted(self) -> Slot[C] | None:
@@ -364,17 +234,6 @@ class Pool(Staffing[C], Generic[C]):
             return
         slot.since = monotonic()
         slot.stack = traceback.StackSummary.extract(traceback.walk_stack(None), limit=16, lookup_lines=False)
-
-    def _report_leaks(self, leak_after: float) -> None:
-        now = monotonic()
-        for slot in self.open:
-            if slot.since and now - slot.since >= leak_after and slot.stack is not None:
-                where, slot.stack = slot.stack, None  # once for each borrowing
-                where.reverse()
-                log.warning(
-                    "%s: a connection has been held for %.1f s (pool.leak_after) by:\n%s",
-                    self._name, now - slot.since, "".join(where.format()).rstrip(),
-                )  # fmt: skip
 
     # ---- for those who run it ---------------------------------------------------------------------------------------
 
@@ -470,7 +329,3 @@ class Pool(Staffing[C], Generic[C]):
             self._connector.abort(slot.connection)
         for task in self._tasks | self._goodbyes:
             task.cancel()
-
-    def _note_return(self) -> None:
-        if self._returned is not None and not self.open:
-            self._returned.set()

@@ -184,7 +184,7 @@ async def test_a_savepoint_saves_the_transaction_from_a_deadline(behind, proxy):
 
 async def test_closing_does_not_wait_for_a_frozen_server(make, proxy, monkeypatch):
     monkeypatch.setattr("datavern.connectors.pool.RETURN_DEADLINE", 0.2)
-    monkeypatch.setattr("datavern.connectors.pool.CLOSE_DEADLINE", 0.2)
+    monkeypatch.setattr("datavern.connectors.tending.CLOSE_DEADLINE", 0.2)
     provider = make(port=proxy.port)
     await provider.connect()
     proxy.freeze()

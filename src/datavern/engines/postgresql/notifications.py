@@ -15,8 +15,8 @@ from collections import deque
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Self
 
-from datavern.connectors.pool import CLOSE_DEADLINE
 from datavern.connectors.retry import backoff
+from datavern.connectors.tending import CLOSE_DEADLINE
 from datavern.contracts.errors import ConfigurationError, ConnectionFailed, DatavernError, ProviderError, QueryRejected
 from datavern.engines.postgresql.connection import PostgreSQLConnector
 from datavern.engines.postgresql.errors import fault
