@@ -14,7 +14,7 @@ from datavern.contracts.values import Parameters, Row
 
 if TYPE_CHECKING:
     from datavern.connectors.failover import FailoverGroup
-    from datavern.connectors.reading import Reading
+    from datavern.connectors.serving import Serving
     from datavern.contracts.capabilities import PointRead, Provider
 
 __all__ = ["Following", "FollowingRead", "Messages", "Stream", "engine_call", "reading"]
@@ -162,7 +162,7 @@ class Stream:
     __slots__ = ("_arguments", "_group", "_inner", "_routing")
 
     def __init__(
-        self, group: Reading, arguments: tuple[str, Parameters, int], read_only: bool, after: str | None,
+        self, group: Serving, arguments: tuple[str, Parameters, int], read_only: bool, after: str | None,
         max_lag: float | None,
     ) -> None:  # fmt: skip
         self._group = group
