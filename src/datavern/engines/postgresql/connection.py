@@ -15,7 +15,7 @@ import asyncpg
 
 from datavern.config import TLS
 from datavern.contracts.errors import ConfigurationError, ConnectionFailed, DatavernError, DriverError
-from datavern.engines.postgresql.errors import connecting
+from datavern.engines.postgresql.connect_errors import connecting
 from datavern.engines.postgresql.settings import PostgreSQLSettings
 from datavern.engines.postgresql.shortcut import PooledConnection, ShortConnection, connection_class
 

@@ -28,7 +28,7 @@ from datavern.contracts.errors import (
 )
 from datavern.engines.postgresql.statements import Effect
 
-__all__ = ["Fault", "Stage", "connecting", "demoted", "fault"]
+__all__ = ["Fault", "Stage", "caused", "code_of", "demoted", "fault"]
 
 Stage = Literal["statement", "transaction", "commit"]
 """Where an error came from: a statement of its own, one inside a transaction, or the commit."""
@@ -151,7 +151,7 @@ def fault(  # noqa: PLR0911  (one for each kind of error)
     """
     if isinstance(error, asyncpg.ConnectionDoesNotExistError | ConnectionError | OSError):
         return _unanswered(error, name, stage, effect)
-    if _code(error) is not None:
+    if code_of(error) is not None:
         sets = list(parameters) if many else [parameters]
         return _from_server(error, name, stage, sets)
     if isinstance(error, asyncpg.InterfaceError | asyncpg.PostgresError):  # the driver's own carry no severity
@@ -164,7 +164,7 @@ def fault(  # noqa: PLR0911  (one for each kind of error)
         )
         # A new connection knows the types as they are, so what only reads can be read again there.
         again = stage == "statement" and effect is Effect.READS
-        return Fault(_caused(raised, error), "discard", unsent=again)
+        return Fault(caused(raised, error), "discard", unsent=again)
     if isinstance(error, ArithmeticError | ValueError | RecursionError) and not isinstance(error, UnicodeEncodeError):
         if _encoding(error):
             raised = QueryRejected(
@@ -179,12 +179,12 @@ def fault(  # noqa: PLR0911  (one for each kind of error)
                 "JSON, or JSON that is nested a thousand deep): cast it to text",
                 provider=name,
             )
-        return Fault(_caused(raised, error), "discard")
+        return Fault(caused(raised, error), "discard")
     # What is left is the driver's own trouble (a text that is not valid Unicode, a protocol error): the connection is
     # out of step.
     if isinstance(error, UnicodeError | TypeError | ValueError):
         raised = QueryRejected(f"{name}: the driver could not encode the statement", provider=name)
-        return Fault(_caused(raised, error), "discard")
+        return Fault(caused(raised, error), "discard")
     return _unanswered(error, name, stage, effect)
 
 
@@ -202,23 +202,24 @@ def _encoding(error: BaseException) -> bool:
     return False
 
 
-def _code(error: BaseException | None) -> str | None:
+def code_of(error: BaseException | None) -> str | None:
     """The SQLSTATE that the server sent. The driver's own errors have one, too, which nobody sent."""
     if isinstance(error, asyncpg.PostgresError) and error.severity is not None:
         return str(error.sqlstate)
     return None
 
 
-def _caused(
+def caused(
     raised: ProviderError, error: BaseException, code: str | None = None, constraint: str | None = None
 ) -> ProviderError:
+    """`raised`, with a scrubbed copy of the driver's error as its cause."""
     raised.__cause__ = DriverError.of(error, code, constraint)
     return raised
 
 
 def _unanswered(error: BaseException, name: str, stage: Stage, effect: Effect) -> Fault:
     """The connection broke while an answer was awaited."""
-    code = _code(error) or _code(error.__cause__)
+    code = code_of(error) or code_of(error.__cause__)
     fate: Literal["discard", "renew"] = "renew" if code in _GONE else "discard"
     raised: ProviderError
     if code == "08P01" and _WAITED in {str(error), str(error.__cause__)}:
@@ -240,7 +241,7 @@ def _unanswered(error: BaseException, name: str, stage: Stage, effect: Effect) -
             "happened",
             provider=name, code=code,
         )  # fmt: skip
-    return Fault(_caused(raised, error, code), fate)
+    return Fault(caused(raised, error, code), fate)
 
 
 def _from_driver(error: asyncpg.InterfaceError | asyncpg.PostgresError, name: str, stage: Stage) -> Fault:
@@ -250,24 +251,24 @@ def _from_driver(error: asyncpg.InterfaceError | asyncpg.PostgresError, name: st
     raised: ProviderError
     if "connection is closed" in text or "connection was closed" in text:
         raised = ConnectionFailed(f"{name}: the connection was closed", provider=name, retry=retry)
-        return Fault(_caused(raised, error), "discard", unsent=True)
+        return Fault(caused(raised, error), "discard", unsent=True)
     if problem := _about_the_list(text):
-        return Fault(_caused(QueryRejected(f"{name}: {problem}", provider=name), error))
+        return Fault(caused(QueryRejected(f"{name}: {problem}", provider=name), error))
     if argument := _ARGUMENT.search(text.split(":", 1)[0]):
         number, element = argument.groups()
         where = f"parameter ${number}" + ("" if element is None else f" of set {int(element) + 1}")
         raised = QueryRejected(f"{name}: {where} is not a value of the type that the statement takes", provider=name)
-        return Fault(_caused(raised, error), parameter=int(number))
+        return Fault(caused(raised, error), parameter=int(number))
     if "another operation" in text:
         raised = QueryRejected(
             f"{name}: a transaction takes one statement at a time, and another task's is still running", provider=name
         )
-        return Fault(_caused(raised, error))
+        return Fault(caused(raised, error))
     if "cannot exceed" in text:
         raised = QueryRejected(f"{name}: a statement takes at most 32767 parameters", provider=name)
-        return Fault(_caused(raised, error))
+        return Fault(caused(raised, error))
     raised = QueryRejected(f"{name}: the driver refused the statement or its parameters", provider=name)
-    return Fault(_caused(raised, error), "discard")
+    return Fault(caused(raised, error), "discard")
 
 
 def _about_the_list(text: str) -> str:
@@ -325,7 +326,7 @@ def _from_server(error: Any, name: str, stage: Stage, sets: Sequence[Sequence[An
             words = f"parameter ${number} holds a NUL character, which PostgreSQL's text cannot hold"
         where = "" if position is None else f", at character {position} of the statement"
         raised = QueryRejected(f"{name}: {words}{where} (SQLSTATE {code})", provider=name, code=code, position=position)
-    return Fault(_caused(raised, error, code or None, constraint), fate)
+    return Fault(caused(raised, error, code or None, constraint), fate)
 
 
 def demoted(found: Fault, name: str) -> Fault:
@@ -361,71 +362,3 @@ def _nul(sets: Sequence[Sequence[Any]]) -> str:
             if isinstance(value, str) and "\0" in value:
                 return str(number) if len(sets) == 1 else f"{number} of set {which}"
     return ""
-
-
-# ---- connecting -----------------------------------------------------------------------------------------------------
-
-
-def connecting(
-    error: BaseException, *, name: str, host: str, port: int, database: str, username: str | None
-) -> DatavernError:
-    """What to make of an error while a connection was made: says what to do about it."""
-    if isinstance(error, DatavernError):
-        return error
-    where = f"{host}/.s.PGSQL.{port}" if host.startswith("/") else f"{host}:{port}"
-    user = username or "the operating system's user"
-    code = _code(error)
-    if code is None:
-        message, final = _network_message(error)
-    elif code in _REFUSALS:
-        message, final = _REFUSALS[code], code in _FINAL
-    else:
-        message, final = f"the server at {{where}} refused the connection (SQLSTATE {code})", False
-    text = message.format(where=where, user=user, database=database)
-    raised = ConnectionFailed(f"{name}: {text}", provider=name, code=code, retry="never" if final else "safe")
-    return _caused(raised, error, code)
-
-
-_REFUSALS = {
-    "28P01": "the server at {where} refused the password of {user}: check username and password",
-    "28000": "the server at {where} does not let {user} in from here: check username, and the server's pg_hba.conf",
-    "3D000": "the server at {where} has no database {database}: check database, or create it",
-    "42501": "{user} may not connect to the database {database}: GRANT CONNECT ON DATABASE",
-    "53300": "the server at {where} has no connections left: lower pool.max, or raise max_connections there",
-    "57P03": "the server at {where} is starting up or shutting down",
-}
-_FINAL = frozenset({"28P01", "28000", "3D000", "42501"})
-"""Trying again does not help."""
-
-
-def _network_message(error: BaseException) -> tuple[str, bool]:
-    """What to say where no server answered, and whether trying again is pointless."""
-    import socket  # noqa: PLC0415  (asyncio has loaded both)
-    import ssl  # noqa: PLC0415  (the same)
-
-    final = False
-    if isinstance(error, ssl.SSLCertVerificationError):
-        reason = str(getattr(error, "verify_message", "") or "not valid").replace("{", "(").replace("}", ")")
-        message = (
-            "the certificate of the server at {where} does not verify (" + reason + "): check host, tls.ca_file and "
-            "tls.server_name"
-        )
-        final = True
-    elif isinstance(error, ssl.SSLError):
-        message = "TLS with the server at {where} failed: check tls"
-        final = True
-    elif isinstance(error, ConnectionError) and "rejected SSL upgrade" in str(error):
-        message = (
-            "the server at {where} does not speak TLS: turn it on there, or spell out TLS(verify='off') where the line "
-            "is safe"
-        )
-        final = True
-    elif isinstance(error, TimeoutError):
-        message = "the server at {where} did not answer in time (connect_timeout)"
-    elif isinstance(error, ConnectionRefusedError | FileNotFoundError):
-        message = "nothing listens at {where}: check host and port, and that the server runs"
-    elif isinstance(error, socket.gaierror):
-        message = "the host of {where} is not known to the name service: check host"
-    else:
-        message = "the connection to {where} could not be made"
-    return message, final
