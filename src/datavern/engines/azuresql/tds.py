@@ -8,7 +8,6 @@ are not its public face; the version is bounded in ``pyproject.toml``, and tests
 from __future__ import annotations
 
 import contextlib
-import datetime as dt
 import logging
 import os
 import socket
@@ -17,17 +16,15 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Sequence
-from decimal import Decimal
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-from pytds import lcid, tds_base, tds_types
+from pytds import lcid, tds_base
 from pytds.tds_socket import _TdsSocket
-from pytds.tds_types import Binary
 
-from datavern.contracts.errors import QueryRejected
 from datavern.engines.azuresql.rows import AzureSQLRow, maker
 from datavern.engines.azuresql.statements import places
+from datavern.engines.azuresql.tds_parameters import parameter
 from datavern.engines.azuresql.tds_tls import TDSSocket
 from datavern.engines.azuresql.wire import Answer, Lost, Refused, Unfit, Unread, named
 
@@ -248,13 +245,13 @@ class TDSWire:
             assert found is not None  # noqa: S101  (for the type checker: the provider has counted them)
             nulls = tuple(number for number, value in enumerate(parameters, 1) if value is None)
             text = found.without(nulls) if nulls else sql
-            given = [_parameter(f"@P{n}", value) for n, value in enumerate(parameters, 1) if value is not None]
+            given = [parameter(f"@P{n}", value) for n, value in enumerate(parameters, 1) if value is not None]
             with self._writing:
                 if not given:
                     _heard(lambda: session.submit_plain_query(text))
                 else:
                     declared = ",".join(f"{p.name} {p.type.get_declaration()}" for p in given)
-                    call = [_parameter("", text), _parameter("", declared), *given]
+                    call = [parameter("", text), parameter("", declared), *given]
                     _heard(lambda: session.submit_rpc(tds_base.SP_EXECUTESQL, call, 0))
 
         return _heard(self._began, self._drain)  # type: ignore[no-any-return]  # a bool
@@ -377,42 +374,3 @@ def _login(settings: AzureSQLSettings, host: str, port: int, *, password: str | 
     login.bytes_to_unicode = True
     login.connect_timeout = settings.connect_timeout
     return login
-
-
-# ---- parameters -----------------------------------------------------------------------------------------------------
-
-_BIT, _INT, _BIGINT, _FLOAT = tds_types.BitType(), tds_types.IntType(), tds_types.BigIntType(), tds_types.FloatType()
-_TEXT, _LONG_TEXT = tds_types.NVarCharType(size=4000), tds_types.NVarCharMaxType()
-_BYTES, _LONG_BYTES = tds_types.VarBinaryType(size=8000), tds_types.VarBinaryMaxType()
-_DATE, _TIME = tds_types.DateType(), tds_types.TimeType(precision=6)
-_MOMENT, _ZONED = tds_types.DateTime2Type(precision=6), tds_types.DateTimeOffsetType(precision=6)
-_UUID = tds_types.UniqueIdentifierType()
-
-
-def _parameter(name: str, value: Any) -> Any:  # noqa: C901  (one branch for each type)
-    """A value with the type that it is declared as: few types, so that the server has few plans to keep."""
-    kind: Any
-    if isinstance(value, str):
-        short = len(value) <= 2000 or len(value.encode("utf-16-le")) <= 8000  # noqa: PLR2004  (nvarchar's bound)
-        kind = _TEXT if short else _LONG_TEXT
-    elif isinstance(value, bool):
-        kind = _BIT
-    elif isinstance(value, int):
-        kind = _INT if -(2**31) <= value < 2**31 else _BIGINT
-    elif isinstance(value, bytes):
-        kind, value = (_BYTES if len(value) <= 8000 else _LONG_BYTES), Binary(value)  # noqa: PLR2004  (its bound)
-    elif isinstance(value, float):
-        kind = _FLOAT
-    elif isinstance(value, dt.datetime):
-        kind = _MOMENT if value.tzinfo is None else _ZONED
-    elif isinstance(value, dt.date):
-        kind = _DATE
-    elif isinstance(value, dt.time):
-        kind = _TIME
-    elif isinstance(value, uuid.UUID):
-        kind = _UUID
-    elif isinstance(value, Decimal):
-        kind = tds_types.DecimalType.from_value(value)
-    else:
-        raise QueryRejected(f"a parameter is a {type(value).__name__}")  # `values.bound` has let it through
-    return tds_base.Param(name=name, type=kind, value=value)
