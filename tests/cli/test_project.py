@@ -16,7 +16,7 @@ from urllib.parse import unquote, urlsplit
 import pytest
 from calling import call
 
-from datavern.config import load
+from datavern.config_file import load
 from datavern.testing import EmptyDatabase
 
 if TYPE_CHECKING:

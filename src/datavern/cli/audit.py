@@ -250,7 +250,7 @@ def truncate(
     """Remove entries whose retention has ended, whole sealed ranges at a time; what remains proves itself as before."""
     out = Output(as_json=json_output, verbose=verbose)
     with told(out):
-        from datavern.config import load
+        from datavern.config_file import load
 
         load(config)  # what is wrong is told before anybody is asked
         out.confirm(f"Remove every audit entry that was sealed before {before:%Y-%m-%d}, for good?", yes=yes)

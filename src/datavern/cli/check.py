@@ -71,7 +71,7 @@ async def examine(config: Any) -> list[Finding]:
     from datavern.cli.check_basis import bases
     from datavern.cli.check_record import record_findings
     from datavern.cli.check_schema import examine_dataset, examine_unmapped
-    from datavern.config import load
+    from datavern.config_file import load
     from datavern.privacy.datamap.datamap import DataMap
 
     settings = load(config)

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from datavern.cli.common import Output
-    from datavern.config import General
+    from datavern.config_file import General
     from datavern.manager.manager import DatabaseManager
     from datavern.privacy.processing_record import ProcessingRecord
 
@@ -59,7 +59,7 @@ def record_findings(db: DatabaseManager, general: General) -> list[Finding]:
 
 async def show(out: Output, config: Path) -> bool:
     """Print the record: a page, or one JSON document."""
-    from datavern.config import load
+    from datavern.config_file import load
 
     general = load(config).general
     record = record_of(manager_of(config), general)

@@ -149,7 +149,7 @@ async def serve_again(folder: Path, out: Output) -> None:
     Raises:
         ConfigurationError: there is none in the folder, or its port is taken.
     """
-    from datavern.config import load
+    from datavern.config_file import load
 
     config = folder / "datavern.toml"
     data = folder / "postgresql"

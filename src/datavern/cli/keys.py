@@ -156,7 +156,7 @@ def restore(
     out = Output(as_json=json_output, verbose=verbose)
 
     async def work() -> None:
-        from datavern.config import load
+        from datavern.config_file import load
         from datavern.crypto import copies
         from datavern.crypto.keyring import Keyring
 
@@ -227,7 +227,7 @@ def import_recovery(
     out = Output(as_json=json_output, verbose=verbose)
 
     async def work() -> None:
-        from datavern.config import load
+        from datavern.config_file import load
         from datavern.crypto.keyring import Keyring
         from datavern.crypto.recovery import combine
 

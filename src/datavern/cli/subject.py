@@ -189,7 +189,7 @@ def _erase_one(
 ) -> None:
     file = output or _free(config.absolute().parent)
     with told(out):
-        from datavern.config import load
+        from datavern.config_file import load
         from datavern.contracts.subjects import canonical_subject
 
         # What is wrong is told before anybody is asked.

@@ -86,7 +86,7 @@ def erase_file(
     """
     folder = output or file.with_name(f"{file.stem}-certificates")
     with told(out):
-        from datavern.config import load
+        from datavern.config_file import load
 
         load(config)
         people = people_of(file)

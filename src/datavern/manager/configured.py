@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from datavern.config import load
+from datavern.config_file import load
 from datavern.connectors.failover import FailoverGroup
 from datavern.contracts.capabilities import Provider
 from datavern.contracts.errors import ConfigurationError
