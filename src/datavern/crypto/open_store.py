@@ -104,7 +104,7 @@ class OpenStore:
                 f"{where} is older than the last rotation: its keys of epoch {epoch} were destroyed. "
                 "Restore a later backup of it"
             )
-        from datavern.crypto.tables import RotationStatements  # noqa: PLC0415  (loaded by now)
+        from datavern.crypto.rotation_statements import RotationStatements  # noqa: PLC0415  (loads SQLAlchemy)
 
         rotations = RotationStatements().rotations.bind(self._dialect)
         for row in await self._session().query(*rotations):

@@ -81,7 +81,8 @@ class ClaimedRotations:
     """
 
     def __init__(self, keyring: Keyring, provider: Provider) -> None:
-        from datavern.crypto.tables import RotationStatements, StoreStatements  # noqa: PLC0415  (loads SQLAlchemy)
+        from datavern.crypto.rotation_statements import RotationStatements  # noqa: PLC0415  (loads SQLAlchemy)
+        from datavern.crypto.tables import StoreStatements  # noqa: PLC0415  (the same)
 
         self._keyring = keyring
         self._provider = provider

@@ -15,12 +15,19 @@ from datavern.crypto.key_rows import DESTROYED, ERASING, LIVING
 __all__ = [
     "ErasedStatements",
     "LifeStatements",
-    "RotationStatements",
     "StoreStatements",
     "copied",
+    "epochs",
+    "inserted",
     "key_life",
     "key_store",
+    "keys",
+    "lookup_keys",
+    "recoveries",
     "restored",
+    "rotations",
+    "store",
+    "tombstones",
 ]
 
 key_store = sa.MetaData()
@@ -48,13 +55,13 @@ def _epoch(*, nullable: bool = False) -> sa.Column[int]:
     return sa.Column("epoch", sa.BigInteger, sa.ForeignKey("datavern_epochs.epoch"), nullable=nullable)
 
 
-_epochs = sa.Table(
+epochs = sa.Table(
     "datavern_epochs",  # the epochs that keys may be wrapped under
     key_store,
     _number("epoch", primary_key=True),
     _text("created_at"),
 )
-_store = sa.Table(
+store = sa.Table(
     "datavern_store",
     key_store,
     _number("id", primary_key=True),  # 1: there is one row
@@ -65,7 +72,7 @@ _store = sa.Table(
     _number("changes"),  # one more with each erasure step, so that every process sees that there was one
     _text("created_at"),
 )
-_keys = sa.Table(
+keys = sa.Table(
     "datavern_keys",
     key_store,
     _bytes("key_id", primary_key=True),
@@ -87,7 +94,7 @@ _handles = sa.Table(
     _text("state"),
     _text("created_at"),
 )
-_lookup_keys = sa.Table(
+lookup_keys = sa.Table(
     "datavern_lookup_keys",
     key_store,
     _bytes("key_id", primary_key=True),
@@ -99,7 +106,7 @@ _lookup_keys = sa.Table(
     _text("created_at"),
     sa.UniqueConstraint("dataset", "field", "state"),
 )
-_tombstones = sa.Table(
+tombstones = sa.Table(
     "datavern_tombstones",
     key_store,
     _bytes("subject_tag", primary_key=True),
@@ -127,7 +134,7 @@ _heard = sa.Table(
     _text("token"),  # what stands in the database since: one that was set back to before has it no more
     _number("reach"),
 )
-_rotations = sa.Table(
+rotations = sa.Table(
     "datavern_rotations",
     key_store,
     _number("epoch", primary_key=True),  # the new one
@@ -143,7 +150,7 @@ _rotations = sa.Table(
     _text("destroyed_at", nullable=True),  # since when the ring does not hold it
     _text("gone_at", nullable=True),  # since when nobody can bring it back: no vault keeps it for a while
 )
-_recoveries = sa.Table(
+recoveries = sa.Table(
     "datavern_recoveries",  # copies of the ring that people hold together
     key_store,
     _text("id", primary_key=True),
@@ -164,7 +171,8 @@ _life = sa.Table(
 )
 
 
-def _rows(table: sa.Table) -> Statement:
+def inserted(table: sa.Table) -> Statement:
+    """The insert of a whole row."""
     return Statement(lambda: sa.insert(table))
 
 
@@ -179,23 +187,23 @@ def copied() -> dict[str, Statement]:
 
 def restored() -> dict[str, Statement]:
     """Table → the insert of a row as it was."""
-    return {table.name: _rows(table) for table in key_store.sorted_tables}
+    return {table.name: inserted(table) for table in key_store.sorted_tables}
 
 
 class StoreStatements:
     """What the key store says to its database."""
 
     def __init__(self) -> None:
-        k, h, s, t, lk = _keys.c, _handles.c, _store.c, _tombstones.c, _lookup_keys.c
+        k, h, s, t, lk = keys.c, _handles.c, store.c, tombstones.c, lookup_keys.c
         p = sa.bindparam
         current = sa.select(s.changes).where(s.id == 1).scalar_subquery()
         self.store = Statement(lambda: sa.select(s.version, s.ring, s.epoch, s.tag_key, s.changes).where(s.id == 1))
-        self.insert_store = _rows(_store)
-        self.insert_epoch = _rows(_epochs)
+        self.insert_store = inserted(store)
+        self.insert_epoch = inserted(epochs)
         self.epoch = Statement(lambda: sa.select(s.epoch).where(s.id == 1))
         self.any_key = Statement(lambda: sa.select(k.key_id).limit(1))
         self.changes = Statement(lambda: sa.select(s.changes).where(s.id == 1))
-        self.count_change = Statement(lambda: sa.update(_store).where(s.id == 1).values(changes=s.changes + 1))
+        self.count_change = Statement(lambda: sa.update(store).where(s.id == 1).values(changes=s.changes + 1))
         self.changed_keys = Statement(lambda: sa.select(k.key_id, k.state).where(k.changed > p("seen")))
         self.changed_subjects = Statement(lambda: sa.select(t.subject_tag).where(t.changed > p("seen")))
 
@@ -212,17 +220,17 @@ class StoreStatements:
                 .order_by(k.destroyed_at, k.created_at, k.key_id)
             )
         )
-        self.insert_key = _rows(_keys)
+        self.insert_key = inserted(keys)
         self.erase_keys = Among(
             lambda values: (
-                sa.update(_keys)
+                sa.update(keys)
                 .where(k.subject_tag.in_(values), k.state == LIVING)
                 .values(state=ERASING, changed=current)
             )
         )
         self.destroy_key = Statement(
             lambda: (
-                sa.update(_keys)
+                sa.update(keys)
                 .where(k.key_id == p("id"), k.state == ERASING)
                 .values(
                     state=DESTROYED,
@@ -246,7 +254,7 @@ class StoreStatements:
         )
         self.handle = Statement(lambda: sa.select(h.handle).where(h.subject_tag == p("tag")))
         self.tags_of_handles = Among(lambda values: sa.select(h.subject_tag).where(h.handle.in_(values)))
-        self.insert_handle = _rows(_handles)
+        self.insert_handle = inserted(_handles)
         self.handles_closing = Among(
             lambda values: (
                 sa.select(h.subject_tag, h.state)
@@ -265,11 +273,11 @@ class StoreStatements:
         self.tombstones = Among(lambda values: sa.select(t.subject_tag).where(t.subject_tag.in_(values)))
         self.tombstone = Statement(lambda: sa.select(t.erased_at).where(t.subject_tag == p("tag")))
         self.insert_tombstone = Statement(
-            lambda: sa.insert(_tombstones).values(subject_tag=p("tag"), erased_at=p("moment"), changed=current)
+            lambda: sa.insert(tombstones).values(subject_tag=p("tag"), erased_at=p("moment"), changed=current)
         )
         self.renew_tombstones = Among(
             lambda values: (
-                sa.update(_tombstones).where(t.subject_tag.in_(values)).values(erased_at=p("moment"), changed=current)
+                sa.update(tombstones).where(t.subject_tag.in_(values)).values(erased_at=p("moment"), changed=current)
             )
         )
 
@@ -278,21 +286,21 @@ class StoreStatements:
                 lk.dataset == p("in_dataset"), lk.field == p("of_field")
             )
         )
-        self.insert_lookup_key = _rows(_lookup_keys)
+        self.insert_lookup_key = inserted(lookup_keys)
         self.lookup_states = Statement(
             lambda: sa.select(lk.key_id, lk.dataset, lk.field, lk.state, lk.epoch).order_by(lk.dataset, lk.field)
         )
         self.lookup_state = Statement(
-            lambda: sa.update(_lookup_keys).where(lk.key_id == p("id"), lk.state == p("was")).values(state=p("becomes"))
+            lambda: sa.update(lookup_keys).where(lk.key_id == p("id"), lk.state == p("was")).values(state=p("becomes"))
         )
-        self.delete_lookup_key = Statement(lambda: sa.delete(_lookup_keys).where(lk.key_id == p("id")))
+        self.delete_lookup_key = Statement(lambda: sa.delete(lookup_keys).where(lk.key_id == p("id")))
 
 
 class ErasedStatements:
     """What is said of erasures that have ended."""
 
     def __init__(self) -> None:
-        e, k, s, o, h = _erasures.c, _keys.c, _store.c, _erasure_order.c, _heard.c
+        e, k, s, o, h = _erasures.c, keys.c, store.c, _erasure_order.c, _heard.c
         p = sa.bindparam
         current = sa.select(s.changes).where(s.id == 1).scalar_subquery()
         self.changes = Statement(lambda: sa.select(s.changes).where(s.id == 1))
@@ -313,120 +321,9 @@ class ErasedStatements:
             lambda: sa.insert(_heard).values(scope=p("of_scope"), token=p("of_token"), reach=p("reached"))
         )
         self.known = Among(lambda values: sa.select(e.request).where(e.request.in_(values)))
-        self.insert = _rows(_erasures)
+        self.insert = inserted(_erasures)
         self.keys_of = Among(
             lambda values: sa.select(k.subject_tag, k.key_id).where(k.subject_tag.in_(values), k.state == DESTROYED)
-        )
-
-
-class RotationStatements:
-    """What a rotation says to the key store's database."""
-
-    def __init__(self) -> None:
-        k, s, e, r, lk = _keys.c, _store.c, _epochs.c, _rotations.c, _lookup_keys.c
-        rec, t = _recoveries.c, _tombstones.c
-        p = sa.bindparam
-        self.unknown_epoch = Statement(lambda: sa.update(_store).where(s.id == 1).values(epoch=-1))
-        self.rotations = Statement(lambda: sa.select(_rotations).order_by(r.epoch))
-        self.rotation = Statement(lambda: sa.select(_rotations).where(r.epoch == p("of")))
-        self.insert_rotation = _rows(_rotations)
-        self.claim = Statement(
-            lambda: (
-                sa.update(_rotations)
-                .where(r.epoch == p("of"), r.beats == p("seen"))
-                .values(holder=p("by"), beats=r.beats + 1)
-            )
-        )
-        held = (r.epoch == p("of")) & (r.holder == p("by"))
-        self.beat = Statement(lambda: sa.update(_rotations).where(held).values(beats=r.beats + 1))
-        self.release = Statement(lambda: sa.update(_rotations).where(held).values(holder=None, beats=r.beats + 1))
-        self.step = Statement(
-            lambda: (
-                sa.update(_rotations)
-                .where(held)
-                .values(state=p("to"), details=p("said"), keys=p("wrapped_anew"), beats=r.beats + 1)
-            )
-        )
-        # Only what is still wrapped under an older epoch: a key that was destroyed meanwhile is under none.
-        self.rewrap = Statement(
-            lambda: (
-                sa.update(_keys).where(k.key_id == p("id"), k.epoch < p("to")).values(wrapped=p("anew"), epoch=p("to"))
-            )
-        )
-        self.rewrap_lookup = Statement(
-            lambda: (
-                sa.update(_lookup_keys)
-                .where(lk.key_id == p("id"), lk.epoch < p("to"))
-                .values(wrapped=p("anew"), epoch=p("to"))
-            )
-        )
-        self.old_lookups = Statement(
-            lambda: (
-                sa.select(lk.key_id, lk.dataset, lk.field, lk.state, lk.wrapped)
-                .where(lk.epoch < p("to"))
-                .order_by(lk.dataset, lk.field, lk.state)
-            )
-        )
-        self.close = Statement(
-            lambda: sa.update(_rotations).where(r.epoch == p("of"), r.closed_at.is_(None)).values(closed_at=p("at"))
-        )
-        self.destroyed = Statement(
-            lambda: (
-                sa.update(_rotations).where(r.epoch == p("of"), r.destroyed_at.is_(None)).values(destroyed_at=p("at"))
-            )
-        )
-        self.gone = Statement(
-            lambda: sa.update(_rotations).where(r.epoch == p("of"), r.gone_at.is_(None)).values(gone_at=p("at"))
-        )
-
-        self.done = Statement(
-            lambda: sa.update(_rotations).where(r.epoch == p("of"), r.state == "purge").values(state="done")
-        )
-
-        self.turn = Statement(
-            lambda: (
-                sa.update(_store)
-                .where(s.id == 1, s.epoch < p("to"))
-                .values(epoch=p("to"), tag_key=p("wrapped_tag_key"), changes=s.changes + 1)
-            )
-        )
-        self.of_epoch = Statement(
-            lambda: (
-                sa.select(k.key_id, k.dataset, k.subject_tag, k.wrapped)
-                .where(k.key_id > p("after"), k.epoch < p("to"))
-                .order_by(k.key_id)
-                .limit(p("many"))
-            )
-        )
-        self.all_keys = Statement(
-            lambda: (
-                sa.select(k.key_id, k.dataset, k.subject_tag, k.wrapped)
-                .where(k.key_id > p("after"), k.epoch.is_not(None))
-                .order_by(k.key_id)
-                .limit(p("many"))
-            )
-        )
-        self.count = Statement(
-            lambda: sa.select(k.epoch, sa.func.count()).where(k.epoch.is_not(None)).group_by(k.epoch).order_by(k.epoch)
-        )
-        self.close_epoch = Statement(lambda: sa.delete(_epochs).where(e.epoch < p("to")))
-        self.first_erasure = Statement(lambda: sa.select(sa.func.min(k.destroyed_at)).where(k.changed >= p("begun")))
-        self.keys_of = Statement(
-            lambda: (
-                sa.select(k.key_id, k.dataset, k.state, k.destroyed_at, k.changed)
-                .where(k.subject_tag == p("tag"))
-                .order_by(k.destroyed_at, k.key_id)
-            )
-        )
-        self.tombstone = Statement(lambda: sa.select(t.changed, t.erased_at).where(t.subject_tag == p("tag")))
-        self.recoveries = Statement(lambda: sa.select(_recoveries).order_by(rec.created_at, rec.id))
-        self.insert_recovery = _rows(_recoveries)
-        self.end_recovery = Statement(
-            lambda: (
-                sa.update(_recoveries)
-                .where(rec.id == p("of"), rec.ended_at.is_(None))
-                .values(ended_at=p("at"), ended_by=p("by"))
-            )
         )
 
 
@@ -451,7 +348,7 @@ class LifeStatements:
             )
         )
         self.all_living = {1: self.living}
-        self.insert = _rows(_life)
+        self.insert = inserted(_life)
         self.holding = Among(
             lambda values: sa.select(c.key_id).where(c.key_id.in_(values)).order_by(c.key_id).with_for_update()
         )
