@@ -1,9 +1,10 @@
 """A process that is killed at the n-th thing that it says to its databases: with SIGKILL, and no chance to tidy up.
 
-`Killing` keeps a process that has done such a job once, so that everything is loaded. It forks one that opens a
+`Killers` keeps processes that have done such a job once, so that everything is loaded. One forks one that opens a
 manager, begins, and dies: just before a statement is sent, or when it was sent and its answer never seen. What is
 counted is what goes to the databases, and not what Datavern's code calls: the bytes written to a socket at once, the
-statements of SQLite. So nothing can be done to a database between two places at which it was killed.
+statements of SQLite. So nothing can be done to a database between two places at which it was killed. SQLite's own
+writing is cut, too: in the middle of a commit, at the n-th page, where the process dies or the disk is full.
 """
 
 from __future__ import annotations
@@ -11,15 +12,18 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import resource
 import signal
 import sqlite3
+import subprocess
 import sys
 import time
+import traceback
 from asyncio import selector_events
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 from unittest import mock
 
 from datavern import (
@@ -29,9 +33,12 @@ from datavern import (
     Field,
     MongoDBProvider,
     PostgreSQLProvider,
+    ProviderError,
     RedisProvider,
+    RequestIncomplete,
     SQLiteProvider,
     SubjectRequest,
+    SubjectResponse,
 )
 
 SEALED = {"name": Field(sealed=True, lookup=True), "plain": Field()}
@@ -71,49 +78,92 @@ def manager(databases: dict[str, Any], keyring: str) -> DatabaseManager:
     return DatabaseManager(providers, data_map=DataMap(datasets(databases)), keyring=keyring, ledger="main")
 
 
+_REFUSED = 3
+_NOWHERE = 1_000_000_000
+_WAL_HEADER, _WAL_FRAME = 32, 24 + 4096
 _Transport: Any = selector_events._SelectorSocketTransport  # type: ignore[attr-defined]
 
 
-class Killing:
-    """A process that forks those that are killed.
+async def work(db: DatabaseManager, job: dict[str, Any]) -> bool:
+    """Do a job; whether all of it was done.
 
     Args:
+        db: the manager.
+        job: "subject" and "request" of an erasure, and for a rectification "changes"; or "subjects" and "batch".
+    """
+    if "subjects" in job:
+        found = db.subject_requests.erase_many(job["subjects"], batch=job["batch"])
+        return all([isinstance(answer, SubjectResponse) async for _, answer in found])
+    if "changes" in job:
+        request = SubjectRequest("rectification", subject=job["subject"], id=job["request"], changes=job["changes"])
+    else:
+        request = SubjectRequest("erasure", subject=job["subject"], id=job["request"])
+    await db.subject_requests.process(request)
+    return True
+
+
+class Killers:
+    """Processes that fork those that are killed, kept for whoever needs one next: to start one takes a second."""
+
+    def __init__(self) -> None:
+        self._idle: list[subprocess.Popen[str]] = []
+
+    @contextmanager
+    def one(self) -> Iterator[subprocess.Popen[str]]:
+        """A process that nobody else uses meanwhile."""
+        idle = self._idle
+        process = (
+            idle.pop()
+            if idle
+            else subprocess.Popen([sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        )
+        try:
+            yield process
+        except BaseException:  # what it is doing is not known
+            process.kill()
+            process.communicate()
+            raise
+        idle.append(process)
+
+    def close(self) -> None:
+        """End them."""
+        for process in self._idle:
+            process.communicate()
+
+
+class Killing:
+    """Jobs that are cut off, in databases of these settings.
+
+    Args:
+        process: from `Killers.one`.
         databases: name → settings, for `manager`.
         keyring: the key ring's URL.
     """
 
-    def __init__(self, databases: dict[str, Any], keyring: str) -> None:
+    def __init__(self, process: subprocess.Popen[str], databases: dict[str, Any], keyring: str) -> None:
+        self._process = process
         self._settings = {"databases": databases, "keyring": keyring}
-        self._process: Any = None
-
-    async def __aenter__(self) -> Self:
-        self._process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            __file__,
-            json.dumps(self._settings),
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-        )
-        return self
-
-    async def __aexit__(self, *exc: object) -> None:
-        self._process.stdin.close()
-        await self._process.wait()
 
     async def at(self, place: int, when: str, **job: Any) -> bool:
-        """Run a job in a process that is killed at that place; False when the job had ended before.
+        """Run a job in a process that is cut off at that place; False when the job had ended before.
 
         Args:
-            place: 1 for the first thing that is said.
-            when: "before" it is sent, or "after".
-            job: "subject" and "request", or "subjects" and "batch", and for a rectification "changes".
+            place: 1 for the first thing that is said, or the first page.
+            when: killed "before" it is sent, or "after"; killed as SQLite writes that "page" to an empty write-ahead
+                log; told that the disk is "full" there.
+            job: as `work` takes it; with "again" it is done once more in the same process when the disk has room again.
         """
         answer = await self._ask({"place": place, "when": when, **job})
         if os.WIFSIGNALED(answer["status"]):
-            assert os.WTERMSIG(answer["status"]) == signal.SIGKILL
+            assert os.WTERMSIG(answer["status"]) in (signal.SIGKILL, signal.SIGXFSZ)
             return True
-        assert answer["status"] == 0, "the job failed by itself"
-        return False
+        code = os.waitstatus_to_exitcode(answer["status"])
+        assert code in (0, _REFUSED), "the job failed by itself"
+        return code == _REFUSED
+
+    async def do(self, **job: Any) -> None:
+        """Run a job to its end, in a process of its own."""
+        assert not await self.at(_NOWHERE, "before", **job)
 
     async def count(self, **job: Any) -> int:
         """Run a job to its end, and say how many things it says.
@@ -123,29 +173,41 @@ class Killing:
         return int((await self._ask({"place": 0, "when": "before", **job}))["said"])
 
     async def _ask(self, job: dict[str, Any]) -> dict[str, Any]:
-        self._process.stdin.write(json.dumps(job).encode() + b"\n")
-        async with asyncio.timeout(120):
-            answer: dict[str, Any] = json.loads(await self._process.stdout.readline())
-        return answer
+        def ask() -> dict[str, Any]:
+            assert self._process.stdin is not None
+            assert self._process.stdout is not None
+            self._process.stdin.write(json.dumps({**self._settings, **job}) + "\n")
+            self._process.stdin.flush()
+            answer: dict[str, Any] = json.loads(self._process.stdout.readline())
+            return answer
+
+        return await asyncio.to_thread(ask)
 
 
 # ---- in the process -------------------------------------------------------------------------------------------------
 
 
-class _Words:
-    """What is said to the databases, counted once it is `armed`."""
+def _killed() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
 
-    def __init__(self, place: int, when: str) -> None:
-        self._place, self._when = place, when
+
+class Words:
+    """What is said to the databases, counted once it is `armed`.
+
+    Args:
+        place: at which of them something happens.
+        when: "before" it is sent, or "after".
+        die: what happens; SIGKILL when left out.
+    """
+
+    def __init__(self, place: int, when: str, die: Callable[[], None] = _killed) -> None:
+        self._place, self._when, self._die = place, when, die
         self.said = 0
         self.armed = False
 
     def _reached(self) -> bool:
         self.said += self.armed
         return self.armed and self.said == self._place
-
-    def _die(self) -> None:
-        os.kill(os.getpid(), signal.SIGKILL)
 
     @contextmanager
     def watch(self) -> Iterator[None]:
@@ -161,9 +223,11 @@ class _Words:
         def send(transport: Any, data: Any) -> Any:
             if not self._reached():
                 return original(transport, data)
-            if self._when == "after":
-                original(transport, data)
-                time.sleep(0.02)  # the server has it, and may have answered
+            if self._when == "before":
+                self._die()
+                return original(transport, data)
+            original(transport, data)
+            time.sleep(0.02)  # the server has it, and may have answered
             return self._die()
 
         return send
@@ -177,45 +241,58 @@ class _Words:
         return connect
 
 
-async def _job(settings: dict[str, Any], job: dict[str, Any]) -> int:
+async def _job(job: dict[str, Any]) -> int:
     """Do a job; how many things were said."""
-    words = _Words(job["place"], job["when"])
+    words = Words(job["place"], job["when"])
     with words.watch():
-        await _done(settings, job, words)
+        async with manager(job["databases"], job["keyring"]) as db:
+            words.armed = True
+            assert await work(db, job)
+            words.armed = False
     return words.said
 
 
-async def _done(settings: dict[str, Any], job: dict[str, Any], words: _Words) -> None:
-    async with manager(settings["databases"], settings["keyring"]) as db:
-        words.armed = True
-        if "subjects" in job:
-            async for _ in db.subject_requests.erase_many(job["subjects"], batch=job["batch"]):
-                pass
-        elif "changes" in job:
-            request = SubjectRequest("rectification", subject=job["subject"], id=job["request"], changes=job["changes"])
-            await db.subject_requests.process(request)
-        else:
-            await db.subject_requests.process(SubjectRequest("erasure", subject=job["subject"], id=job["request"]))
-        words.armed = False
+async def _on_a_small_disk(job: dict[str, Any]) -> bool:
+    """Do a job where no file grows beyond a size; whether it was done before it met that."""
+    at_once = resource.getrlimit(resource.RLIMIT_FSIZE)
+    async with manager(job["databases"], job["keyring"]) as db:
+        if job["when"] == "page":  # the system kills whoever goes beyond it
+            resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+            signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (_WAL_HEADER + _WAL_FRAME * (job["place"] - 1), at_once[1]))
+        try:
+            done = await work(db, job)
+        except (ProviderError, RequestIncomplete):
+            done = False
+        resource.setrlimit(resource.RLIMIT_FSIZE, at_once)
+        if not done and "again" in job:
+            assert await work(db, job)
+    return done
 
 
-def _forked(settings: dict[str, Any], job: dict[str, Any]) -> dict[str, Any]:
+def _forked(job: dict[str, Any]) -> dict[str, Any]:
     process = os.fork()
     if not process:
         sys.stdout = open(os.devnull, "w")  # noqa: PTH123, SIM115  (the answers are its parent's)
-        asyncio.run(_job(settings, job))
-        os._exit(0)
+        try:
+            if job["when"] in ("before", "after"):
+                asyncio.run(_job(job))
+                os._exit(0)
+            os._exit(0 if asyncio.run(_on_a_small_disk(job)) else _REFUSED)
+        finally:
+            traceback.print_exc()
+            os._exit(1)
     return {"status": os.waitpid(process, 0)[1]}
 
 
-def _serve(settings: dict[str, Any]) -> None:
+def _serve() -> None:
     for line in sys.stdin:
         job = json.loads(line)
-        answer = _forked(settings, job) if job["place"] else {"said": asyncio.run(_job(settings, job))}
+        answer = _forked(job) if job["place"] else {"said": asyncio.run(_job(job))}
         sys.stdout.write(json.dumps(answer) + "\n")
         sys.stdout.flush()
 
 
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).parent))
-    _serve(json.loads(sys.argv[1]))
+    _serve()
