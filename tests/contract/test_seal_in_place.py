@@ -8,6 +8,7 @@ import pytest
 
 from datavern import ConfigurationError, Dataset, Field, ProviderError, SubjectRequest
 from datavern.contracts.capabilities import needs
+from datavern.privacy.sealing.in_place import InPlace
 
 pytestmark = pytest.mark.not_on("azuresql", "sealing a column where it is: not offered yet")
 
@@ -167,6 +168,42 @@ async def test_writers_go_on_meanwhile(managed, table):
         for id_, number in list(expected.items())[:40]:
             if number is not None:
                 assert id_ in [row["id"] for row in await store.find(number=number)]
+
+
+async def test_several_runs_at_once_share_the_rows_and_all_end_well(managed, table):
+    await table(rows=60)
+    async with managed(sealed()) as one, managed(sealed()) as two, managed(sealed()) as three:
+        done = await asyncio.gather(*(db.seal("people.number", batch_size=7) for db in (one, two, three, one)))
+        assert sum(moved.rows for moved in done) == 60
+        assert {(moved.verified, moved.dropped) for moved in done} == {(60, True)}
+        assert await columns(one) == {"id", "number", "name", "number_lookup", "datavern_row"}
+        assert await all_numbers(two) == {f"p{n:05}": value(n) for n in range(60)}
+        assert (await three.seal("people.number")).rows == 0
+        opened = await asyncio.gather(*(db.unseal("people.number", batch_size=7) for db in (one, two, three)))
+        assert sum(moved.rows for moved in opened) == 60
+        rows = await one["main"].query("SELECT id, number FROM people")
+        assert {row[0]: row[1] for row in rows} == {f"p{n:05}": value(n) for n in range(60)}
+        assert "number_unsealed" not in await columns(one)
+        with pytest.raises(ConfigurationError, match="no sealed column"):
+            await two.unseal("people.number")
+        assert "number_unsealed" not in await columns(one)
+
+
+async def test_a_run_that_comes_too_late_does_not_seal_what_is_sealed(managed, table, monkeypatch):
+    await table(rows=10)
+    check = InPlace._check_table
+
+    async with managed(sealed()) as one, managed(sealed()) as two:
+
+        async def late(self, *given):
+            await check(self, *given)
+            monkeypatch.setattr(InPlace, "_check_table", check)
+            await two.seal("people.number")  # another process, from the beginning to the end
+
+        monkeypatch.setattr(InPlace, "_check_table", late)
+        done = await one.seal("people.number")
+        assert (done.rows, done.verified) == (0, 10)
+        assert await all_numbers(one) == {f"p{n:05}": value(n) for n in range(10)}
 
 
 async def stopped_halfway(db):

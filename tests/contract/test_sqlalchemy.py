@@ -248,6 +248,10 @@ async def test_what_was_moved_or_changed_does_not_open(engine_, session, people)
         assert (await s.get(User, "a")).name == "Åse Bø"
         with pytest.raises(DecryptionFailed):
             await s.get(User, "b")
+    await db["main"].execute("UPDATE users SET id = 'somebody else' WHERE id = 'a'")
+    async with session() as s:
+        with pytest.raises(DecryptionFailed):
+            await s.get(User, "somebody else")
 
 
 async def test_rows_open_wherever_their_columns_stand_and_whether_or_not_their_keys_are_at_hand(engine_, people):

@@ -12,6 +12,7 @@ from contextlib import suppress
 from typing import Any, ClassVar, Literal
 
 from datavern.contracts.errors import ConfigurationError, ProviderError, QueryRejected
+from datavern.contracts.stores import ShapeColumn
 from datavern.engines.relational import RelationalSubjects
 
 __all__ = ["RelationalColumns"]
@@ -98,6 +99,8 @@ class RelationalColumns:
     async def set_aside(self, store: str, column: str, aside: str, keys: Sequence[str]) -> None:
         """Give a column another name, and let it take NULL: both or neither, and neither where it cannot be emptied.
 
+        Nothing is done where another run did it meanwhile: the column of that name may be the sealed one by now.
+
         Args:
             store: the table.
             column: the column.
@@ -112,6 +115,11 @@ class RelationalColumns:
         empty = f"UPDATE {self._table(store)} SET {self._name(aside)} = NULL WHERE ({names}) = ({filled})"  # noqa: S608  (quoted)
 
         async def work(tx: Any) -> None:
+            await self.lock(tx, store)
+            found = await self._subjects.describe(store, transaction=tx)
+            there = None if found is None or found.column(aside) is not None else found.column(column)
+            if there is None or self._subjects.holds(there, ShapeColumn(column, "bytes")):
+                return
             await self.loosen(tx, store, column)
             await self.rename(tx, store, column, aside)
             with suppress(_Tried):

@@ -33,11 +33,17 @@ def sealer() -> RowSealer:
 
 
 def refused(sealer: RowSealer, tag, row, keys, subject) -> None:
-    with pytest.raises(DecryptionFailed) as caught:
-        sealer.open_row(tag, row, keys, subject)
-    assert str(caught.value) == MESSAGE
-    assert caught.value.__context__ is None
-    assert caught.value.__cause__ is None
+    """Refused in both ways of opening a row: by the names of its fields, and by their places."""
+    placed = sealer.placed(enumerate(row))
+    for opening in (
+        lambda: sealer.open_row(tag, row, keys, subject),
+        lambda: placed(tag, list(row.values()), keys, subject),
+    ):
+        with pytest.raises(DecryptionFailed) as caught:
+            opening()
+        assert str(caught.value) == MESSAGE
+        assert caught.value.__context__ is None
+        assert caught.value.__cause__ is None
 
 
 def test_a_row_opens_again(sealer, subject):

@@ -59,6 +59,7 @@ class PostgreSQLColumns(RelationalColumns):
         name = f"datavern_sealed_{hashlib.sha256(f'{table}.{column}'.encode()).hexdigest()[:16]}"
 
         async def work(tx: Any) -> None:
+            await self.lock(tx, store)  # another run may be adding it
             if not await tx.query_value(_THERE, [self._table(store), name]):
                 field = self._name(column)
                 await tx.execute(

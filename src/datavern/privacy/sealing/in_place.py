@@ -8,7 +8,7 @@ how far it came but the table itself: a row has its value in one of the two colu
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -16,6 +16,7 @@ from datavern.contracts.capabilities import Transaction, needs
 from datavern.contracts.errors import (
     ConfigurationError,
     ConstraintViolated,
+    DatavernError,
     DecryptionFailed,
     KeyErased,
     ProviderError,
@@ -32,6 +33,9 @@ if TYPE_CHECKING:
     from datavern.privacy.service import Privacy
 
 __all__ = ["InPlace", "Moved"]
+
+_CHANGES = 6
+"""So often the columns change at the most while one is sealed by several runs, and once more."""
 
 Step = Callable[[str, int], None]
 """Told of each step: ``begun``, ``batch`` with its rows, ``verified`` with rows, ``emptied``, ``rewritten``."""
@@ -94,7 +98,7 @@ class InPlace:
         self._columns = needs(self._provider, "columns")
         self._batch_size = batch_size
         self._step = step or (lambda _what, _number: None)
-        self._unindexed = self._gone = 0
+        self._moved = self._unindexed = self._gone = 0
 
     @property
     def _dataset(self) -> Dataset:
@@ -102,6 +106,8 @@ class InPlace:
 
     async def seal(self, *, rewrite: Literal["full", "plain"] | None = "full") -> Moved:
         """Seal the column. What was cut off goes on from where it was; what is done already is only verified.
+
+        Several may run at once: they share the rows, and each ends when all of them are sealed.
 
         Args:
             rewrite: what is done with the table's file at the end: "full" makes it anew, which keeps everybody out of a
@@ -111,19 +117,22 @@ class InPlace:
             ConfigurationError: the table is not such that it can be sealed; says what to do.
             ConstraintViolated: two rows hold the same value of a field that is to be unique.
         """
-        table = self._dataset.table
-        sealed = 0
+        return await self._beside_others(lambda: self._seal(rewrite), QueryRejected)
+
+    async def _seal(self, rewrite: Literal["full", "plain"] | None) -> Moved:
         if await self._set_aside():
-            self._step("begun", await self._columns.count(table, self._aside))
-            sealed = await self._all(self._aside, self._seal_batch)
+            self._step("begun", await self._columns.count(self._dataset.table, self._aside))
+            await self._all(self._aside, self._seal_batch)
         verified = await self._verify()
         dropped = await self._drop(self._aside)
-        self._step("emptied", sealed)
+        self._step("emptied", self._moved)
         await self._rewrite(rewrite)
-        return Moved(self.column, sealed, self._unindexed, verified, dropped=dropped, rewritten=rewrite)
+        return Moved(self.column, self._moved, self._unindexed, verified, dropped=dropped, rewritten=rewrite)
 
     async def unseal(self, *, kind: str = "text", rewrite: Literal["full", "plain"] | None = "full") -> Moved:
         """Open the column: its values stand in the clear afterwards, and the data map is to say so.
+
+        Several may run at once, as for `seal`.
 
         Args:
             kind: the type of the plain column: "text", "integer", "date", … as a `Field` names them.
@@ -132,15 +141,20 @@ class InPlace:
         Raises:
             ConfigurationError: as `seal`; a value that a column of that type does not take.
         """
-        table, columns = self._dataset.table, self._columns
-        found = await self._store.subjects.describe(table)
-        if found is None or found.column(self.field) is None or found.column(ROW_TAG) is None:
+        if not await self._is_sealed():
             raise ConfigurationError(f"{self.column}: there is no sealed column of that name")
-        if found.column(self._aside) is None:
+        return await self._beside_others(lambda: self._unseal(kind, rewrite), QueryRejected, DecryptionFailed)
+
+    async def _unseal(self, kind: str, rewrite: Literal["full", "plain"] | None) -> Moved:
+        table, columns = self._dataset.table, self._columns
+        if not await self._is_sealed():  # another run has exchanged the columns
+            return Moved(self.column, self._moved, gone=self._gone)
+        found = await self._store.subjects.describe(table)
+        if found is None or found.column(self._aside) is None:
             await columns.add(table, self._aside, kind)
         await self._store.rows(fresh=True)
         self._step("begun", await columns.count(table, self.field))
-        opened = await self._all(self.field, self._unseal_batch)
+        await self._all(self.field, self._unseal_batch)
         last = 0
 
         async def exchange(tx: Transaction) -> None:
@@ -159,11 +173,29 @@ class InPlace:
             await columns.rename(tx, table, self._aside, self.field)
 
         await columns.change(exchange)
-        self._step("emptied", opened + last)
+        self._moved += last
+        self._step("emptied", self._moved)
         await self._rewrite(rewrite)
-        return Moved(self.column, opened + last, gone=self._gone, rewritten=rewrite)
+        return Moved(self.column, self._moved, gone=self._gone, rewritten=rewrite)
 
     # ---- the steps --------------------------------------------------------------------------------------------------
+
+    async def _beside_others(self, run: Callable[[], Awaitable[Moved]], *refusals: type[DatavernError]) -> Moved:
+        """Run it again where it was refused since another run of the same has changed the table's columns meanwhile."""
+        subjects, table = self._store.subjects, self._dataset.table
+        for _ in range(_CHANGES):
+            before = await subjects.describe(table)
+            try:
+                return await run()
+            except refusals:
+                if await subjects.describe(table) == before:
+                    raise
+        return await run()
+
+    async def _is_sealed(self) -> bool:
+        found = await self._store.subjects.describe(self._dataset.table)
+        there = None if found is None or found.column(ROW_TAG) is None else found.column(self.field)
+        return there is not None and _holds_bytes(self._store.subjects, there)
 
     async def _set_aside(self) -> bool:
         """The plain column under its other name, and the sealed one in its place; whether there is such a column."""
@@ -192,6 +224,9 @@ class InPlace:
                     )
             await self._check_table(found, plain)
             await self._put_aside()
+            found = await subjects.describe(table)
+            if found is None or found.column(self._aside) is None:
+                return False  # another run did it, from its beginning to its end
         elif (there := found.column(self.field)) is not None and not _holds_bytes(subjects, there):
             raise ConfigurationError(f"{table} has a column {self._aside} of its own: give that another name first")
         await self._store.prepare()
@@ -226,26 +261,27 @@ class InPlace:
                 f"{table}.{self.field} cannot be sealed in place: {'; '.join(against)}. Change that first"
             )
 
-    async def _all(self, filled: str, batch: Callable[[Any, Sequence[Any] | None], Any]) -> int:
+    async def _all(self, filled: str, batch: Callable[[Any, Sequence[Any] | None], Any]) -> None:
         """Batch after batch, from the first key to the last, until nothing is left."""
-        moved: int = 0
         provider: Any = self._provider
         table, keys = self._dataset.table, self._dataset.keys
         await self._store.rows(fresh=True)
+        left = -1
         while True:
             after: Sequence[Any] | None = None
-            before = moved
+            before, known = self._moved, left
             while True:
                 number, after = await provider.run_in_transaction(lambda tx, a=after: batch(tx, a))
-                moved += number
+                self._moved += number
                 if after is None:
                     break
                 self._step("batch", number)
-            if not await self._columns.count(table, filled):
-                return moved
-            if moved == before:
+            left = await self._columns.count(table, filled)
+            if not left:
+                return
+            if self._moved == before and left == known:  # nor did another run move any
                 raise ConfigurationError(
-                    f"{self.column}: {await self._columns.count(table, filled)} rows cannot be sealed while an erasure "
+                    f"{self.column}: {left} rows cannot be sealed while an erasure "
                     f"of their person runs ({', '.join(keys)}): run this again when it has ended"
                 )
 
@@ -338,6 +374,7 @@ class InPlace:
     async def _verify(self) -> int:
         """Open every sealed value of the column, over the whole table."""
         provider: Any = self._provider
+        await self._store.rows(fresh=True)
         number: int = 0
         after: Sequence[Any] | None = None
         while True:
@@ -368,7 +405,9 @@ class InPlace:
         try:
             await self._columns.change(work)
         except QueryRejected:
-            return False  # a view or a constraint holds it: it stays, and is empty
+            found = await self._store.subjects.describe(table)
+            # A view or a constraint holds it: it stays, and is empty. Or another run has dropped it.
+            return found is None or found.column(column) is None
         finally:
             await self._store.rows(fresh=True)
         return True
