@@ -143,3 +143,86 @@ def test_odd_characters_in_entries_stay_in_their_lines(judged):
     code, lines = judged(b"".join(json.dumps(line, ensure_ascii=False).encode() + b"\n" for line in EXPORT))
     assert (code, len(lines)) == (0, 1), lines
     assert "\u2028" in VECTORS["entries"][3]["columns"]["action"]
+
+
+def exported(entries, size):
+    """A log of those entries, and its checkpoint, signed with the right key."""
+    tree = offline.Tree()
+    for entry in entries[:size]:
+        tree.append(offline.leaf_of(entry))
+    note = Checkpoint.sign(SIGNER, origin=ORIGIN, size=size, root=tree.root(), at="2026-11-23T02:41:00Z").note
+    return [*entries[:size], {"origin": ORIGIN, "checkpoint": note}], note
+
+
+def test_a_history_that_the_right_key_signed_anew_is_not_the_one_that_was_kept():
+    entries = EXPORT[:-1]
+    forged = [{**entry, "actor": "somebody else"} if entry["position"] == 1 else entry for entry in entries]
+    kept = exported(entries, 3)[1]
+    offline.verify_export(map(json.dumps, exported(entries, 5)[0]), SIGNER.verifier, kept)
+    lines = list(map(json.dumps, exported(forged, 5)[0]))
+    assert offline.verify_export(iter(lines), SIGNER.verifier)  # without one that was kept nobody sees it
+    with pytest.raises(NotValid, match="the first 3 entries are not those"):
+        offline.verify_export(iter(lines), SIGNER.verifier, kept)
+    with pytest.raises(NotValid, match="was set back"):
+        offline.verify_export(map(json.dumps, exported(entries, 2)[0]), SIGNER.verifier, kept)
+
+
+def test_what_stands_for_removed_entries_is_what_was_signed():
+    nodes = [b"\2" * 32, b"\3" * 32]
+    root = offline.base64.b64encode(offline.Tree(3, nodes).root()).decode()
+    note = SIGNER.sign_note(f"{ORIGIN}\ntruncated\n3\n{root}\ntime 2026-11-23T02:41:00.000000Z\n")
+    for other in (nodes[::-1], [b"\2" * 32, b"\4" * 32]):
+        frontier = [offline.base64.b64encode(node).decode() for node in other]
+        end = Checkpoint.sign(SIGNER, origin=ORIGIN, size=3, root=offline.Tree(3, other).root(), at="x").note
+        lines = [{"origin": ORIGIN, "truncated": 3, "frontier": frontier, "note": note}]
+        lines.append({"origin": ORIGIN, "checkpoint": end})
+        with pytest.raises(NotValid, match="is not what was signed"):
+            offline.verify_export(map(json.dumps, lines), SIGNER.verifier)
+
+
+def test_a_path_is_as_long_as_its_tree_is_high():
+    leaf, other = b"\2" * 32, b"\3" * 32
+    assert offline.root_by_path(leaf, 0, 2, [other]) == offline.node(leaf, other)
+    for size, path in ((2, []), (3, [other]), (8, [other]), (1, [other]), (2, [other, other])):
+        with pytest.raises(NotValid, match="than its tree is high"):
+            offline.root_by_path(leaf, 0, size, path)
+
+
+STORE = {"dataset": "people", "policy": "shred", "found": 2, "done": 2, "left": 0}
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({}, None),
+        ({"store": {"done": 1, "left": 1}}, "says something else"),
+        ({"store": {"policy": "retain"}}, "says something else"),
+        ({"store": {"dataset": "others"}}, "another dataset"),
+        ({"body": {"request": "another"}}, "says something else"),
+        ({"entry": {"action": "read"}}, "of another entry"),
+        ({"entry": {"entry_id": "0190a000-0000-7000-8000-000000000009"}}, "of another entry"),
+    ],
+)
+def test_a_signed_certificate_says_what_the_log_says(changes, says):
+    details = {name: STORE[name] for name in ("policy", "found", "done", "left")}
+    said = json.dumps({"request": "r1", **details}, separators=(",", ":"))
+    entry = {**VECTORS["entries"][0]["columns"], "action": "erased", "dataset": "people", "details": said}
+    place = entry["entry_id"]
+    entry |= changes.get("entry", {})
+    note = exported([{"origin": ORIGIN, "position": 0, **entry}], 1)[1]
+    proof = {
+        "format": "datavern-audit-proof", "version": 1, "entry": entry, "position": 0, "path": [], "checkpoint": note
+    }  # fmt: skip
+    body = {
+        "format": "datavern-certificate", "version": 1, "statement": "erased", "request": "r1",
+        "completed": "2026-11-23T02:41:00+00:00", "keys": [],
+        "stores": [{**STORE, "audit": place, **changes.get("store", {})}], **changes.get("body", {}),
+    }  # fmt: skip
+    form = json.dumps(body, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+    signature = offline.base64.b64encode(SIGNER.sign(b"datavern-certificate\0\1" + form.encode())).decode()
+    text = json.dumps({"certificate": body, "signature": {"value": signature}, "proofs": [proof]})
+    if says is None:
+        assert any("entry 0" in line for line in offline.verify_certificate(text, SIGNER.verifier)[0])
+    else:
+        with pytest.raises(NotValid, match=says):
+            offline.verify_certificate(text, SIGNER.verifier)
