@@ -273,6 +273,37 @@ async def test_a_ledger_that_was_set_back_too_finds_them_by_their_tombstones(man
         assert (await db.personal("events").get("bystander"))["note"] == "n"
 
 
+LOST = [
+    ("DELETE FROM datavern_tombstones", "tombstones"),
+    ("DROP TABLE datavern_tombstones", "tombstones"),
+    ("DELETE FROM datavern_tombstones WHERE changed = (SELECT max(changed) FROM datavern_tombstones)", "tombstones"),
+    ("DELETE FROM datavern_erasures", "erasures"),
+    ("DELETE FROM datavern_erasure_order", "erasures"),
+    ("DROP TABLE datavern_erasure_order", "erasures"),
+    ("DELETE FROM datavern_erasures WHERE erased_at = (SELECT max(erased_at) FROM datavern_erasures)", "erasures"),
+]
+
+
+@pytest.mark.parametrize(("loss", "what"), LOST)
+async def test_what_is_known_of_erasures_is_not_lost_without_a_word(managed, database, loss, what):
+    def manager():
+        return managed(EVENTS, BILLS, databases={"main": database.provider(location="norway")})
+
+    async with manager() as db:
+        for dataset in ("events", "bills"):
+            await db.prepare(dataset)
+        for person in "abc":
+            row = {"id": person, "who": person, "note": "Planted", "plain": "Planted"}
+            await db.personal("events").insert(row)
+        for person in "ab":
+            await erase(db, person)
+    async with manager() as db:  # the first and the second erasure are known: nothing is said
+        await db["main"].execute(loss)
+    with pytest.raises(ConfigurationError, match=rf"has lost {what}: .*Restore all tables of the key store together"):
+        async with manager():
+            raise AssertionError("it opened")
+
+
 async def test_what_is_no_restore_is_refused(place):
     now = dt.datetime.now(dt.UTC)
     async with place.manager() as db:

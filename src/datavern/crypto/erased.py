@@ -13,6 +13,7 @@ from hashlib import sha256
 from typing import TYPE_CHECKING, NamedTuple
 
 from datavern.contracts.capabilities import Provider, Session, Transaction, needs
+from datavern.contracts.errors import ConfigurationError
 from datavern.contracts.values import timestamp
 
 if TYPE_CHECKING:
@@ -124,6 +125,21 @@ class EndedErasures:
         """Whether there may be one: a key was closed once, or the keys were rotated."""
         query = self._sql.changes.bind(needs(self._provider, "ledger").dialect)
         return bool(await needs(self._provider, "session").query_value(*query))
+
+    async def check(self) -> None:
+        """Refuse a list that is not the one that was written: emptied, or an older copy beside newer keys.
+
+        Raises:
+            ConfigurationError: says what to do.
+        """
+        dialect, session = needs(self._provider, "ledger").dialect, needs(self._provider, "session")
+        for lost in (self._sql.lost_key, self._sql.lost_end):
+            if await session.query_value(*lost.bind(dialect)) is not None:
+                raise ConfigurationError(
+                    f"the key store in {self._provider.name} has lost erasures: datavern_erasures or "
+                    "datavern_erasure_order was emptied, or is an older copy, and a database that was restored would "
+                    "not hear of them. Restore all tables of the key store together, from their latest backup"
+                )
 
     async def heard(self, scope: bytes) -> Heard | None:
         """Up to what a database was seen to hold its steps; None: nobody knows."""

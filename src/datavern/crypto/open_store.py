@@ -104,6 +104,12 @@ class OpenStore:
                 f"{where} is older than the last rotation: its keys of epoch {epoch} were destroyed. "
                 "Restore a later backup of it"
             )
+        if await self._session().query_value(*self._sql.lost_tombstone.bind(self._dialect)) is not None:
+            raise ConfigurationError(
+                f"{where} has lost tombstones: keys were destroyed after the last erasure that datavern_tombstones "
+                "knows, so it was emptied, or is an older copy, and a restore of data would not erase again. Restore "
+                "all tables of the key store together, from their latest backup"
+            )
         from datavern.crypto.rotation_statements import RotationStatements  # noqa: PLC0415  (loads SQLAlchemy)
 
         rotations = RotationStatements().rotations.bind(self._dialect)

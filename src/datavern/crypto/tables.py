@@ -272,6 +272,11 @@ class StoreStatements:
 
         self.tombstones = Among(lambda values: sa.select(t.subject_tag).where(t.subject_tag.in_(values)))
         self.tombstone = Statement(lambda: sa.select(t.erased_at).where(t.subject_tag == p("tag")))
+        # No erasure destroys keys without leaving a tombstone of the same change; a living key's `changed` is 0.
+        last = sa.select(sa.func.coalesce(sa.func.max(t.changed), 0)).scalar_subquery()
+        self.lost_tombstone = Statement(
+            lambda: sa.select(k.key_id).where(k.changed > last, k.state == DESTROYED).limit(1)
+        )
         self.insert_tombstone = Statement(
             lambda: sa.insert(tombstones).values(subject_tag=p("tag"), erased_at=p("moment"), changed=current)
         )
@@ -311,6 +316,19 @@ class ErasedStatements:
                 .join(_erasure_order, o.request == e.request)
                 .where(o.changed > p("reached"))
             )
+        )
+        # A person's keys are destroyed in the transaction that writes down that the erasure has ended; the end of those
+        # of retained rows is no erasure of its own.
+        last = sa.select(sa.func.coalesce(sa.func.max(o.changed), 0)).scalar_subquery()
+        self.lost_key = Statement(
+            lambda: (
+                sa.select(k.key_id)
+                .where(k.changed > last, k.state == DESTROYED, k.dataset.not_like("%#retention"))
+                .limit(1)
+            )
+        )
+        self.lost_end = Statement(
+            lambda: sa.select(o.request).where(o.changed == last, ~sa.exists().where(e.request == o.request)).limit(1)
         )
         self.insert_order = Statement(lambda: sa.insert(_erasure_order).values(request=p("request"), changed=current))
         self.heard = Statement(lambda: sa.select(h.token, h.reach).where(h.scope == p("of_scope")))

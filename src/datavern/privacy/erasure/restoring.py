@@ -85,12 +85,16 @@ class Restores:
         """Find the databases that were set back, and replay into them; what cannot be done leaves them shut.
 
         Called when the manager opens. Never raises for a store that is still down.
+
+        Raises:
+            ConfigurationError: the ledger has lost what it knew of the erasures.
         """
         marked = await self._steps.done(_RESTORING)
         for database, marker in marked.items():
             self._shut(database, f"{database} is being restored, to how it was {marker['since'][:19]}")
         if not await self._ended.any():
             return
+        await self._ended.check()
         databases = {store.dataset.database for store in self._privacy.datasets}
         for database in databases:
             if database in marked:
