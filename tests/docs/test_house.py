@@ -20,7 +20,7 @@ AT_HOME_FILES = {
     "__init__.py",  # the public names
 }
 SPOKEN = {  # messages that show what may be written
-    "config.py": {".provider: missing; expected an engine such as 'sqlite'"},
+    "config_file.py": {".provider: missing; expected an engine such as 'sqlite'"},
 }
 
 
