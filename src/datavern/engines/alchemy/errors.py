@@ -6,7 +6,6 @@ from typing import Any
 
 from datavern.contracts.errors import (
     ConstraintViolated,
-    DatavernError,
     ProviderError,
     QueryRejected,
 )
@@ -39,8 +38,3 @@ def as_dbapi(dbapi: Any, error: BaseException) -> BaseException:
     ):
         setattr(made, name, value)
     return made
-
-
-def is_ours(error: BaseException) -> bool:
-    """Whether an error quotes no value already."""
-    return isinstance(error, DatavernError)
