@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import datetime as dt
-import ipaddress
 import os
 import ssl
 import tempfile
@@ -12,11 +11,10 @@ from http.server import ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
-from cryptography.x509.oid import NameOID
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import padding, rsa
 
+from datavern.testing.proxy import Certificates
 from datavern.testing.vault_server import VaultServer
 
 __all__ = ["LocalAzureKeyVault", "StaticCredential"]
@@ -62,37 +60,14 @@ class LocalAzureKeyVault(VaultServer):
 
     @property
     def ca_file(self) -> str:
-        """Its certificate."""
+        """The certificate of its authority."""
         return str(Path(self._folder.name) / "ca.pem")
 
     def secure(self, server: ThreadingHTTPServer) -> None:
         """TLS with a certificate of its own."""
-        key = ec.generate_private_key(ec.SECP256R1())
-        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")])
-        now = dt.datetime.now(dt.UTC)
-        certificate = (
-            x509.CertificateBuilder()
-            .subject_name(name)
-            .issuer_name(name)
-            .public_key(key.public_key())
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(now - dt.timedelta(days=1))
-            .not_valid_after(now + dt.timedelta(days=30))
-            .add_extension(
-                x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False
-            )
-            .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-            .sign(key, hashes.SHA256())
-        )
-        Path(self.ca_file).write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-        private = Path(self._folder.name) / "key.pem"
-        private.write_bytes(
-            key.private_bytes(
-                serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-            )
-        )
+        made = Certificates.make(Path(self._folder.name), ["127.0.0.1"])
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(self.ca_file, private)
+        context.load_cert_chain(made.cert_file, made.key_file)
         server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
 
     def reply(self, method: str, path: str, data: Any, headers: Any) -> tuple[int, Any, dict[str, str]]:
