@@ -87,7 +87,7 @@ class TLS:
             "off" (not encrypted: only ever to this machine under ``compliance=["nsm"]``).
         ca_file: PEM file of the authorities to trust; the system's own when None.
         cert_file: PEM file of the client's certificate, for servers that ask for one.
-        key_file: PEM file of its key.
+        key_file: PEM file of its key, which is not encrypted.
         server_name: the name that the server's certificate must hold, when it is not the host's.
     """
 

@@ -18,7 +18,7 @@ import threading
 from typing import Any, Final
 
 from datavern.config import TLS
-from datavern.contracts.errors import ConfigurationError
+from datavern.engines.tls import client_context
 
 __all__ = ["NoEncryption", "TDSSocket", "tls_context"]
 
@@ -44,22 +44,9 @@ def tls_context(tls: TLS, path: str) -> ssl.SSLContext:
     Raises:
         ConfigurationError: a file that cannot be read, or does not hold what it should.
     """
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context = client_context(tls, path, ssl.SSLContext)
     # TLS 1.3 goes on talking after its handshake, where TDS 7 expects packets of its own: 1.2 it is.
     context.maximum_version = ssl.TLSVersion.TLSv1_2
-    context.check_hostname = tls.verify == "full"
-    context.verify_mode = ssl.CERT_NONE if tls.verify == "none" else ssl.CERT_REQUIRED
-    problem = ""
-    try:
-        if tls.ca_file is not None:
-            context.load_verify_locations(cafile=tls.ca_file)
-        elif tls.verify != "none":
-            context.load_default_certs()
-    except (OSError, ssl.SSLError):
-        problem = f"{path}.ca_file: cannot be read, or holds no certificate in PEM form: {tls.ca_file}"
-    if problem:
-        raise ConfigurationError(problem)
     return context
 
 

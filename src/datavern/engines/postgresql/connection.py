@@ -18,6 +18,7 @@ from datavern.contracts.errors import ConfigurationError, ConnectionFailed, Data
 from datavern.engines.postgresql.connect_errors import connecting
 from datavern.engines.postgresql.settings import PostgreSQLSettings
 from datavern.engines.postgresql.shortcut import PooledConnection, ShortConnection, connection_class
+from datavern.engines.tls import client_context
 
 __all__ = ["RESET", "Json", "PostgreSQLConnector", "notice_silence", "tls_context"]
 
@@ -275,25 +276,8 @@ def tls_context(tls: TLS, path: str) -> ssl.SSLContext | bool:
     """
     if tls.verify == "off":
         return False
-    context = _NamedContext(ssl.PROTOCOL_TLS_CLIENT) if tls.server_name else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    if isinstance(context, _NamedContext):
-        context.server_name = tls.server_name or ""
-    context.check_hostname = tls.verify == "full"
-    context.verify_mode = ssl.CERT_NONE if tls.verify == "none" else ssl.CERT_REQUIRED
-    problem = ""
-    try:
-        if tls.ca_file is not None:
-            context.load_verify_locations(cafile=tls.ca_file)
-        elif tls.verify != "none":
-            context.load_default_certs()
-    except (OSError, ssl.SSLError):
-        problem = f"{path}.ca_file: cannot be read, or holds no certificate in PEM form: {tls.ca_file}"
-    if tls.cert_file is not None and not problem:
-        try:
-            context.load_cert_chain(tls.cert_file, tls.key_file)
-        except (OSError, ssl.SSLError):
-            problem = f"{path}.cert_file, {path}.key_file: cannot be read, or are no certificate and key that fit"
-    if problem:
-        raise ConfigurationError(problem)
+    if not tls.server_name:
+        return client_context(tls, path, ssl.SSLContext)
+    context = client_context(tls, path, _NamedContext)
+    context.server_name = tls.server_name
     return context

@@ -9,13 +9,13 @@ import ssl
 from collections.abc import Sequence
 from typing import Any
 
-from datavern.config import TLS
-from datavern.contracts.errors import ConfigurationError, ConnectionFailed, ProviderError
+from datavern.contracts.errors import ConnectionFailed, ProviderError
 from datavern.engines.redis.errors import connecting
 from datavern.engines.redis.settings import Address, RedisSettings
 from datavern.engines.redis.wire import Owner, Wire
+from datavern.engines.tls import client_context
 
-__all__ = ["Connector", "shown_address", "tls_context"]
+__all__ = ["Connector", "shown_address"]
 
 _SENTINEL_DEADLINE = 1.0
 """Seconds that one Sentinel gets before the next is asked."""
@@ -33,7 +33,8 @@ class Connector:
 
     def __init__(self, settings: RedisSettings) -> None:
         self._settings = settings
-        self._tls = tls_context(settings.effective_tls, settings.name)
+        tls = settings.effective_tls
+        self._tls = None if tls.verify == "off" else client_context(tls, f"{settings.name}.tls", ssl.SSLContext)
         self._password: Any = None
 
     async def to_server(self, owner: Owner) -> Wire:
@@ -164,38 +165,6 @@ class _Asking:
 
     def refused(self, wire: Wire, error: ProviderError) -> None:
         """Nothing of the kind is asked."""
-
-
-def tls_context(tls: TLS, path: str) -> ssl.SSLContext | None:
-    """What asyncio takes as ``ssl``; None for no TLS.
-
-    Raises:
-        ConfigurationError: a file that cannot be read, or does not hold what it should.
-    """
-    if tls.verify == "off":
-        return None
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.check_hostname = tls.verify == "full"
-    context.verify_mode = ssl.CERT_NONE if tls.verify == "none" else ssl.CERT_REQUIRED
-    problem = ""
-    try:
-        if tls.ca_file is not None:
-            context.load_verify_locations(cafile=tls.ca_file)
-        elif tls.verify != "none":
-            context.load_default_certs()
-    except (OSError, ssl.SSLError):
-        problem = f"{path}.tls.ca_file: cannot be read, or holds no certificate in PEM form: {tls.ca_file}"
-    if tls.cert_file is not None and not problem:
-        try:
-            context.load_cert_chain(tls.cert_file, tls.key_file)
-        except (OSError, ssl.SSLError):
-            problem = (
-                f"{path}.tls.cert_file, {path}.tls.key_file: cannot be read, or are no certificate and key that fit"
-            )
-    if problem:
-        raise ConfigurationError(problem)
-    return context
 
 
 def shown_address(address: Address) -> str:
