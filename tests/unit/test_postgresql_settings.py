@@ -51,6 +51,7 @@ def test_sslmode(query: str, tls: TLS | None) -> None:
         ("postgresql://db:port/app", "expected postgresql://"),
         ("postgresql://db:99999/app", "expected postgresql://"),
         ("postgresql://a,b/app", "several hosts"),
+        ("postgresql://me:p,w@a:5432,b:5433/app", "several hosts"),
         ("postgresql://db/app?sslmode=prefer", "falls back to no encryption"),
         ("postgresql://db/app?sslmode=allow", "falls back to no encryption"),
         ("postgresql://db/app?sslmode=never", "unknown sslmode"),

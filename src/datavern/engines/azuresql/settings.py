@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Literal
 from datavern.config import STRICT, TLS, Pool, ProviderSettings, Secret
 from datavern.contracts.errors import ConfigurationError
 from datavern.engines.hosts import is_this_machine
+from datavern.engines.urls import split_url
 
 __all__ = ["AzureSQLSettings", "parse_url"]
 
@@ -132,24 +133,9 @@ def parse_url(url: str) -> dict[str, Any]:
     Raises:
         ConfigurationError: what is wrong with it. The URL itself, which may hold a password, is not in the message.
     """
-    from urllib.parse import parse_qsl, unquote, urlsplit  # noqa: PLC0415  (not needed to import Datavern)
+    from urllib.parse import parse_qsl, unquote  # noqa: PLC0415  (not needed to import Datavern)
 
-    try:
-        parts = urlsplit(url)
-        port = parts.port
-    except ValueError:
-        parts, port = None, None
-    if parts is None or parts.scheme not in {"mssql", "azuresql"}:
-        raise ConfigurationError("url: expected mssql://user@host:port/database")
-    found: dict[str, Any] = {}
-    if parts.hostname:
-        found["host"] = unquote(parts.hostname)
-    if port is not None:
-        found["port"] = port
-    if parts.username:
-        found["username"] = unquote(parts.username)
-    if parts.password:
-        found["password"] = Secret(unquote(parts.password), origin="url")
+    parts, found = split_url(url, {"mssql", "azuresql"}, expected="mssql://user@host:port/database")
     if parts.path.strip("/"):
         found["database"] = unquote(parts.path[1:])
     _add_query(found, parse_qsl(parts.query, keep_blank_values=True))

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 from datavern.config import STRICT, TLS, ProviderSettings, Secret
 from datavern.contracts.errors import ConfigurationError
 from datavern.engines.hosts import is_this_machine
+from datavern.engines.urls import split_url
 
 __all__ = ["Address", "RedisSettings", "Sentinel", "life", "normalised", "parse_url"]
 
@@ -202,27 +203,13 @@ def parse_url(url: str) -> dict[str, Any]:
     Raises:
         ConfigurationError: what is wrong with it. The URL itself, which may hold a password, is not in the message.
     """
-    from urllib.parse import unquote, urlsplit  # noqa: PLC0415  (not needed to import Datavern)
-
-    try:
-        parts = urlsplit(url)
-        port = parts.port
-    except ValueError:
-        parts, port = None, None
-    path = parts.path.strip("/") if parts is not None else ""
-    if parts is None or parts.scheme not in {"redis", "rediss", "valkey", "valkeys"} or not (path or "0").isdecimal():
-        raise ConfigurationError("url: expected redis://user:password@host:port/0, or rediss:// with TLS")
+    form = "redis://user:password@host:port/0, or rediss:// with TLS"
+    parts, found = split_url(url, {"redis", "rediss", "valkey", "valkeys"}, expected=form)
+    path = parts.path.strip("/")
+    if not (path or "0").isdecimal():
+        raise ConfigurationError(f"url: expected {form}")
     if parts.query:
         raise ConfigurationError("url: parameters after ? are not understood: give them as settings beside it")
-    found: dict[str, Any] = {}
-    if parts.hostname:
-        found["host"] = unquote(parts.hostname)
-    if port is not None:
-        found["port"] = port
-    if parts.username:
-        found["username"] = unquote(parts.username)
-    if parts.password:
-        found["password"] = Secret(unquote(parts.password), origin="url")
     if path:
         found["database"] = int(path)
     if parts.scheme in {"rediss", "valkeys"}:
