@@ -28,6 +28,7 @@ from urllib.parse import parse_qsl, quote, urlsplit, urlunsplit
 
 from datavern.contracts.errors import ConfigurationError
 from datavern.testing.proxy import Certificates
+from datavern.testing.watchdogs import finish
 
 __all__ = ["ENVIRONMENT", "MongoDBServer", "available"]
 
@@ -243,7 +244,7 @@ class MongoDBServer:
             self._finalizer.detach()
             self._finalizer = None
         if watchdog is not None:
-            _give_order(watchdog, order)
+            finish(watchdog, order)
         self.pid = 0
 
     def _add_user(self) -> None:
@@ -257,20 +258,8 @@ class MongoDBServer:
         self._end(b"t")
 
 
-def _give_order(watchdog: subprocess.Popen[bytes], order: bytes) -> None:
-    assert watchdog.stdin is not None  # noqa: S101  (for the type checker: it was made with pipes)
-    assert watchdog.stdout is not None  # noqa: S101  (the same)
-    with contextlib.suppress(OSError):
-        watchdog.stdin.write(order)
-        watchdog.stdin.flush()
-    with contextlib.suppress(OSError):
-        watchdog.stdin.close()
-    watchdog.stdout.close()
-    watchdog.wait()
-
-
 def _finish(watchdog: subprocess.Popen[bytes], folder: Path) -> None:
-    _give_order(watchdog, b"")
+    finish(watchdog, b"")
     shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -25,6 +25,7 @@ from urllib.parse import quote, urlsplit, urlunsplit
 from datavern.contracts.errors import ConfigurationError
 from datavern.testing import postgresql_processes as processes
 from datavern.testing.proxy import Certificates, TCPProxy
+from datavern.testing.watchdogs import finish
 
 __all__ = ["ENVIRONMENT", "PostgreSQLServer", "shared_server"]
 
@@ -223,7 +224,7 @@ class PostgreSQLServer:
             self._finalizer.detach()
             self._finalizer = None
         if watchdog is not None:
-            processes.finish(watchdog, order if keep else b"")
+            finish(watchdog, order if keep else b"")
 
     def _folder_made(self) -> Path:
         if self._folder is None:
@@ -327,7 +328,7 @@ class PostgreSQLServer:
             cwd=folder, start_new_session=True,
         )  # fmt: skip
         self._watchdog = watchdog
-        self._finalizer = weakref.finalize(self, processes.finish, watchdog, b"")
+        self._finalizer = weakref.finalize(self, finish, watchdog, b"")
         deadline = time.monotonic() + _START_DEADLINE
         while time.monotonic() < deadline:
             if processes.accepts(folder / "data" / "postmaster.pid"):

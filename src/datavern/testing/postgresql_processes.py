@@ -15,7 +15,7 @@ from typing import Any
 
 from datavern.contracts.errors import ConfigurationError
 
-__all__ = ["WATCHDOG", "accepts", "binaries", "copied", "finish", "free_port", "lost", "places", "runs", "who"]
+__all__ = ["WATCHDOG", "accepts", "binaries", "copied", "free_port", "lost", "places", "runs", "who"]
 
 # The server's parent. It ends the server when its standard input closes: when the program that started it closes it, or
 # is gone. SIGINT is PostgreSQL's fast shutdown, SIGQUIT the immediate one. It says on its standard output whether the
@@ -52,19 +52,6 @@ if server.poll() is None:
 if folder and order not in (b"k", b"q"):
     shutil.rmtree(folder, ignore_errors=True)
 """
-
-
-def finish(watchdog: subprocess.Popen[bytes], order: bytes) -> None:
-    """Let the watchdog go, with an order: b"k" keeps the folder, b"q" too and stops at once, b"" neither."""
-    assert watchdog.stdin is not None  # noqa: S101  (for the type checker: it was made with pipes)
-    assert watchdog.stdout is not None  # noqa: S101  (the same)
-    with contextlib.suppress(OSError):
-        watchdog.stdin.write(order)
-        watchdog.stdin.flush()
-    with contextlib.suppress(OSError):
-        watchdog.stdin.close()
-    watchdog.stdout.close()
-    watchdog.wait()
 
 
 def lost(watchdog: subprocess.Popen[bytes]) -> bool:
