@@ -134,7 +134,9 @@ def _read(where: str) -> dict[str, Any]:
         problem = f"{where}: no such file; `datavern init` makes one"
     except OSError as error:
         problem = f"{where}: cannot be read: {error.strerror}"
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError:
+        problem = f"{where}: not valid TOML: it is not text in UTF-8"
+    except tomllib.TOMLDecodeError as error:
         # The decoder's message names line and column and quotes at most one character.
         problem = f"{where}: not valid TOML: {error}"
     if problem:

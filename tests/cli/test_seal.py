@@ -85,7 +85,7 @@ def test_there_and_back(run: Run, tmp_path: Path):
     }  # fmt: skip
     assert run("unseal", "users.personal_number", "--yes").code == 0
     assert asked(tmp_path, "SELECT max(personal_number) FROM users") == [("90000000029",)]
-    for wrong, message in (("users.nothing", "no field is called nothing"), ("users", "dataset.field")):
+    for wrong, message in (("users.nothing", "no field is called nothing"), ("users", "DATASET.FIELD")):
         said = run("seal", wrong, "--yes", "--json")
         assert (said.code, message in said.told) == (1, True)
 

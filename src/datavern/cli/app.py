@@ -8,7 +8,8 @@ from importlib import import_module
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
+
+from datavern.cli.group import Group
 
 __all__ = ["COMMANDS", "app", "run"]
 
@@ -32,7 +33,7 @@ COMMANDS = (
 """In the order in which ``datavern --help`` shows them; each is the module of that name, with an ``app`` in it."""
 
 
-class _Lazy(TyperGroup):
+class _Lazy(Group):
     """A group that imports a command's module when the command is asked for."""
 
     def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002  (the signature is typer's)

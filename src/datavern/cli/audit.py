@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import datetime as dt
+from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from datavern.cli.common import (
     CONFIG,
+    DATE,
     Config,
     Json,
     NewFile,
@@ -25,9 +27,14 @@ from datavern.cli.common import (
     told,
     write_new,
 )
-from datavern.contracts.errors import LogTampered
+from datavern.cli.group import Group
+from datavern.contracts.errors import ConfigurationError, LogTampered
+
+if TYPE_CHECKING:
+    from datavern.audit.checkpoint import Checkpoint
 
 app = typer.Typer(
+    cls=Group,
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
@@ -91,9 +98,7 @@ def verify(
     out = Output(as_json=json_output, verbose=verbose)
 
     async def work() -> bool:
-        from datavern.audit.checkpoint import Checkpoint
-
-        kept = None if since is None else Checkpoint.read(require_file(since, "checkpoint"))
+        kept = None if since is None else _kept(since)
         async with manager_of(config) as db:
             report = await db.audit.verify(since=kept, sample=sample)
         out.document(
@@ -230,8 +235,12 @@ def export(
                 async for line in lines:
                     file.write(_line(line))
                     count += "entry_id" in line
-        out.document({"entries": count, "output": str(output)})
-        out.say(f"{count:,} entries are in {output}; datavern-verify verifies it with the public key alone.")
+            left = (await db.audit.verify(sample=1)).unsealed  # of every log: the quick way to count them
+        out.document({"entries": count, "unsealed": left, "output": str(output)})
+        which = "entry is" if count == 1 else "entries are"
+        out.say(f"{count:,} {which} in {output}; datavern-verify verifies it with the public key alone.")
+        if left:
+            out.say(f"Newer ones are not sealed yet, and not in it: {left:,} (`datavern audit seal`).")
 
     command(out, work)
 
@@ -239,9 +248,7 @@ def export(
 @app.command()
 def truncate(
     *,
-    before: Annotated[
-        dt.datetime, typer.Option(formats=["%Y-%m-%d"], metavar="DATE", help="What was sealed before it goes (UTC).")
-    ],
+    before: Annotated[dt.datetime, typer.Option(**DATE, help="What was sealed before it goes (UTC).")],
     yes: Yes = False,
     config: Config = CONFIG,
     json_output: Json = False,
@@ -265,6 +272,16 @@ def truncate(
         out.table(["log", "removed so far", "last at"], [[name, r.size, r.at] for name, r in records.items()])
 
     command(out, work)
+
+
+def _kept(file: Path) -> Checkpoint:
+    """The checkpoint in a file. Raises `ConfigurationError` when it is the wrong file: that says nothing of the log."""
+    from datavern.audit.checkpoint import Checkpoint
+
+    text = require_file(file, "checkpoint")
+    with suppress(LogTampered):
+        return Checkpoint.read(text)
+    raise ConfigurationError(f"checkpoint {file}: not a checkpoint: expected what `datavern audit seal --output` wrote")
 
 
 def _line(line: dict[str, Any], *, ascii_only: bool = False) -> str:

@@ -34,9 +34,11 @@ from datavern.cli.common import (
     require_new,
     write_new,
 )
+from datavern.cli.group import Group
 from datavern.contracts.errors import ConfigurationError, DecryptionFailed
 
 app = typer.Typer(
+    cls=Group,
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,

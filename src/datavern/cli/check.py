@@ -59,7 +59,10 @@ def check(
         rows = [[f.part, marks["wrong" if not f.ok else "note" if f.note else "ok"], f.detail] for f in findings]
         out.table(["part", "", "detail"], rows)
         wrong = sum(not f.ok for f in findings)
-        out.say("Everything holds." if ok else f"{wrong} of {len(findings)} are wrong.", "green" if ok else "bold red")
+        verb = "is" if wrong == 1 else "are"
+        out.say(
+            "Everything holds." if ok else f"{wrong} of {len(findings)} {verb} wrong.", "green" if ok else "bold red"
+        )
         return ok
 
     if not command(out, work):

@@ -16,7 +16,7 @@ import sys
 import textwrap
 import traceback
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Annotated, Any, TypeVar
 
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CONFIG",
+    "DATE",
     "Actor",
     "Config",
     "Json",
@@ -55,6 +56,7 @@ __all__ = [
 
 T = TypeVar("T")
 CONFIG = Path("datavern.toml")
+DATE: dict[str, Any] = {"formats": ["%Y-%m-%d"], "metavar": "DATE"}  # of an option that is a day
 WIDE = 160
 Config = Annotated[Path, typer.Option("--config", "-c", metavar="FILE", help="The project's configuration.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document, for programs.")]
@@ -168,7 +170,10 @@ class Output:
             raise errors.ConfigurationError("nothing was changed: without a terminal to ask on, this needs --yes")
         sys.stderr.write(f"{clean(question)} [y/N] ")
         sys.stderr.flush()
-        if sys.stdin.readline().strip().lower() not in {"y", "yes", "j", "ja"}:
+        answer = sys.stdin.readline()
+        if not answer.endswith("\n"):  # Ctrl-D leaves the cursor behind the question
+            sys.stderr.write("\n")
+        if answer.strip().lower() not in {"y", "yes", "j", "ja"}:
             raise errors.ConfigurationError("nothing was changed: the answer was not yes")
 
     def failed(self, error: BaseException) -> None:
@@ -184,7 +189,8 @@ class Output:
         for line in map(clean, lines):
             parts = folded(line, width, hang=7) if width and "File " not in line else [line]
             sys.stderr.write("\n".join(parts) + "\n")
-        self.document({"error": {"kind": type(error).__name__, "message": described(error)}})
+        with suppress(OSError):  # a full disk may be what failed
+            self.document({"error": {"kind": type(error).__name__, "message": described(error)}})
 
 
 @contextmanager

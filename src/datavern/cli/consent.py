@@ -8,9 +8,23 @@ from typing import Annotated, Any
 
 import typer
 
-from datavern.cli.common import CONFIG, Actor, Config, Json, Output, Verbose, command, manager_of, require_file, shown
+from datavern.cli.common import (
+    CONFIG,
+    DATE,
+    Actor,
+    Config,
+    Json,
+    Output,
+    Verbose,
+    command,
+    manager_of,
+    require_file,
+    shown,
+)
+from datavern.cli.group import Group
 
 app = typer.Typer(
+    cls=Group,
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
@@ -25,16 +39,15 @@ def grant(
     subject: Subject,
     purpose: Annotated[str, typer.Argument(help="What for: one of the purposes of the data map.")],
     *,
-    expires: Annotated[
-        dt.datetime | None, typer.Option(formats=["%Y-%m-%d"], help="The last day that it holds.")
-    ] = None,
+    expires: Annotated[dt.datetime | None, typer.Option(**DATE, help="The last day that it holds.")] = None,
     text: Annotated[str | None, typer.Option(help="Which version of the text was agreed to.")] = None,
     language: Annotated[str | None, typer.Option(help="In which language it was read.")] = None,
     source: Annotated[str | None, typer.Option(help='How it was given: "web form", "paper".')] = None,
     proof: Annotated[str | None, typer.Option(help="What shows it later; sealed under the person's key.")] = None,
     explicit: Annotated[bool, typer.Option("--explicit", help="Given explicitly: GDPR Art. 9(2)(a).")] = False,
     born: Annotated[
-        dt.datetime | None, typer.Option("--born", formats=["%Y-%m-%d"], help="The birth date; it is not kept.")
+        dt.datetime | None,
+        typer.Option("--born", **DATE, help="The birth date; it is not kept."),
     ] = None,
     guardian: Annotated[str | None, typer.Option(help="Who gives it for a child: their id.")] = None,
     config: Config = CONFIG,
@@ -63,6 +76,13 @@ def grant(
             )
         out.document(consent)
         out.say(f"{consent.id}: {subject} agreed to {purpose}.")
+        known = sorted({p for dataset in db.data_map or () for p in dataset.purposes})
+        if purpose not in known:
+            out.say(
+                f"No dataset of the data map is used for {purpose}, so no write asks for this consent. Its purposes: "
+                f"{', '.join(known) or 'none'}.",
+                "bold yellow",
+            )
 
     command(out, work, actor=actor)
 
@@ -198,7 +218,7 @@ def texts(
 @app.command("coming-of-age")
 def coming_of_age(
     *,
-    by: Annotated[dt.datetime | None, typer.Option(formats=["%Y-%m-%d"], help="By that day; today without it.")] = None,
+    by: Annotated[dt.datetime | None, typer.Option(**DATE, help="By that day; today without it.")] = None,
     config: Config = CONFIG,
     json_output: Json = False,
     verbose: Verbose = False,

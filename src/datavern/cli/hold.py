@@ -7,10 +7,12 @@ from typing import Annotated
 
 import typer
 
-from datavern.cli.common import CONFIG, Actor, Config, Json, Output, Verbose, command, manager_of
+from datavern.cli.common import CONFIG, DATE, Actor, Config, Json, Output, Verbose, command, manager_of
+from datavern.cli.group import Group
 from datavern.contracts.errors import ConfigurationError
 
 app = typer.Typer(
+    cls=Group,
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
@@ -33,7 +35,7 @@ def place(
     where: Annotated[
         list[str] | None, typer.Option(metavar="FIELD=VALUE", help="Rows of --dataset that match now.")
     ] = None,
-    until: Annotated[dt.datetime | None, typer.Option(formats=["%Y-%m-%d"], help="Its last day.")] = None,
+    until: Annotated[dt.datetime | None, typer.Option(**DATE, help="Its last day.")] = None,
     config: Config = CONFIG,
     actor: Actor = None,
     json_output: Json = False,

@@ -21,9 +21,11 @@ from datavern.cli.common import (
     require_file,
     told,
 )
+from datavern.cli.group import Group
 from datavern.contracts.errors import ConfigurationError
 
 app = typer.Typer(
+    cls=Group,
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,

@@ -7,8 +7,10 @@ from typing import Annotated, Any
 import typer
 
 from datavern.cli.common import CONFIG, Actor, Config, Json, Output, Verbose, command, manager_of, mapped_manager
+from datavern.cli.group import Group
 
 app = typer.Typer(
+    cls=Group,
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import Enum
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -53,7 +54,9 @@ def seal(
     Writers go on through db.personal; plain statements that write the column are refused from now on.
     """
     out = Output(as_json=json_output, verbose=verbose)
-    with_question(out, f"Seal {column}? Plain SQL reads bytes there from now on, and cannot write it.", yes=yes)
+    with_question(
+        out, config, column, f"Seal {column}? Plain SQL reads bytes there from now on, and cannot write it.", yes=yes
+    )
     done = command(out, lambda: moved(out, column, "seal", config, batch_size=batch, rewrite=how(rewrite)), actor=actor)
     out.say(f"{column}: {done.rows} values sealed, {done.verified} opened again.")
     if done.unindexed:
@@ -65,11 +68,21 @@ def seal(
     out.say(AFTERWARDS)
 
 
-def with_question(out: Output, question: str, *, yes: bool) -> None:
-    """Ask, unless told not to."""
-    from datavern.cli.common import told
+def with_question(out: Output, config: Path, column: str, question: str, *, yes: bool) -> None:
+    """Ask, unless told not to. What is wrong with the column's name is told before anybody is asked."""
+    from datavern.cli.common import mapped_manager, told
+    from datavern.contracts.errors import ConfigurationError
 
     with told(out):
+        name, dot, field = column.partition(".")
+        if not dot or not name or not field:
+            raise ConfigurationError("a column is named DATASET.FIELD, such as users.personal_number")
+        data_map = mapped_manager(config, "so no field of it can be sealed").data_map
+        assert data_map is not None  # noqa: S101  (for the type checker: `mapped_manager` looks)
+        fields = data_map[name].fields
+        if field not in fields:
+            known = ", ".join(fields) or "none"
+            raise ConfigurationError(f"datasets.{name}.fields: no field is called {field}; there are: {known}")
         out.confirm(question, yes=yes)
 
 

@@ -27,6 +27,7 @@ from datavern.cli.common import (
     told,
     write_new,
 )
+from datavern.cli.group import Group
 from datavern.cli.subject_answers import (
     IdentityOption,
     Language,
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     from datavern.privacy.journal.values import SubjectRequest, SubjectResponse
 
 app = typer.Typer(
+    cls=Group,
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from datavern.cli.common import Output, jsonable, shown, write_new
+from datavern.cli.common import DATE, Output, jsonable, shown, write_new
 
 if TYPE_CHECKING:
     from datavern.privacy.datamap.information import Information
@@ -23,7 +23,11 @@ __all__ = ["IdentityOption", "Language", "Received", "Subject", "answer", "answe
 Subject = Annotated[str, typer.Argument(help="Who: the id that the data map calls the subject.")]
 Received = Annotated[
     dt.datetime | None,
-    typer.Option("--received", formats=["%Y-%m-%d"], help="The day the request came; the deadline follows from it."),
+    typer.Option(
+        "--received",
+        **DATE,
+        help="The day the request came; the deadline follows from it.",
+    ),
 ]
 IdentityOption = Annotated[
     str | None,

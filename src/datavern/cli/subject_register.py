@@ -150,6 +150,8 @@ def rectify(
     out = Output(as_json=json_output, verbose=verbose)
 
     async def work() -> bool:
+        if not put and changes is None:
+            raise ConfigurationError("say what is right: --set DATASET.FIELD=VALUE, or --changes with a file")
         request = request_of("rectification", subject, received, identity, changes=_changes(put or (), changes))
         async with mapped_manager(config) as db:
             response = await db.subject_requests.process(request)

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from datavern.cli.common import CONFIG, Actor, Config, Json, Output, Verbose, command, manager_of, mapped_manager
+from datavern.cli.common import CONFIG, DATE, Actor, Config, Json, Output, Verbose, command, manager_of, mapped_manager
 from datavern.cli.subject_answers import IdentityOption, Received, Subject, answered, request_of
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
@@ -79,7 +79,7 @@ def lift(
     *,
     informed: Annotated[
         dt.datetime | None,
-        typer.Option(formats=["%Y-%m-%d"], help="Of a restriction: when the person was told. Art. 18(3)."),
+        typer.Option(**DATE, help="Of a restriction: when the person was told. Art. 18(3)."),
     ] = None,
     reason: Annotated[str, typer.Option(help="Of an objection: the grounds that override it.")] = "",
     by_person: Annotated[bool, typer.Option("--by-person", help="The person takes it back.")] = False,
@@ -123,7 +123,7 @@ def standing(
         rows = [
             [m.kind, m.since[:10], "; ".join(_reach(m.reach)) or "every dataset", m.ground, m.request] for m in marks
         ]
-        out.table(["what", "since", "where", "ground", "request"], rows, whole={"request", "since"})
+        out.table(["what", "since", "where", "ground", "request"], rows, whole={"what", "request", "since"})
 
     command(out, work)
 

@@ -25,9 +25,12 @@ def unseal(
     json_output: Json = False,
     verbose: Verbose = False,
 ) -> None:
-    """Open a sealed column in place: its values stand in the clear afterwards. Takes sealed = false in the data map."""
+    """Open a sealed column in place: its values stand in the clear afterwards.
+
+    Then set sealed = false in the data map.
+    """
     out = Output(as_json=json_output, verbose=verbose)
-    with_question(out, f"Write the personal data in {column} in the clear?", yes=yes)
+    with_question(out, config, column, f"Write the personal data in {column} in the clear?", yes=yes)
     done = command(
         out,
         lambda: moved(out, column, "unseal", config, kind=kind, batch_size=batch, rewrite=how(rewrite)),

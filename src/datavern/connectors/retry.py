@@ -246,7 +246,10 @@ class _Run(Generic[T]):
             async with self._begin() as tx:
                 begun = monotonic()
                 if self._key is None or await self._claimed(tx, self._key):
-                    self.result = await self._work(tx)
+                    working = self._work(tx)
+                    if not hasattr(working, "__await__"):  # what it did is rolled back
+                        raise ConfigurationError("run_in_transaction: work is not async: expected async def work(tx)")
+                    self.result = await working
                 finished = True
         except ProviderError as error:
             self.failure = error

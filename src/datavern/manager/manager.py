@@ -101,7 +101,9 @@ class DatabaseManager(ShortForm, Spanning):
         """Refuse settings that contradict one another, and say which database is the ledger."""
         keyring, data_map = self._keyring, self._data_map
         if not self._databases:
-            raise ConfigurationError("a manager needs at least one database: DatabaseManager({'main': provider})")
+            raise ConfigurationError(
+                "a manager needs at least one database: [databases.main], or DatabaseManager({'main': provider})"
+            )
         if self._ledger is not None and self._ledger not in self._databases:
             known = ", ".join(self._databases)
             raise ConfigurationError(f"ledger: no database is named {self._ledger}; there are: {known}")

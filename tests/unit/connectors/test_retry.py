@@ -81,6 +81,12 @@ async def test_not_again(error: Exception, waits: list[float]) -> None:
     assert not waits
 
 
+async def test_work_that_is_not_async_is_told_of() -> None:
+    with pytest.raises(ConfigurationError, match="expected async def work"):
+        await run_in_transaction(Block, lambda tx: tx, attempts=3)  # type: ignore[arg-type,return-value]
+    assert Block.entered == 1
+
+
 async def test_not_for_ever(waits: list[float]) -> None:
     async def work(n: int) -> Any:
         raise SerializationConflict(f"attempt {n}")

@@ -126,7 +126,7 @@ def unsaid(one: Activity) -> Iterator[tuple[str, str, str]]:
     if one.unexempted:
         yield "c", f"why {', '.join(one.unexempted)} may be used at all", "exemption"
     if not one.recipients:
-        yield "d", 'who is given it (["none"] where nobody is)', "recipients"
+        yield "d", 'who is given it ("none" where nobody is)', "recipients"
     yield from (("e", f"on what grounds it can get to {t.place}", "transfer") for t in one.transfers if not t.safeguard)
     if one.time_limit is None:
         yield "f", "how long it is kept", "retention"

@@ -132,7 +132,10 @@ class Restrictions:
         async with needs(privacy.ledger, "transactions").transaction() as tx:
             row = await tx.query_one(*tables.RESTRICTION_BY_ID.bind(dialect, request=request))
             if row is None:
-                raise SubjectRequestRejected("no restriction or objection follows from a request of that id")
+                raise SubjectRequestRejected(
+                    "no restriction or objection follows from a request of that id: "
+                    "`datavern subject standing SUBJECT` shows those that stand, each with its request"
+                )
             mark = Mark.of(row)
             if mark.lifted_at is not None:
                 raise SubjectRequestRejected(f"it was lifted {mark.lifted_at[:10]}")
