@@ -161,6 +161,7 @@ async def test_an_epoch_key_that_is_in_use_is_never_written_over(place, monkeypa
         await slow.add_epoch(2)
     monkeypatch.undo()
     monkeypatch.setenv("VAULT_TOKEN", "local")
+    monkeypatch.setattr(azure_key_vault, "_SETTLE", 0.0)
     await ring.add_epoch(2)
     wrapped = await ring.wrap(b"k" * 32, b"context")
     server.go.set()
@@ -169,6 +170,43 @@ async def test_an_epoch_key_that_is_in_use_is_never_written_over(place, monkeypa
         await one.close()
         await one.open()
         assert await one.unwrap(wrapped, b"context") == b"k" * 32
+
+
+async def test_of_two_that_make_an_epoch_key_at_once_one_is_taken_away_again(azure, monkeypatch):
+    """The service has no condition on tags, so both are written; all agree on the first, whatever happens later."""
+    url = azure_url(azure)
+    await (await Keyring.create(url)).close()
+    rings = [Keyring.from_url(url) for _ in range(3)]
+    for ring in rings:
+        await ring.open()
+    vault, both, keeping = azure_key_vault._AzureKeyVault, threading.Barrier(3), threading.local()
+    keep, versions = vault.keep, vault._of_versions
+
+    def kept(self, *arguments):
+        keeping.now = True
+        return keep(self, *arguments)
+
+    def looked(self, name):
+        found = versions(self, name)
+        if getattr(keeping, "now", False):
+            keeping.now = False
+            both.wait(60)  # nobody has written yet
+        return found
+
+    monkeypatch.setattr(vault, "keep", kept)
+    monkeypatch.setattr(vault, "_of_versions", looked)
+    monkeypatch.setattr(azure_key_vault, "_SETTLE", 1.5)
+    await asyncio.gather(*(ring.add_epoch(2) for ring in rings))
+    wrapped = [await ring.wrap(bytes([n]) * 32, b"context") for n, ring in enumerate(rings)]
+    for ring in rings:
+        await ring.close()
+        await ring.open()
+        assert [await ring.unwrap(one, b"context") for one in wrapped] == [bytes([n]) * 32 for n in range(3)]
+    there = azure_provider(url.partition(":")[2])._vault()
+    assert len(there._of_versions("epoch-2")) == 1
+    there.close()
+    for ring in rings:
+        await ring.close()
 
 
 @pytest.mark.parametrize("place", ["vault", "azure"], indirect=True)

@@ -85,6 +85,11 @@ def _record(tags: Mapping[str, str] | None) -> dict[str, str] | None:
     return {**rest, "wrapped": wrapped}
 
 
+def _version_of(wrapped: str) -> str:
+    """The version of the vault's key that wrapped it."""
+    return base64.b64decode(wrapped).partition(b":")[0].decode()
+
+
 class _AzureKeyVault:
     def __init__(self, client: Any, name: str, *, hardware: bool) -> None:
         self._client = client
@@ -143,12 +148,15 @@ class _AzureKeyVault:
         wrapped = tags.pop("wrapped")
         pieces = [wrapped[at : at + _PIECE] for at in range(0, len(wrapped), _PIECE)]
         tags |= {f"wrapped-{i}": piece for i, piece in enumerate(pieces)} | {"pieces": str(len(pieces))}
-        version = base64.b64decode(wrapped).partition(b":")[0].decode()
-        self._client.update_key_properties(self._key(name), version=version, tags=tags)
+        self._client.update_key_properties(self._key(name), version=_version_of(wrapped), tags=tags)
         return True
 
     def settle(self) -> None:
         time.sleep(_SETTLE)
+
+    def withdraw(self, name: str, record: Mapping[str, str]) -> None:
+        """Its tags go: whoever changes tags in the vault later changes which of two is first."""
+        self._client.update_key_properties(self._key(name), version=_version_of(record["wrapped"]), tags={})
 
     def destroy(self, name: str) -> Destruction:
         from azure.core.exceptions import HttpResponseError, ResourceNotFoundError  # noqa: PLC0415  (an extra)

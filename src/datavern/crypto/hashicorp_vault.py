@@ -146,6 +146,9 @@ class _HashiCorpVault:
     def settle(self) -> None:
         """`keep` sees everything."""
 
+    def withdraw(self, name: str, record: Mapping[str, str]) -> None:
+        """Nothing: `keep` lets one of two be."""
+
     def destroy(self, name: str) -> Destruction:
         from hvac.exceptions import InvalidPath, InvalidRequest  # noqa: PLC0415  (as above)
 

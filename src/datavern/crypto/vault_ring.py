@@ -64,6 +64,10 @@ class Vault(Protocol):
         """Wait until what somebody else kept at the same moment is among the records, where `keep` may not see it."""
         ...
 
+    def withdraw(self, name: str, record: Mapping[str, str]) -> None:
+        """Take a record away that this process kept, and beside which somebody else's was first. Nothing used it."""
+        ...
+
     def destroy(self, name: str) -> Destruction:
         """Delete a key and its record, for good where the vault lets it; how far that is by now. Idempotent."""
         ...
@@ -196,7 +200,7 @@ class VaultProvider(RingProvider):
             keys = {f"epoch-{number}": (key, secrets.created[number]) for number, key in secrets.epochs.items()}
             # Last: a ring is one when its signing key has its record.
             for name, (key, created) in {**keys, _SIGNING: (secrets.signing_seed, timestamp())}.items():
-                if not self._put(vault, name, secrets.ring_id, key, created, there.get(name)):
+                if self._put(vault, name, secrets.ring_id, key, created, there.get(name)) is None:
                     break
             vault.settle()
             if vault.records().get(_SIGNING, {}).get("ring") != secrets.ring_id.hex():
@@ -207,10 +211,12 @@ class VaultProvider(RingProvider):
     @staticmethod
     def _put(  # noqa: PLR0917  (a step of two calls)
         vault: Vault, name: str, ring_id: bytes, key: bytes, created: str, over: Mapping[str, str] | None = None
-    ) -> bool:
+    ) -> Mapping[str, str] | None:
+        """The record as it was kept; None where somebody else's stays."""
         wrapped = base64.b64encode(vault.wrap(name, key)).decode()
         record = {"version": _VERSION, "ring": ring_id.hex(), "created": created, "fingerprint": fingerprint(key)}
-        return vault.keep(name, {**record, "wrapped": wrapped}, over)
+        record["wrapped"] = wrapped
+        return record if vault.keep(name, record, over) else None
 
     async def secrets(self) -> Secrets:
         """See `KeyProvider.secrets`."""
@@ -225,8 +231,15 @@ class VaultProvider(RingProvider):
             ring_id = self.ring_id
             # Another process's key may be kept, or one of a call that was given up on and came through after all: then
             # that is the epoch's. The ring is read again either way.
-            await self._do(lambda vault: self._put(vault, f"epoch-{number}", ring_id, os.urandom(KEY), timestamp()))
+            await self._do(lambda vault: self._add(vault, f"epoch-{number}", ring_id))
             await self.reload()
+
+    def _add(self, vault: Vault, name: str, ring_id: bytes) -> None:
+        kept = self._put(vault, name, ring_id, os.urandom(KEY), timestamp())
+        if kept is not None:
+            vault.settle()  # before anything is wrapped under it: all see the same one first from here on
+            if vault.records().get(name, {}).get("fingerprint") != kept["fingerprint"]:
+                vault.withdraw(name, kept)
 
     async def destroy_epoch(self, number: int) -> Destruction:
         """See `KeyProvider.destroy_epoch`."""
