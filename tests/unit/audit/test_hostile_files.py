@@ -188,6 +188,56 @@ def test_a_path_is_as_long_as_its_tree_is_high():
             offline.root_by_path(leaf, 0, size, path)
 
 
+def certificate(body, proofs=()):
+    """Signed with the right key."""
+    form = json.dumps(body, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+    signature = offline.base64.b64encode(SIGNER.sign(b"datavern-certificate\0\1" + form.encode())).decode()
+    return json.dumps({"certificate": body, "signature": {"value": signature}, "proofs": list(proofs)})
+
+
+def day(number):
+    return f"2026-11-{number:02}T00:00:00+00:00"
+
+
+@pytest.mark.parametrize(
+    ("keys", "rotation", "since", "says"),
+    [
+        ([1], (2, 3, 4), 4, None),
+        ([5], (2, 3, 4), 4, "contradicts itself"),  # a key that was destroyed after the rotation began
+        ([1], (4, 3, 5), 5, "contradicts itself"),
+        ([1], (2, 4, 3), 4, "contradicts itself"),
+        ([1], (2, 3, 5), 4, "contradicts itself"),  # shredded before the old epoch key was gone
+        ([1], None, 4, "names no rotation"),
+    ],
+)
+def test_a_statement_of_shredding_keeps_its_order(keys, rotation, since, says):
+    body = {
+        "format": "datavern-certificate", "version": 1, "statement": "shredded", "since": day(since),
+        "keys": [{"at": day(at)} for at in keys],
+    }  # fmt: skip
+    if rotation is not None:
+        body["rotation"] = dict(zip(("started", "destroyed", "gone"), map(day, rotation), strict=True))
+    if says is None:
+        assert offline.verify_certificate(certificate(body), SIGNER.verifier)[0]
+    else:
+        with pytest.raises(NotValid, match=says):
+            offline.verify_certificate(certificate(body), SIGNER.verifier)
+
+
+def test_an_erasure_that_ended_before_its_keys_did_is_none():
+    body = {"format": "datavern-certificate", "version": 1, "statement": "erased", "completed": day(2)}
+    assert offline.verify_certificate(certificate({**body, "keys": [{"at": day(2)}]}), SIGNER.verifier)
+    with pytest.raises(NotValid, match="after it was completed"):
+        offline.verify_certificate(certificate({**body, "keys": [{"at": day(3)}]}), SIGNER.verifier)
+
+
+def test_a_verifier_that_is_damaged_is_told_of():
+    name, key_id, key = SIGNER.verifier.split("+", 2)
+    other = "0" if key_id[0] != "0" else "1"
+    with pytest.raises(NotValid, match="key id does not fit"):
+        offline.verify_proof(json.dumps(PROOF), f"{name}+{other}{key_id[1:]}+{key}")
+
+
 STORE = {"dataset": "people", "policy": "shred", "found": 2, "done": 2, "left": 0}
 
 
@@ -218,9 +268,7 @@ def test_a_signed_certificate_says_what_the_log_says(changes, says):
         "completed": "2026-11-23T02:41:00+00:00", "keys": [],
         "stores": [{**STORE, "audit": place, **changes.get("store", {})}], **changes.get("body", {}),
     }  # fmt: skip
-    form = json.dumps(body, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
-    signature = offline.base64.b64encode(SIGNER.sign(b"datavern-certificate\0\1" + form.encode())).decode()
-    text = json.dumps({"certificate": body, "signature": {"value": signature}, "proofs": [proof]})
+    text = certificate(body, [proof])
     if says is None:
         assert any("entry 0" in line for line in offline.verify_certificate(text, SIGNER.verifier)[0])
     else:
