@@ -117,3 +117,17 @@ def test_killed_again_and_again_it_arrives(tmp_path: Path):
     assert back.code == 0, back.told
     rows = dict(asked(tmp_path, "SELECT id, personal_number FROM users"))
     assert rows == {f"u{n}": f"9{n:010}" for n in range(ROWS)}
+
+
+def test_check_tells_of_values_that_a_sealing_has_not_come_to(run: Run, tmp_path: Path):
+    asyncio.run(made(tmp_path, 3))
+    assert run("seal", "users.personal_number", "--yes", "--rewrite", "none").code == 0
+    assert "Everything holds" in run("check").said
+    with closing(sqlite3.connect(tmp_path / "app.db")) as connection, connection:
+        connection.execute("ALTER TABLE users ADD COLUMN personal_number_unsealed TEXT")
+        connection.execute("UPDATE users SET personal_number_unsealed = '90000000001' WHERE id = 'u1'")
+    done = run("check", "--json")
+    assert done.code == 1
+    (wrong,) = [one["detail"] for one in done.json["findings"] if not one["ok"]]
+    assert "1 value is in the clear, in personal_number_unsealed: `datavern seal users.personal_number`" in wrong
+    assert "90000000001" not in done.said + done.told

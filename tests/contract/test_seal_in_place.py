@@ -285,6 +285,57 @@ async def test_back_again(managed, table, sql):
         assert (await db.seal("people.number")).rows == 29
 
 
+async def test_columns_are_sealed_one_after_the_other(managed, table):
+    await table(rows=5)
+    both = sealed()
+    both = Dataset(
+        "people", database="main", subject="id", legal_basis="kommuneloven § 1",
+        fields={**both.fields, "name": Field(sealed=True)},
+    )  # fmt: skip
+    async with managed(both) as db:
+        for column, other in (("number", "name"), ("name", "number")):
+            with pytest.raises(ConfigurationError, match=f"fields.{other}: .* one after the other") as refused:
+                await db.seal(f"people.{column}")
+            assert f"until people.{column} is done" in str(refused.value)
+        assert await columns(db) == {"id", "number", "name"}
+        assert await db["main"].query_value("SELECT number FROM people WHERE id = 'p00003'") == value(3)
+    async with managed(sealed()) as db:
+        assert (await db.seal("people.number")).rows == 5
+    async with managed(both) as db:
+        assert (await db.seal("people.name")).rows == 5
+        assert (await db.personal("people").get("p00003"))["name"] == "name 3"
+
+
+async def test_opened_as_a_type_that_no_value_has_it_is_opened_as_another(managed, table, engine):
+    await table(rows=5)
+    async with managed(sealed()) as db:
+        await db.seal("people.number", rewrite=None)
+        if engine == "postgresql":  # SQLite keeps texts in a column of numbers, outside of STRICT tables
+            with pytest.raises(ConfigurationError, match="people.number cannot be opened as integer: .* name that one"):
+                await db.unseal("people.number", kind="integer", rewrite=None)
+        else:
+            await needs(db["main"], "columns").add("people", "number_unsealed", "integer")
+        assert await all_numbers(db) == {f"p{n:05}": value(n) for n in range(5)}
+        assert (await db.unseal("people.number", rewrite=None)).rows == 5
+        assert await db["main"].query_value("SELECT number FROM people WHERE id = 'p00003'") == value(3)
+
+
+async def test_halfway_no_other_type_is_taken(managed, table):
+    await table(rows=20)
+
+    def stop(what, number):
+        if what == "batch":
+            raise Stopped
+
+    async with managed(sealed()) as db:
+        await db.seal("people.number", rewrite=None)
+        with pytest.raises(Stopped):
+            await db.unseal("people.number", batch_size=10, step=stop)
+        with pytest.raises(ConfigurationError, match="go on with that type"):
+            await db.unseal("people.number", kind="integer")
+        assert (await db.unseal("people.number", rewrite=None)).rows == 10
+
+
 async def test_numbers_dates_and_nothing(managed, table, sql, engine):
     await table(rows=0, number="{integer}")
     async with managed(sealed(number={"kind": None})) as db:

@@ -41,6 +41,7 @@ async def examine_dataset(dataset: Dataset, data_map: DataMap, databases: Mappin
             )
             return [Finding(part, ok=False, detail=detail)]
         wrong = [*_missing(dataset, store), *_kinds(dataset, store, subjects)]
+        wrong += await _halfway(dataset, store, provider)
     except DatavernError as error:
         return [Finding(part, ok=False, detail=str(error))]
     if wrong:
@@ -125,6 +126,22 @@ def _kinds(dataset: Dataset, store: Store, subjects: Any) -> list[str]:
             wrong.append(
                 f"{dataset.table}.{name} is {found.type}, and a sealed field is bytes: `datavern seal "
                 f"{dataset.name}.{name}` seals the column in place"
+            )
+    return wrong
+
+
+async def _halfway(dataset: Dataset, store: Store, provider: Any) -> list[str]:
+    """The columns that were set aside to be sealed, or opened, and still hold values in the clear."""
+    from datavern.privacy.datamap.dataset import ASIDE
+
+    wrong = []
+    for name in dataset.sealed:
+        column = store.column(name + ASIDE)
+        number = 0 if column is None else await needs(provider, "columns").count(dataset.table, name + ASIDE)
+        if number:
+            wrong.append(
+                f"{dataset.table}.{name}: {number:,} {'value is' if number == 1 else 'values are'} in the clear, in "
+                f"{name + ASIDE}: `datavern seal {dataset.name}.{name}` goes on where it stopped"
             )
     return wrong
 

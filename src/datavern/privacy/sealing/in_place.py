@@ -143,14 +143,34 @@ class InPlace:
         """
         if not await self._is_sealed():
             raise ConfigurationError(f"{self.column}: there is no sealed column of that name")
-        return await self._beside_others(lambda: self._unseal(kind, rewrite), QueryRejected, DecryptionFailed)
+        problem = ""
+        try:
+            return await self._beside_others(lambda: self._unseal(kind, rewrite), QueryRejected, DecryptionFailed)
+        except QueryRejected as error:
+            problem = str(error)
+        raise ConfigurationError(
+            f"{self.column} cannot be opened as {kind}: {problem}. If a value is of another type, name that one; what "
+            "was done stays, and goes on"
+        )
 
     async def _unseal(self, kind: str, rewrite: Literal["full", "plain"] | None) -> Moved:
         table, columns = self._dataset.table, self._columns
         if not await self._is_sealed():  # another run has exchanged the columns
             return Moved(self.column, self._moved, gone=self._gone)
-        found = await self._store.subjects.describe(table)
-        if found is None or found.column(self._aside) is None:
+        subjects: Any = self._store.subjects
+        wanted: Any = kind
+        found = await subjects.describe(table)
+        there = None if found is None else found.column(self._aside)
+        fits = there is not None and kind in subjects.types and subjects.holds(there, ShapeColumn(self._aside, wanted))
+        if there is not None and not fits:
+            if await columns.count(table, self._aside):
+                raise ConfigurationError(
+                    f"{self.column}: values were opened into {self._aside} before, which is {there.type}: go on with "
+                    "that type"
+                )
+            await self._drop(self._aside)  # an earlier run was told a type that no value had
+            there = None
+        if there is None:
             await columns.add(table, self._aside, kind)
         await self._store.rows(fresh=True)
         self._step("begun", await columns.count(table, self.field))
@@ -223,15 +243,29 @@ class InPlace:
                         "sealed under its person's key: fill that in first, or empty the value"
                     )
             await self._check_table(found, plain)
+            self._check_others(found)
             await self._put_aside()
             found = await subjects.describe(table)
             if found is None or found.column(self._aside) is None:
                 return False  # another run did it, from its beginning to its end
         elif (there := found.column(self.field)) is not None and not _holds_bytes(subjects, there):
             raise ConfigurationError(f"{table} has a column {self._aside} of its own: give that another name first")
+        else:
+            self._check_others(found)
         await self._store.prepare()
         await self._columns.guard(table, self.field)
         return True
+
+    def _check_others(self, found: Store) -> None:
+        """Refuse a table in which another field is plain that the data map calls sealed: a row is read as a whole."""
+        for name in self._dataset.sealed:
+            column = found.column(name)
+            if name != self.field and column is not None and not _holds_bytes(self._store.subjects, column):
+                where = f"datasets.{self._dataset.name}.fields.{name}"
+                raise ConfigurationError(
+                    f"{where}: the data map calls it sealed, and it is {column.type}: columns are sealed one after the "
+                    f"other. Set sealed = false there until {self.column} is done; then set it to true, and seal it"
+                )
 
     async def _put_aside(self) -> None:
         table, problem = self._dataset.table, ""
