@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from kills import Killers
+
+pytest.register_assert_rewrite("lanes")
+
+from kills import Killers  # noqa: E402  (what comes after is told in full when it does not hold)
 
 
 @pytest.fixture(scope="session")

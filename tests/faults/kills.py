@@ -89,8 +89,11 @@ async def work(db: DatabaseManager, job: dict[str, Any]) -> bool:
 
     Args:
         db: the manager.
-        job: "subject" and "request" of an erasure, and for a rectification "changes"; or "subjects" and "batch".
+        job: "subject" and "request" of an erasure, and for a rectification "changes"; or "subjects" and "batch"; or
+            "release", the id of a hold.
     """
+    if "release" in job:
+        return all(isinstance(answer, SubjectResponse) for answer in await db.holds.release(job["release"]))
     if "subjects" in job:
         found = db.subject_requests.erase_many(job["subjects"], batch=job["batch"])
         return all([isinstance(answer, SubjectResponse) async for _, answer in found])

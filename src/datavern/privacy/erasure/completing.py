@@ -11,17 +11,16 @@ from __future__ import annotations
 import datetime as dt
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
 from datavern.contracts.capabilities import needs
 from datavern.contracts.errors import DatavernError
 from datavern.contracts.values import timestamp, today
 from datavern.crypto.sealed import RowSealer, new_row_tag
 from datavern.privacy.certificate.certificate import ERASED_CLAIMS, ERASED_LIMITS, RECORDS_CLAIM, Certificate
-from datavern.privacy.datamap.dataset import RETAINED_UNTIL
-from datavern.privacy.erasure.emptying import key_of_nobody
-from datavern.privacy.erasure.policies import Step, apply, retention_subject
+from datavern.privacy.erasure.policies import retention_subject
 from datavern.privacy.erasure.progress import why
+from datavern.privacy.erasure.rest import COMPLETED, Rest, Waiting
 from datavern.privacy.erasure.turns import found_first
 from datavern.privacy.holds import tables
 from datavern.privacy.holds.holds import RELEASED
@@ -38,8 +37,6 @@ if TYPE_CHECKING:
 
 __all__ = ["COMPLETED", "Completions", "first_day"]
 
-COMPLETED: Final = "-completed"
-"""What follows a request's id in the name of its completion."""
 _DATASET: Final = "datavern.completions"
 
 _AT_ONCE: Final = 100
@@ -52,27 +49,6 @@ def first_day(kept: Iterable[Sequence[Mapping[str, Any]]]) -> dt.date:
     return dt.date.fromisoformat(min(until)) + dt.timedelta(days=1) if until else _FOR_EVER
 
 
-class Waiting(NamedTuple):
-    """An erasure that waits for the rest of it.
-
-    Attributes:
-        request: the erasure's id.
-        subject: whose.
-        received: when the request came.
-        datasets: the labels of those where rows stayed.
-    """
-
-    request: str
-    subject: str
-    received: str
-    datasets: tuple[str, ...]
-
-    @property
-    def id(self) -> str:
-        """What its end is called in the audit log, and on its certificate."""
-        return self.request + COMPLETED
-
-
 class Completions:
     """The rest of erasures.
 
@@ -82,6 +58,7 @@ class Completions:
 
     def __init__(self, privacy: Privacy) -> None:
         self._privacy = privacy
+        self._rest = Rest(privacy)
         self._sealer = RowSealer(_DATASET, ("subject", "certificate"))
 
     async def open(self) -> None:
@@ -225,7 +202,7 @@ class Completions:
         waiting = dict.fromkeys(missing, "it is not in this manager's data map")
         for store in found_first(here):
             try:
-                kept.append(await self._end(store, entry))
+                kept.append(await self._rest.end(store, entry))
             except DatavernError as error:
                 waiting[store.dataset.label] = why(error)
         if waiting:
@@ -240,90 +217,11 @@ class Completions:
         except DatavernError as error:  # the ledger cannot be asked
             return Receipt(entry.id, waiting={"datavern.completions": why(error)})
 
-    # ---- one store --------------------------------------------------------------------------------------------------
-
-    async def _end(self, store: PersonalStore, entry: Waiting) -> Sequence[Mapping[str, Any]]:
-        """End what may be ended of the rows that stayed in one store; what stays on, as outcomes tell it."""
-        if not await store.exists():
-            return []
-        dataset = store.dataset
-        rows = await store.rows()
-        nobody = await key_of_nobody(self._privacy.keys, dataset)
-        if isinstance(store, RecordStore):
-            return await self._in_records(store, entry)
-        site = self._privacy.site(dataset.database)
-
-        async def work(tx: Transaction) -> Sequence[Mapping[str, Any]]:
-            step = Step(store, rows, entry.subject, (), "", today(), self._privacy.keys, tx, nobody)
-            step.holds = self._privacy.holds
-            left = await self._left(store, entry, tx)
-            found = await step.select()
-            step.own = [row for row in found if self._stayed(store, row, left)]
-            step.ended = _keys_of(step)
-            outcome = await apply(step)
-            await self._note(store, entry, outcome, left, tx)
-            kept: Sequence[Mapping[str, Any]] = outcome["kept"]
-            return kept
-
-        # Each statement by itself: what was written while the rows were waited for is seen.
-        return await needs(site.provider, "transactions").run_in_transaction(work, isolation="read committed")
-
-    async def _in_records(self, store: RecordStore, entry: Waiting) -> Sequence[Mapping[str, Any]]:
-        from datavern.privacy.erasure.records import RecordStep, end_records  # noqa: PLC0415  (only where there are some)
-
-        privacy, rows = self._privacy, await store.rows()
-        site = privacy.site(privacy.ledger_name)
-        left = await self._left(store, entry, None)
-        step = RecordStep(store, rows, entry.subject, (), "", today(), privacy.keys, None)
-        step.holds = privacy.holds
-        where = rows.where_subject(entry.subject)
-        found = [] if where is None else await store.subjects.select(store.dataset.table, where)
-        step.own = [row for row in found if self._stayed(store, row, left)]
-        step.ended = _keys_of(step)
-        outcome = await end_records(step, store.holding)
-
-        async def work(tx: Transaction) -> None:
-            await self._note(store, entry, outcome, left, tx)
-
-        await needs(site.provider, "transactions").run_in_transaction(work)
-        kept: Sequence[Mapping[str, Any]] = outcome["kept"]
-        return kept
-
-    async def _left(self, store: PersonalStore, entry: Waiting, tx: Transaction | None) -> dict[bytes, str]:
-        """Key tag → entry, of the rows that the erasure left because of a hold."""
-        site = self._privacy.site(store.dataset.database)
-        request, dialect = entry.request, needs(site.provider, "ledger").dialect
-        session = tx or needs(site.provider, "session")
-        found = await session.query(*tables.KEPT_OF.bind(dialect, of_request=request))
-        return {bytes(row["key_tag"]): row["entry"] for row in found if row["dataset"] == store.dataset.name}
-
-    def _stayed(self, store: PersonalStore, row: Mapping[str, Any], left: Mapping[bytes, str]) -> bool:
-        """Whether the erasure left a row: the person may have returned since, and what is new is not concerned."""
-        if store.dataset.erasure == "retain":
-            return row.get(RETAINED_UNTIL) is not None
-        return self._privacy.holds.key_tag(store.dataset, row) in left
-
-    async def _note(
-        self, store: PersonalStore, entry: Waiting, outcome: dict[str, Any], left: Mapping[bytes, str], tx: Transaction
-    ) -> None:
-        """What was done, in the transaction that did it: the audit entry, the step, and what no longer waits."""
-        site = self._privacy.site(store.dataset.database)
-        dialect = needs(site.provider, "ledger").dialect
-        if outcome["done"]:
-            details = {"request": entry.id, **{k: v for k, v in outcome.items() if k not in ("kept", "notes")}}
-            label = store.dataset.label
-            outcome["audit"] = await site.log.append(tx, action="erased", dataset=label, details=details)
-            name = f"{store.dataset.name}#{new_row_tag().hex()}"  # rows may go one after the other, on several days
-            await site.steps.record([(entry.id, name, outcome)], tx)
-        if not outcome["kept"]:
-            for one in left.values():
-                await tx.execute(*tables.KEPT_DELETE.bind(dialect, of_entry=one))
-
     # ---- the end ----------------------------------------------------------------------------------------------------
 
     async def _close(self, entry: Waiting, stores: Sequence[PersonalStore]) -> SubjectResponse | None:
         privacy = self._privacy
-        done = [{"dataset": s.dataset.label, **await self._done(s, entry)} for s in stores]
+        done = [{"dataset": s.dataset.label, **await self._rest.done(s, entry)} for s in stores]
         kept_under = retention_subject(entry.request)
         await privacy.keys.start_erasure(kept_under)
         destroyed = await privacy.keys.destroy(kept_under)
@@ -365,36 +263,9 @@ class Completions:
     async def _row(self, entry: Waiting, session: Session) -> Any:
         return await session.query_one(*tables.COMPLETION.bind(self._dialect, of_request=entry.request))
 
-    async def _done(self, store: PersonalStore, entry: Waiting) -> dict[str, Any]:
-        """What became of the rows that stayed in a store, over all the days on which some of them ended."""
-        site, name = self._privacy.site(store.dataset.database), store.dataset.name
-        first = (await site.steps.done(entry.request)).get(name, {"kept": []})
-        steps = [o for n, o in (await site.steps.done(entry.id)).items() if n.startswith(f"{name}#")]
-        stayed = sum(one["rows"] for one in first["kept"])
-        done: dict[str, int] = {}
-        for outcome in steps:
-            for what, number in outcome["done"].items():
-                done[what] = done.get(what, 0) + number
-        if sum(done.values()) < stayed:
-            done["ended by the retention run, or before"] = stayed - sum(done.values())
-        return {
-            "policy": store.dataset.erasure,
-            "found": stayed,
-            "done": done,
-            "kept": [],
-            "left": sorted({column for outcome in steps for column in outcome["left"]}),
-            "notes": list(dict.fromkeys(note for outcome in steps for note in outcome["notes"])),
-        }
-
 
 class _DoneByAnotherError(Exception):
     """Another process has completed it: what this one was about to write is undone."""
-
-
-def _keys_of(step: Step) -> frozenset[bytes]:
-    """The keys that end with the rows, where these stay as they are."""
-    shred = step.store.dataset.erasure == "shred"
-    return frozenset(key for row in step.own or () for key in step.rows.key_ids(row)) if shred else frozenset()
 
 
 def _key(destroyed: Destroyed) -> dict[str, Any]:

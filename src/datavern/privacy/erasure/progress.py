@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from datavern.contracts.errors import DatavernError
 
@@ -13,9 +13,12 @@ if TYPE_CHECKING:
     from datavern.privacy.personal.rows import Rows
     from datavern.privacy.personal.store import PersonalStore
 
-__all__ = ["Outcome", "Place", "Progress", "nothing", "step_details", "why"]
+__all__ = ["PLAN", "Outcome", "Place", "Progress", "nothing", "step_details", "why"]
 
 Outcome = dict[str, Any]
+
+PLAN: Final = "#plan"
+"""What follows a dataset's name where its plan is written down: no dataset's name holds a #."""
 
 
 @dataclass(slots=True)

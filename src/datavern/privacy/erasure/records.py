@@ -18,8 +18,9 @@ from datavern.contracts.capabilities import needs
 from datavern.contracts.errors import ConfigurationError, ConstraintViolated, DatavernError, PrivacyError
 from datavern.contracts.values import today
 from datavern.crypto.unguarded import BOUND
+from datavern.privacy.erasure.emptying import left
 from datavern.privacy.erasure.policies import Outcome, Step, apply
-from datavern.privacy.erasure.progress import nothing, why
+from datavern.privacy.erasure.progress import PLAN, nothing, why
 from datavern.privacy.personal.paths import leaves
 
 if TYPE_CHECKING:
@@ -27,14 +28,16 @@ if TYPE_CHECKING:
     from datavern.contracts.records import Holding
     from datavern.privacy.erasure.progress import Place, Progress
     from datavern.privacy.personal.records import RecordStore
+    from datavern.privacy.personal.rows import Rows
     from datavern.privacy.service import Privacy
 
-__all__ = ["PLAN", "RecordErasure", "RecordErasures", "RecordStep", "end_records"]
+__all__ = ["RecordErasure", "RecordErasures", "RecordStep", "end_records", "ended_before"]
 
-PLAN = "#plan"
-"""What follows a dataset's name where its plan is written down: no dataset's name holds a #."""
 _STANDS = frozenset({"shred", "retain"})
 """The policies by which records stay where they are, so that a second look finds the same ones."""
+_EMPTIES = frozenset({"anonymize", "soft"})
+"""The policies by which records stay, and are found no more."""
+_UNNAMED = "fields of the records that the data map does not name stay as they were"
 _AT_ONCE = 8
 """Looks into stores that go on at the same time."""
 
@@ -175,7 +178,7 @@ class RecordErasure:
     @property
     def outcome(self) -> Outcome:
         """What was done, by this process and by those that were cut off."""
-        return _merged(self.planned, self._passes)
+        return _merged(self.place.rows, self.planned, self._passes)
 
     # ---- the parts --------------------------------------------------------------------------------------------------
 
@@ -260,12 +263,30 @@ async def end_records(step: RecordStep, holding: Holding) -> Outcome:
             outcome["notes"].append("what stands beside a sealed value stays: its name, times, and classification")
         return outcome
     outcome = await apply(step)
-    if step.own and policy in ("anonymize", "soft"):
-        outcome["notes"].append("fields of the records that the data map does not name stay as they were")
+    if step.own and policy in _EMPTIES:
+        outcome["notes"].append(_UNNAMED)
     return outcome
 
 
-def _merged(planned: int, passes: Sequence[Outcome]) -> Outcome:
+def ended_before(outcome: Outcome, rows: Rows | None, number: int) -> None:
+    """Tell of records, too, that a process ended which was cut off before it could say so, and of what is left of them.
+
+    Args:
+        outcome: what was done to the others.
+        rows: how they stand.
+        number: how many are missing.
+    """
+    outcome["done"]["done before the erasure was cut off"] = number
+    policy = outcome["policy"]
+    if rows is None or policy not in _EMPTIES:
+        return
+    stays = rows.pseudonymous is None if policy == "anonymize" else not rows.number
+    outcome["left"] = sorted({*outcome["left"], *left(rows, subject=stays)})
+    if _UNNAMED not in outcome["notes"]:
+        outcome["notes"].append(_UNNAMED)
+
+
+def _merged(rows: Rows | None, planned: int, passes: Sequence[Outcome]) -> Outcome:
     """What the passes did together, of which an earlier process may have done a part."""
     first, last = passes[0], passes[-1]
     policy = last["policy"]
@@ -283,6 +304,6 @@ def _merged(planned: int, passes: Sequence[Outcome]) -> Outcome:
     late = sum(one["found"] for one in passes[1:]) - standing * (len(passes) - 1)
     outcome["found"] = max(planned, first["found"]) + late
     unknown = outcome["found"] - sum(one["found"] for one in passes) + standing * (len(passes) - 1)
-    if unknown > 0:  # done by a process that was cut off before it could say so
-        outcome["done"]["done before the erasure was cut off"] = unknown
+    if unknown > 0:
+        ended_before(outcome, rows, unknown)
     return outcome

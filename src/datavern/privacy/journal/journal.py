@@ -366,10 +366,10 @@ class Steps:
                 found[request] = found.get(request, 0) + number
         return found
 
-    async def forget(self, request: str, dataset: str, transaction: Transaction) -> None:
-        """Remove a row that is no step, but stands among them. Idempotent."""
+    async def forget(self, request: str, dataset: str, transaction: Transaction) -> bool:
+        """Remove a row that is no step, but stands among them; whether it was there. Idempotent."""
         dialect = needs(self._provider, "ledger").dialect
-        await transaction.execute(*tables.STEP_DELETE.bind(dialect, of_request=request, of_dataset=dataset))
+        return await transaction.execute(*tables.STEP_DELETE.bind(dialect, of_request=request, of_dataset=dataset)) > 0
 
     async def record(self, steps: Sequence[tuple[str, str, Mapping[str, Any]]], transaction: Transaction) -> None:
         """Say what steps did, in the transaction that did it: request, dataset, outcome.
