@@ -330,6 +330,29 @@ async def test_a_completion_that_is_cut_off_at_any_step_is_done_once(managed):
         assert told == 2 * (len(places) + 1)
 
 
+async def test_a_release_that_is_cut_off_while_somebody_else_looks_is_gone_on_with(managed, monkeypatch):
+    """Whoever looked before the release was there puts the erasure off to no day: the release takes that back."""
+    async with managed(dataset("delete")) as db:
+        await fill(db, "delete")
+        hold = await db.holds.place("delete", subject="u1", reason=WHY)
+        erased, _ = await erase(db)
+        hasten, looked = completing.Completions.hasten, 0
+
+        async def looked_at(self, *args, **kwargs):
+            nonlocal looked
+            await hasten(self, *args, **kwargs)
+            if not looked:
+                looked = 1
+                assert await db.subject_requests.resume() == []
+
+        monkeypatch.setattr(completing.Completions, "hasten", looked_at)
+        with cut_at(1, [(completing.Completions, "of")]), pytest.raises(Cut):
+            await db.holds.release(hold)
+        assert looked
+        (done,) = await db.subject_requests.resume()
+        assert done.request_id == f"{erased.request_id}-completed"
+
+
 async def test_an_erasure_with_a_hold_that_is_cut_off_is_finished(managed):
     async with managed(dataset("delete"), dataset("anonymize", "anonymize")) as db:
         for name in ("delete", "anonymize"):

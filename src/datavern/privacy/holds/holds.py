@@ -116,13 +116,16 @@ class Holds:
             raise PrivacyError("there is no hold of that id: `datavern hold list` shows them")
         by = actor or current_actor()
         tags = list(dict.fromkeys(bytes(entry["subject_tag"]) for entry in entries))
-        await self._privacy.completions.hasten(tags)  # so that a crash on the way leaves them to the next who looks
-        for site in self._sites():
+        completions, ledger = self._privacy.completions, self._privacy.site(self._privacy.ledger_name)
+        await completions.hasten(tags)  # so that a crash on the way leaves them to the next who looks
+        for site in sorted(self._sites(), key=lambda site: site is ledger):
 
             async def work(tx: Transaction, site: Site = site) -> None:
                 released = self._bind(site, tables.HOLD_RELEASE, of_hold=id_, at=timestamp(), by=by)
                 if await tx.execute(*released):
                     await site.log.append(tx, action="hold_released", actor=by, details={"hold": id_})
+                if site is ledger:  # once more: whoever looked meanwhile found the hold, and put them off
+                    await completions.hasten(tags, tx)
 
             await needs(site.provider, "transactions").run_in_transaction(work)
         return await self._privacy.completions.of(tags)
