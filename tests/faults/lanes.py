@@ -182,12 +182,13 @@ class Rectification(Case):
         await fill(db, self.name)
         row = f"{self.name}-0"
         changes = {"visits": {"id": row, "name": "Right"}, "bills": {"id": row, "plain": "Right"}}
-        self._job = {"subject": self.name, "request": f"request-{self.name}", "changes": changes}
+        self._request = f"request-{self.name}"
+        self._job = {"subject": self.name, "request": self._request, "changes": changes}
         return self._job
 
     async def finish(self, db: DatabaseManager) -> None:
         await db.subject_requests.resume()
-        if not await known(db, self._job["request"]):
+        if not await known(db, self._request):
             await work(db, self._job)
 
     async def check(self, db: DatabaseManager) -> None:
@@ -195,7 +196,7 @@ class Rectification(Case):
         assert visit is not None
         assert bill is not None
         assert (visit["name"], bill["plain"]) == ("Right", "Right")
-        assert (await told(db, self._job["request"]))["rectification_request", None] == 1
+        assert (await told(db, self._request))["rectification_request", None] == 1
 
 
 class Completion(Case):
