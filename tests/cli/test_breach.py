@@ -83,7 +83,9 @@ def test_a_clock_that_ran_out(run: Run, project: Path):
     assert authority["due"] == "2025-04-01T11:00:00+00:00"
     assert authority["overdue"]
     assert authority["seconds_left"] < 0
-    assert "Not known yet: the reasons for the delay" in run("breach", "report", "2025-001").said
+    page = run("breach", "report", "2025-001", COLUMNS="40").said
+    assert "\n- the reasons for the delay (Art. 33(1))\n" in page.partition("## To follow")[2]
+    assert all(line.endswith("|") for line in page.splitlines() if line.startswith("|"))
     told = run(
         "breach", "update", "2025-001", "--sent", "now", "--incident-reported", "now", "--delay-reason", "Holidays."
     )

@@ -232,7 +232,8 @@ def report(
             out.say(f"The report is in {output}.")
         out.document(dict(made.data))
         if output is None and not json_output:
-            out.say(made.to_markdown())
+            out.page(made.to_markdown())  # what is not known yet stands in it, at its end
+            return
         for one in made.missing:
             out.say(f"Not known yet: {one}.", "yellow")
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from datavern.cli.common import manager_of
 from datavern.cli.findings import Finding
@@ -65,12 +64,5 @@ async def show(out: Output, config: Path) -> bool:
     record = record_of(manager_of(config), general)
     out.document(record.to_dict())
     if not out.as_json:
-        _write(record.to_markdown())
+        out.page(record.to_markdown())
     return True
-
-
-def _write(page: Any) -> None:
-    """The page as it is, for a file: nothing is folded, and what the terminal cannot show is no reason to fail."""
-    encoding = sys.stdout.encoding or "utf-8"
-    sys.stdout.write(page.encode(encoding, "replace").decode(encoding))
-    sys.stdout.flush()

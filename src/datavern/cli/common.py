@@ -115,6 +115,12 @@ class Output:
             for part in folded(line, console.width, indent):
                 console.print(part, style=style, soft_wrap=True)
 
+    def page(self, text: str) -> None:
+        """A page of Markdown as it is, to be put into a file: a table's row that was folded would be two."""
+        encoding = sys.stdout.encoding or "utf-8"
+        sys.stdout.write(clean(text, keep="\n").encode(encoding, "replace").decode(encoding))
+        sys.stdout.flush()
+
     def show(self, what: RenderableType) -> None:
         """Something of rich's for people."""
         self.console.print(what)

@@ -95,7 +95,7 @@ def _show(out: Output, found: Any) -> None:
             before = head
         out.say()
     for skipped in found.skipped:
-        out.say(f"Not looked at: {skipped.place}: {skipped.reason}", "bold red")
+        out.say(f"Not looked at: {skipped.place}: {skipped.reason.removeprefix(f'{skipped.place}: ')}", "bold red")
     stores, values = f"{found.stores:,} store{'s' * (found.stores != 1)}", f"{found.values:,} values"
     what = f"{len(found.findings):,} column{'s' * (len(found.findings) != 1)}" if found.findings else "nothing"
     out.say(

@@ -122,13 +122,13 @@ class Breaches:
         def closing(found: Breach) -> dict[str, Any]:
             if not found.sent and not (decision or found.decision):
                 raise ConfigurationError(
-                    f"{breach}: Datatilsynet was not notified: say why with decision= (GDPR Art. 33(5))"
+                    f"{breach}: Datatilsynet was not notified: say why with decision= (--decision; GDPR Art. 33(5))"
                 )
             untold = found.people_notified_at is None and not (decision or found.decision)
             if untold and assess(found, self.exposed(found)).people == "inform":
                 raise ConfigurationError(
-                    f"{breach}: a high risk is likely, and the people were not told: say why with decision= (GDPR Art. "
-                    "34)"
+                    f"{breach}: a high risk is likely, and the people were not told: say why with decision= "
+                    "(--decision; GDPR Art. 34)"
                 )
             return {**given, "closed_at": at}
 
