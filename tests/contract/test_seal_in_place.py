@@ -271,7 +271,7 @@ async def test_back_again(managed, table, sql):
         assert await all_numbers(db) == {f"p{n:05}": value(n) for n in range(29)}
         await db.personal("people").update("p00000", {"number": NUMBER})
         with pytest.raises(ConfigurationError, match="one of text"):
-            await needs(db["main"], "columns").add("people", "other", "money")
+            await needs(db["main"], "columns").add("people", "other", "money", beside="number")
         done = await db.unseal("people.number", batch_size=10)
         assert done.gone == 0
         rows = {r["id"]: r["number"] for r in await db["main"].query("SELECT id, number FROM people")}
@@ -314,7 +314,7 @@ async def test_opened_as_a_type_that_no_value_has_it_is_opened_as_another(manage
             with pytest.raises(ConfigurationError, match="people.number cannot be opened as integer: .* name that one"):
                 await db.unseal("people.number", kind="integer", rewrite=None)
         else:
-            await needs(db["main"], "columns").add("people", "number_unsealed", "integer")
+            await needs(db["main"], "columns").add("people", "number_unsealed", "integer", beside="number")
         assert await all_numbers(db) == {f"p{n:05}": value(n) for n in range(5)}
         assert (await db.unseal("people.number", rewrite=None)).rows == 5
         assert await db["main"].query_value("SELECT number FROM people WHERE id = 'p00003'") == value(3)

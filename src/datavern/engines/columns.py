@@ -134,8 +134,16 @@ class RelationalColumns:
         sql = f"ALTER TABLE {self._table(store)} RENAME COLUMN {self._name(column)} TO {self._name(to)}"
         await tx.execute(sql)
 
-    async def add(self, store: str, column: str, kind: str) -> None:
-        """Add a column that takes NULL; `kind` is one of the words for types of `ShapeColumn`.
+    async def add(self, store: str, column: str, kind: str, *, beside: str) -> None:
+        """Add a column that takes NULL, beside a sealed one.
+
+        Nothing is done where another run did it meanwhile, or has been through: the other column is a plain one then.
+
+        Args:
+            store: the table.
+            column: the new column.
+            kind: one of the words for types of `ShapeColumn`.
+            beside: the sealed one.
 
         Raises:
             ConfigurationError: no such type.
@@ -145,6 +153,11 @@ class RelationalColumns:
             raise ConfigurationError(f"type: expected one of {', '.join(self._subjects.types)}")
 
         async def work(tx: Any) -> None:
+            await self.lock(tx, store)
+            found = await self._subjects.describe(store, transaction=tx)
+            there = None if found is None or found.column(column) is not None else found.column(beside)
+            if there is None or not self._subjects.holds(there, ShapeColumn(beside, "bytes")):
+                return
             await tx.execute(f"ALTER TABLE {self._table(store)} ADD COLUMN {self._name(column)} {words}")
 
         await self.change(work)

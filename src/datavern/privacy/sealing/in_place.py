@@ -145,7 +145,9 @@ class InPlace:
             raise ConfigurationError(f"{self.column}: there is no sealed column of that name")
         problem = ""
         try:
-            return await self._beside_others(lambda: self._unseal(kind, rewrite), QueryRejected, DecryptionFailed)
+            return await self._beside_others(
+                lambda: self._unseal(kind, rewrite), QueryRejected, DecryptionFailed, ConfigurationError
+            )
         except QueryRejected as error:
             problem = str(error)
         raise ConfigurationError(
@@ -171,7 +173,7 @@ class InPlace:
             await self._drop(self._aside)  # an earlier run was told a type that no value had
             there = None
         if there is None:
-            await columns.add(table, self._aside, kind)
+            await columns.add(table, self._aside, kind, beside=self.field)
         await self._store.rows(fresh=True)
         self._step("begun", await columns.count(table, self.field))
         await self._all(self.field, self._unseal_batch)
