@@ -141,8 +141,6 @@ async def test_a_stream_is_read_inside_its_block(db):
         assert (await anext(rows))["n"] == 0
     with pytest.raises(QueryRejected):
         await anext(rows)
-    with pytest.raises(QueryRejected):
-        db.stream("SELECT 1", batch_size=0)
 
 
 async def test_cancelling_a_stream_stops_its_scan(db):

@@ -25,7 +25,7 @@ from typing import Any, Final, Literal, Protocol
 from datavern.config import Pool
 from datavern.contracts.capabilities import Session
 from datavern.contracts.errors import ConfigurationError, PoolTimeout, twin_of
-from datavern.contracts.values import Row
+from datavern.contracts.values import Row, checked_size
 
 __all__ = ["Blame", "CoalescedRead", "KeyedRead", "Source", "check_read"]
 
@@ -322,5 +322,4 @@ def check_read(table: str, key: str, columns: Sequence[str] | None, batch_size: 
         raise ConfigurationError(f"{table}: a column's name is empty, holds a NUL character, or is no text")
     if columns is not None and key not in columns:
         raise ConfigurationError(f"{table}: the key {key} is not among the columns: a row must say whose it is")
-    if batch_size < 1:
-        raise ConfigurationError(f"batch_size is {batch_size}: expected at least 1")
+    checked_size(batch_size)

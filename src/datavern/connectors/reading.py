@@ -10,11 +10,10 @@ from datavern.connectors.serving import Read, Serving
 from datavern.contracts.capabilities import needs
 from datavern.contracts.errors import (
     CapabilityMissing,
-    ConfigurationError,
     ConnectionFailed,
     OutcomeUnknown,
 )
-from datavern.contracts.values import Parameters, Row
+from datavern.contracts.values import Parameters, Row, checked_size
 
 __all__ = ["Reading"]
 
@@ -127,9 +126,7 @@ class Reading(Serving):
     ) -> Stream:
         """Rows in constant memory; as `query`. A stream that has begun ends with the member that it began on."""
         self._check_routing(read_only=read_only, after=after, max_lag=max_lag)
-        if batch_size < 1:
-            raise ConfigurationError(f"batch_size is {batch_size}: expected at least 1")
-        return Stream(self, (sql, parameters, batch_size), read_only, after, max_lag)
+        return Stream(self, (sql, parameters, checked_size(batch_size)), read_only, after, max_lag)
 
     async def search(self, *what: Any, **settings: Any) -> Sequence[Row]:
         """Full-text search, as the engine's own; on a secondary while there is no primary."""

@@ -20,6 +20,7 @@ __all__ = [
     "PoolStats",
     "Row",
     "actor",
+    "checked_size",
     "current_actor",
     "now",
     "timestamp",
@@ -173,3 +174,19 @@ def timestamp_of(microseconds: int) -> str:
 
 
 _second: tuple[int, str] = (0, "1970-01-01T00:00:00")
+
+
+def checked_size(batch_size: int) -> int:
+    """How many rows or keys go at a time, as it was given: from 1 to 2147483647, which every driver can count to.
+
+    Raises:
+        ConfigurationError: it is no whole number, or not one of these.
+    """
+    whole = isinstance(batch_size, int) and not isinstance(batch_size, bool)
+    if whole and 1 <= batch_size < 2**31:
+        return batch_size
+    from datavern.contracts.errors import ConfigurationError  # noqa: PLC0415  (loaded where something is wrong)
+
+    kind = type(batch_size).__name__
+    given = f"of type {kind}" if not whole else str(batch_size) if abs(batch_size) < 2**63 else "out of range"
+    raise ConfigurationError(f"batch_size is {given}: expected a whole number from 1 to {2**31 - 1}")

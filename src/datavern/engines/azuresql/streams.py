@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Self
 
 from datavern.connectors.pool import Slot
-from datavern.contracts.errors import ConfigurationError
-from datavern.contracts.values import Parameters, Row
+from datavern.contracts.values import Parameters, Row, checked_size
 from datavern.engines.azuresql.connection import AzureSQLConnection
 from datavern.engines.azuresql.errors import fault
 from datavern.engines.azuresql.on_thread import begin, fetch, leave, watched
@@ -36,12 +35,10 @@ class RowStream:
         batch_size: int,
         transaction: AzureSQLTransaction | None = None,
     ) -> None:
-        if batch_size < 1:
-            raise ConfigurationError(f"batch_size is {batch_size}: expected at least 1")
         self._provider = provider
         self._sql = sql
         self._parameters = parameters
-        self._batch_size = batch_size
+        self._batch_size = checked_size(batch_size)
         self._transaction = transaction
         self._slot: Slot[AzureSQLConnection] | None = None
         self._rows: list[Row] = []

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Self
 
-from datavern.contracts.errors import ConfigurationError
-from datavern.contracts.values import Parameters, Row
+from datavern.contracts.values import Parameters, Row, checked_size
 from datavern.engines.postgresql.shortcut import PooledConnection
 from datavern.engines.postgresql.statements import Effect
 
@@ -26,12 +25,10 @@ class RowStream:
     def __init__(
         self, transaction: PostgreSQLTransaction, sql: str, parameters: Parameters, *, batch_size: int, own: bool
     ) -> None:
-        if not 1 <= batch_size < 2**31:  # the protocol's number of rows
-            raise ConfigurationError(f"batch_size is {batch_size}: expected 1 to {2**31 - 1}")
         self._transaction = transaction
         self._sql = sql
         self._parameters = parameters
-        self._batch_size = batch_size
+        self._batch_size = checked_size(batch_size)
         self._own = own
         self._cursor: Any = None
         self._rows: list[Row] = []

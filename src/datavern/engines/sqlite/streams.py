@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Iterator
 from typing import TYPE_CHECKING, Literal, Self
 
 from datavern.contracts.errors import ConnectionFailed, QueryRejected
-from datavern.contracts.values import Parameters
+from datavern.contracts.values import Parameters, checked_size
 from datavern.engines.sqlite.bind import bound
 from datavern.engines.sqlite.connection import Connection
 from datavern.engines.sqlite.jobs import Job, Kind, OwnedJob, Owner, Run, run_all
@@ -28,11 +28,9 @@ class _Rows:
     __slots__ = ("_batch", "_batch_size", "_cursor", "_following", "_job", "_open", "_parameters", "_shut", "sql")
 
     def __init__(self, sql: str, parameters: Parameters, batch_size: int) -> None:
-        if not batch_size >= 1:
-            raise QueryRejected(f"batch_size is {batch_size}: expected at least 1")
         self.sql = sql
         self._parameters = parameters
-        self._batch_size = batch_size
+        self._batch_size = checked_size(batch_size)
         self._cursor: list[sqlite3.Cursor] = []  # set and used on the lane alone
         self._batch: Iterator[sqlite3.Row] = iter(())
         self._job: Job | None = None
