@@ -33,7 +33,8 @@ async def cutting(request: pytest.FixtureRequest, tmp_path: Path, faults_long: b
         yield found
 
 
-@pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")  # PyMongo's, of a task that connects
+# PyMongo's, of a task that is cancelled while it connects.
+@pytest.mark.filterwarnings("ignore:unclosed (<socket|transport):ResourceWarning")
 @pytest.mark.parametrize("case", CASES)
 async def test_cancelled_at_an_await(case: str, cutting: list[Lane], faults_long: bool) -> None:
     """Finished by the process where it was cancelled, or by another one, which knows nothing of it."""
