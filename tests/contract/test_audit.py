@@ -501,6 +501,23 @@ async def test_a_lost_checkpoint_makes_only_its_own_range_unverifiable(log):
     assert report.entries == 9
 
 
+async def test_checkpoints_of_two_histories_that_the_right_key_signed_are_not_one(log):
+    """Of a log that was sealed, set back, changed and sealed anew: each checkpoint is true, and each entry is sealed."""
+    (_, second, *_) = await sealed(log, (5,))
+    checkpoints = "datavern_audit_checkpoints"
+    await run(log, f"CREATE TABLE kept AS SELECT * FROM {checkpoints}")
+    await run(log, f"DELETE FROM {checkpoints}")
+    await run(log, f"UPDATE datavern_audit SET actor = 'another' WHERE entry_id = '{second}'")
+    await log.seal()
+    await sealed(log, (3,))
+    assert (await log.verify()).ok
+    await run(log, f"DELETE FROM {checkpoints} WHERE size = 5")
+    await run(log, f"INSERT INTO {checkpoints} SELECT * FROM kept")
+    await run(log, f"UPDATE datavern_audit SET actor = 'a1' WHERE entry_id = '{second}'")
+    (problem,) = (await log.verify()).problems
+    assert "contradict each other at size 5" in problem.reason
+
+
 async def test_a_checkpoint_of_another_key_or_another_log_counts_for_nothing(log, provider):
     await sealed(log, (5,))
     kept = await log.seal()
