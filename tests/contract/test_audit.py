@@ -502,7 +502,7 @@ async def test_a_lost_checkpoint_makes_only_its_own_range_unverifiable(log):
 
 
 async def test_checkpoints_of_two_histories_that_the_right_key_signed_are_not_one(log):
-    """Of a log that was sealed, set back, changed and sealed anew: each checkpoint is true, and each entry is sealed."""
+    """Of a log that was sealed, set back, changed and sealed anew: each checkpoint is true, and so is each entry."""
     (_, second, *_) = await sealed(log, (5,))
     checkpoints = "datavern_audit_checkpoints"
     await run(log, f"CREATE TABLE kept AS SELECT * FROM {checkpoints}")

@@ -2,6 +2,7 @@
 
 import asyncio
 import csv
+import dataclasses
 import datetime as dt
 import io
 import json
@@ -593,3 +594,23 @@ async def test_a_store_that_is_down_keeps_the_request_open_and_the_others_go_on(
             (response,) = await db.subject_requests.resume()
             assert found_in(response) == {"documents.cases": 1, "cache.sessions": 1, "datavern.consents": 0}
             assert await left(db, "cases") == []
+
+
+async def test_reads_of_records_name_the_person(everywhere):
+    """Of a sealed document, too, which does not say whose it is once it is open."""
+    letters, sessions = (dataclasses.replace(dataset, audit_reads=True) for dataset in (LETTERS, SESSIONS))
+    async with everywhere(letters, sessions) as db:
+        documents = db["documents"]
+        await documents.insert_document("letters", {"_id": "c1", "title": PLANTED}, subject="u1")
+        await db["cache"].set("user:session:u2", {"a": 1})
+        handles = [await db.keys.handle(person) for person in ("u1", "u2")]
+        assert (await db.personal("letters").get("c1"))["title"] == PLANTED
+        raw = await documents.collection("letters").find({}).to_list()
+        assert len(await db.personal("letters").open(raw)) == 1
+        assert (await db.personal("sessions").get("user:session:u2"))["value"] == {"a": 1}
+        for reads in db.services._reads.values():
+            await reads.end()
+        found = await db["main"].query("SELECT dataset, handle, details FROM datavern_audit WHERE action = 'read'")
+        counted = [(row[0], row[1], json.loads(row[2])["rows"]) for row in found]
+        letter = ("documents.letters", handles[0], 1)
+        assert sorted(counted) == sorted([letter, letter, ("cache.sessions", handles[1], 1)])

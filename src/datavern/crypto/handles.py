@@ -51,6 +51,11 @@ class Handles(OpenStore):
             return handle
         raise contended(self._provider)
 
+    async def handle_of(self, tag: bytes) -> str | None:
+        """The handle of the subject that has that keyed tag; None when there is none."""
+        found: str | None = await self._session().query_value(*self._sql.handle.bind(self._dialect, tag=tag))
+        return found
+
     async def tags(self, handles: Iterable[str]) -> set[bytes]:
         """The tags of the people whom the audit log names by these handles; of those who were erased there is none."""
         found: set[bytes] = set()

@@ -27,7 +27,9 @@ _WINDOW: Final = 60.0
 _MOST: Final = 100
 """So many people, read in one call, get an entry each; more of them get one together."""
 
-Read = tuple[str | None, str, str | None]
+Person = str | bytes | None
+"""A subject's id, or the keyed tag by which a record names one that is not in the clear."""
+Read = tuple[str | None, str, Person]
 """Actor, dataset and subject."""
 
 
@@ -56,7 +58,7 @@ class Reads:
         self._ending: asyncio.Task[None] | None = None
         self._closing = asyncio.Event()
 
-    async def note(self, dataset: str, rows: Mapping[str | None, int], transaction: Transaction | None = None) -> None:
+    async def note(self, dataset: str, rows: Mapping[Person, int], transaction: Transaction | None = None) -> None:
         """So many rows of these people are about to be handed out; 0: somebody was looked for.
 
         Raises:
@@ -138,7 +140,9 @@ class Reads:
             ]
         await self._log.append_many(needs(self._log.provider, "session"), entries)
 
-    async def _handle(self, subject: str | None) -> str | None:
+    async def _handle(self, subject: Person) -> str | None:
+        if isinstance(subject, bytes):
+            return await self._keys.handle_of(subject)
         return None if subject is None else await self._keys.handle(subject, create=False)
 
     async def close(self) -> None:
@@ -158,7 +162,9 @@ class Reads:
 
 def watched(store: PersonalStore, reads: Reads) -> PersonalStore:
     """A store whose reads are audited; everything else is the store's own."""
-    return cast("PersonalStore", _Watched(store, reads))
+    from datavern.privacy.personal.records import RecordStore  # noqa: PLC0415  (loaded by then)
+
+    return cast("PersonalStore", (_WatchedRecords if isinstance(store, RecordStore) else _Watched)(store, reads))
 
 
 class _Watched:
@@ -179,7 +185,9 @@ class _Watched:
     async def _handed_out(self, rows: Sequence[Mapping[str, Any]], transaction: Transaction | None) -> None:
         if rows:
             plan = await self._store.rows(transaction)
-            people = Counter(plan.subject_of(row) for row in await self._store.marked(rows, transaction))
+            people: Counter[Person] = Counter(
+                plan.subject_of(row) for row in await self._store.marked(rows, transaction)
+            )
             await self._reads.note(self._store.dataset.label, people, transaction)
 
     async def get(self, key: Any, *, transaction: Transaction | None = None) -> dict[str, Any] | None:
@@ -227,4 +235,32 @@ class _Watched:
         named = [{name: row[place] for place, name in columns.items()} for row in found]
         for row in await self._store.marked(named, transaction):
             self._reads.count(label, plan.subject_of(row))
+        return opened
+
+
+class _WatchedRecords(_Watched):
+    """The same of documents, keys and values: opened, some of them do not say any more whose they are."""
+
+    __slots__ = ()
+
+    async def _handed_out(self, rows: Sequence[Mapping[str, Any]], transaction: Transaction | None) -> None:
+        if rows:
+            plan = await self._store.rows(transaction)
+            people: Counter[Person] = Counter()
+            for row in await self._store.marked(rows, transaction):
+                people.update(self._store.tags_of(plan, row) or (None,))
+            await self._reads.note(self._store.dataset.label, people, transaction)
+
+    async def get(self, key: Any, *, transaction: Transaction | None = None) -> dict[str, Any] | None:
+        row = await self._store.get(key, transaction=transaction)
+        where = None if row is None else (await self._store.rows(transaction)).where_key(key)
+        if row is not None and where is not None:
+            stored = await self._store.subjects.select(self._store.dataset.table, where)
+            await self._handed_out(stored or [row], transaction)
+        return row
+
+    async def open(self, rows: Iterable[Any], *, transaction: Transaction | None = None) -> list[dict[str, Any]]:
+        stored = [dict(row) for row in rows]
+        opened = await self._store.open(stored, transaction=transaction)
+        await self._handed_out(stored, transaction)
         return opened
