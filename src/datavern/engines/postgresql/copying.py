@@ -13,9 +13,6 @@ asyncpg encodes the rows; what is done here around it, and why:
 A list is given to the driver as it is, and looked at whenever some of it was sent: what goes through batches costs a
 step more for each row. Rows that come one by one are gathered into batches, and looked at before they are sent.
 
-The message that was sent last is kept until the next one is: without it the top of the heap is free after each message,
-goes back to the operating system, and is fetched again, page by page, for the next.
-
 Source: PostgreSQL 18 documentation, COPY, 54.2.6 COPY Operations, and 54.7 Message Formats.
 """
 
@@ -74,10 +71,8 @@ class _Copying:
         "_paused",
         "_raised",
         "_rows",
-        "_sent",
         "_turn",
         "_turns",
-        "_whole",
     )
 
     def __init__(self, columns: CopiedColumns, rows: Rows) -> None:
@@ -92,8 +87,6 @@ class _Copying:
         self._looked = 0  # how many of it were looked at
         self._turn, self._turns = 0.0, 0
         self._paused = False
-        self._sent: Any = None
-        self._whole = False  # the batch is all there is
         self._raised: Exception | None = None
 
     async def run(self) -> int:
@@ -101,11 +94,9 @@ class _Copying:
         columns, rows, feed = self._columns, self._rows, None
         connection = self._connection = await columns.ask()
         self._turn = monotonic() + _TURN
-        watched = self._watch()
         if isinstance(rows, AsyncIterable):
             records: Any = (feed := self._each(rows))
-        elif watched and type(rows) in {list, tuple}:
-            self._whole = True
+        elif type(rows) in {list, tuple} and self._watch():
             self._batch, self._left = rows, iter(rows)  # type: ignore[assignment]  # a Sequence: it was asked just now
             records = self._left
         else:
@@ -150,14 +141,13 @@ class _Copying:
             raise
 
     def _watch(self) -> bool:
-        """Hear of whatever the driver sends; whether its transport allows that."""
+        """Have a list looked at when some of it was sent; whether the transport allows that."""
         transport = self._connection._transport  # noqa: SLF001  (its protocol's)
         write = transport.write
 
         def watched(data: memoryview) -> None:
             write(data)
-            self._sent = data
-            if self._whole and data[0] == _COPY_DATA:  # what else it says is about the end, and must be said
+            if data[0] == _COPY_DATA:  # what else it says is about the end, and must be said
                 self._look_back()
 
         try:
