@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from enum import Enum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from datavern.cli.common import CONFIG, Actor, Config, Json, Output, Verbose, Yes, command, manager_of
+
+if TYPE_CHECKING:
+    from datavern.privacy.datamap.dataset import Dataset
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
@@ -71,18 +74,15 @@ def seal(
 def with_question(out: Output, config: Path, column: str, question: str, *, yes: bool) -> None:
     """Ask, unless told not to. What is wrong with the column's name is told before anybody is asked."""
     from datavern.cli.common import mapped_manager, told
-    from datavern.contracts.errors import ConfigurationError
+    from datavern.privacy.sealing.in_place import field_named
 
-    with told(out):
-        name, dot, field = column.partition(".")
-        if not dot or not name or not field:
-            raise ConfigurationError("a column is named DATASET.FIELD, such as users.personal_number")
+    def dataset_of(name: str) -> Dataset:
         data_map = mapped_manager(config, "so no field of it can be sealed").data_map
         assert data_map is not None  # noqa: S101  (for the type checker: `mapped_manager` looks)
-        fields = data_map[name].fields
-        if field not in fields:
-            known = ", ".join(fields) or "none"
-            raise ConfigurationError(f"datasets.{name}.fields: no field is called {field}; there are: {known}")
+        return data_map[name]
+
+    with told(out):
+        field_named(column, dataset_of, form="DATASET.FIELD")
         out.confirm(question, yes=yes)
 
 

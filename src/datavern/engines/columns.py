@@ -115,10 +115,7 @@ class RelationalColumns:
         empty = f"UPDATE {self._table(store)} SET {self._name(aside)} = NULL WHERE ({names}) = ({filled})"  # noqa: S608  (quoted)
 
         async def work(tx: Any) -> None:
-            await self.lock(tx, store)
-            found = await self._subjects.describe(store, transaction=tx)
-            there = None if found is None or found.column(aside) is not None else found.column(column)
-            if there is None or self._subjects.holds(there, ShapeColumn(column, "bytes")):
+            if await self._sealed(tx, store, column, without=aside) is not False:
                 return
             await self.loosen(tx, store, column)
             await self.rename(tx, store, column, aside)
@@ -128,6 +125,13 @@ class RelationalColumns:
                     raise _Tried
 
         await self.change(work)
+
+    async def _sealed(self, tx: Any, store: str, column: str, *, without: str) -> bool | None:
+        """Whether a column is a sealed one, with the table locked; None where it is not there, or the other one is."""
+        await self.lock(tx, store)
+        found = await self._subjects.describe(store, transaction=tx)
+        there = None if found is None or found.column(without) is not None else found.column(column)
+        return None if there is None else bool(self._subjects.holds(there, ShapeColumn(column, "bytes")))
 
     async def rename(self, tx: Any, store: str, column: str, to: str) -> None:
         """Give a column another name."""
@@ -153,10 +157,7 @@ class RelationalColumns:
             raise ConfigurationError(f"type: expected one of {', '.join(self._subjects.types)}")
 
         async def work(tx: Any) -> None:
-            await self.lock(tx, store)
-            found = await self._subjects.describe(store, transaction=tx)
-            there = None if found is None or found.column(column) is not None else found.column(beside)
-            if there is None or not self._subjects.holds(there, ShapeColumn(beside, "bytes")):
+            if await self._sealed(tx, store, beside, without=column) is not True:
                 return
             await tx.execute(f"ALTER TABLE {self._table(store)} ADD COLUMN {self._name(column)} {words}")
 

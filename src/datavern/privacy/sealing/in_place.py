@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from datavern.privacy.personal.store import PersonalStore
     from datavern.privacy.service import Privacy
 
-__all__ = ["InPlace", "Moved"]
+__all__ = ["InPlace", "Moved", "field_named"]
 
 _CHANGES = 6
 """So often the columns change at the most while one is sealed by several runs, and once more."""
@@ -64,6 +64,29 @@ class Moved:
     rewritten: str | None = None
 
 
+def field_named(
+    column: str, dataset_of: Callable[[str], Dataset], *, form: str = "dataset.field"
+) -> tuple[Dataset, str]:
+    """The dataset and the field that ``dataset.field`` names.
+
+    Args:
+        column: as somebody wrote it.
+        dataset_of: the dataset of a name; raises where there is none.
+        form: how it is to be written, for the message.
+
+    Raises:
+        ConfigurationError: it is not written so, or there is no such field; says which there are.
+    """
+    name, _, field = column.partition(".")
+    if not name or not field:
+        raise ConfigurationError(f"a column is named {form}, such as users.personal_number")
+    dataset = dataset_of(name)
+    if field not in dataset.fields:
+        known = ", ".join(dataset.fields) or "none"
+        raise ConfigurationError(f"datasets.{name}.fields: no field is called {field}; there are: {known}")
+    return dataset, field
+
+
 class InPlace:
     """The sealing of one column.
 
@@ -78,20 +101,16 @@ class InPlace:
     """
 
     def __init__(self, privacy: Privacy, column: str, *, batch_size: int = 500, step: Step | None = None) -> None:
-        name, dot, field = column.partition(".")
-        if not dot or not name or not field:
-            raise ConfigurationError("a column is named dataset.field, such as users.personal_number")
         if batch_size < 1:
             raise ConfigurationError("batch_size is at least 1")
+        dataset, field = field_named(column, lambda name: privacy.personal(name).dataset)
         self.column = column
         self.field = field
-        self._store: PersonalStore = privacy.personal(name)
-        dataset = self._store.dataset
-        if field not in dataset.fields:
-            raise ConfigurationError(f"datasets.{name}.fields: no field is called {field}")
+        self._store: PersonalStore = privacy.personal(dataset.name)
         if not dataset.fields[field].sealed:
             raise ConfigurationError(
-                f"datasets.{name}.fields.{field}: the data map says what is sealed: set sealed = true there first"
+                f"datasets.{dataset.name}.fields.{field}: the data map says what is sealed: set sealed = true there "
+                "first"
             )
         self._aside = field + ASIDE
         self._provider = self._store.provider
