@@ -75,7 +75,7 @@ def test_a_clock_that_ran_out(run: Run, project: Path):
     assert "OVERDUE" in opened.said
     listed = run("breach", "list")
     assert listed.code == 1
-    assert "1 of 1 are overdue." in listed.said
+    assert "1 of 1 is overdue." in listed.said
     found = run("breach", "list", "--json")
     assert (found.code, found.json["overdue"]) == (1, ["2025-001"])
     (incident, authority) = found.json["breaches"][0]["clocks"]

@@ -71,12 +71,13 @@ FAILING: list[tuple[str, list[Any], str | None, str]] = [
     ("SELECT $1::jsonb", [{"a": float("nan"), "b": PLANTED}], None, "fits jsonb"),
     ("SELECT $1::text", [f"{PLANTED}\ud800"], None, "fits text"),
     ("SELECT $1::text, $2::text", ["x", f"{PLANTED}\0"], "22021", "parameter $2 holds a NUL"),
-    ("SELECT $1::text", [], None, "takes 1 parameters, 0 were given"),
-    ("SELECT $1::text", [PLANTED, PLANTED], None, "takes 1 parameters, 2 were given"),
-    ("SELECT 1", [PLANTED], None, "takes 0 parameters, 1 were given"),
+    ("SELECT $1::text", [], None, "takes 1 parameter, 0 were given"),
+    ("SELECT $1::text", [PLANTED, PLANTED], None, "takes 1 parameter, 2 were given"),
+    ("SELECT 1", [PLANTED], None, "takes 0 parameters, 1 was given"),
     (f"SELECT '{PLANTED}\0'", [], None, "NUL character, at character 25"),
     (f"SELECT '{PLANTED}\ud800'", [], None, "half a surrogate"),
-    (f"SELECT '{PLANTED}'; SELECT 2", [], "42601", ""),
+    (f"SELECT '{PLANTED}'; SELECT 2", [], "42601", "one statement was expected"),
+    (f"SELECT '{PLANTED}'; SELECT $1::text", ["x"], "42601", "run them one by one, in a transaction"),
 ]
 
 

@@ -361,6 +361,19 @@ async def test_names_for_parameters(db):
         await db.query("SELECT :a", {"a": "x\0"})
 
 
+@pytest.mark.parametrize(
+    ("sql", "parameters", "says"),
+    [
+        ("SELECT ?", [], "the statement takes 1 parameter, 0 were given"),
+        ("SELECT ?, ?", [1], "the statement takes 2 parameters, 1 was given"),
+        ("SELECT 1", [1, 2], "the statement takes 0 parameters, 2 were given"),
+    ],
+)
+async def test_too_few_and_too_many_parameters(db, sql, parameters, says):
+    with pytest.raises(QueryRejected, match=says):
+        await db.query(sql, parameters)
+
+
 @pytest.mark.parametrize("parameters", ["abc", b"abc", 7, {1, 2}, None])
 async def test_what_is_no_list_of_parameters_is_refused(db, parameters):
     with pytest.raises(QueryRejected, match="expected a list"):

@@ -153,6 +153,8 @@ def remember(what: Hashable) -> None:
 
 def check_words(action: str, actor: str | None, dataset: str | None) -> None:
     """Refuse what these columns may not hold: see `check_text`. Those that may stand there are put into `SEEN`."""
+    if action is None or (isinstance(action, str) and not action.strip()):
+        raise ConfigurationError("audit action: missing; say what was done, such as user_login")
     check_text("action", action)
     check_text("actor", actor)
     check_text("dataset", dataset)

@@ -279,7 +279,8 @@ def list_(
             rows.append([one.id, ", ".join(one.kinds), in_norway(one.aware_at), people, state, clocks])
         out.table(["breach", "violated", "aware since", "people", "", "clocks"], rows, whole={"breach"})
         if overdue:
-            out.say(f"{len(overdue)} of {len(found)} are overdue.", "bold red")
+            verb = "is" if len(overdue) == 1 else "are"
+            out.say(f"{len(overdue)} of {len(found)} {verb} overdue.", "bold red")
         return not overdue and not wrong
 
     if not command(out, work):

@@ -93,8 +93,9 @@ class FileProvider(RingProvider):
         folder = self._folder
         if not folder.is_dir():
             raise ConfigurationError(
-                f"there is no key ring at {folder}: make one with `datavern init`, "
-                f"or `await datavern.Keyring.create('file:{folder}')`"
+                f"there is no key ring at {folder}. If it was moved or lost, put it back: from a recovery with "
+                "`datavern keys import-recovery` (a new one opens nothing that is sealed already). For a new project, "
+                f"make one: `datavern init`, or `await datavern.Keyring.create('file:{folder}')`"
             )
         check_owner(folder, folder.stat())
         ring = self._document()

@@ -144,7 +144,9 @@ class VaultProvider(RingProvider):
         signing = records.get(_SIGNING)
         if signing is None:
             raise ConfigurationError(
-                f"there is no key ring in {self._place}: make one with `datavern init`, or Keyring.create"
+                f"there is no key ring in {self._place}. If it was moved or lost, put it back: from a recovery with "
+                "`datavern keys import-recovery` (a new one opens nothing that is sealed already). For a new project, "
+                "make one: Keyring.create"
             )
         ring_id = self._ring_id(signing)
         epochs: dict[int, bytes] = {}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from datavern.audit.entry import check_text, details_text
+from datavern.audit.entry import check_text, check_words, details_text
 from datavern.contracts.errors import ConfigurationError
 
 NUMBER = "13097248022"
@@ -23,3 +23,9 @@ def test_digits_that_fall_so_in_a_random_handle_are_none():
     handle = f"a4f{NUMBER}c0ffee00deadbeef91"
     check_text("handle", handle)
     assert details_text({"consent": handle}) == f'{{"consent":"{handle}"}}'
+
+
+@pytest.mark.parametrize("action", ["", "  ", "\n", None])
+def test_an_entry_says_what_was_done(action):
+    with pytest.raises(ConfigurationError, match="audit action: missing; say what was done"):
+        check_words(action, "case-worker-7", None)

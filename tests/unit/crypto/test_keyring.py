@@ -149,9 +149,10 @@ async def test_of_many_that_make_a_ring_at_once_one_does(url, folder):
     assert names(folder.parent) == ["keys"]
 
 
-async def test_a_missing_ring_says_how_to_make_one(url):
+async def test_a_missing_ring_says_how_to_put_it_back_and_how_to_make_one(url):
     message = await problem(url)
     assert "no key ring" in message
+    assert "datavern keys import-recovery" in message
     assert "datavern init" in message
     assert "datavern.Keyring.create" in message
 

@@ -18,6 +18,7 @@ from datavern.engines.azuresql.numbers import THROTTLED
 from datavern.engines.azuresql.statements import Effect, effect, ends_transaction, places, several
 from datavern.engines.azuresql.streams import RowStream
 from datavern.engines.azuresql.values import bound, positional
+from datavern.engines.counts import takes
 
 if TYPE_CHECKING:
     from datavern.contracts.fused import Entry
@@ -225,7 +226,7 @@ class AzureSQLStatements:
             which = f" of set {number}" if number else ""
             gap = f"; @P{found.missing} is not among them" if found.missing else ""
             raise QueryRejected(
-                f"{name}: the statement takes {wanted} parameters{gap}, {len(parameters)} were given{which}",
+                f"{name}: {takes(wanted, len(parameters), beside=gap)}{which}",
                 provider=name,
             )
         if wanted > _MOST_PARAMETERS:

@@ -26,6 +26,7 @@ from datavern.contracts.errors import (
     QueryRejected,
     SerializationConflict,
 )
+from datavern.engines.counts import takes
 from datavern.engines.postgresql.statements import Effect
 
 __all__ = ["Fault", "Stage", "caused", "code_of", "demoted", "fault"]
@@ -106,6 +107,10 @@ _WORDS: dict[str, str] = {
     "P0001": "a function of the database raised an error",
 }
 _SAID_BY = {  # where in the server's source the error was made: its words may be in any language
+    ("exec_parse_message", "42601"): (
+        "one statement was expected, and there are several in the text: run them one by one, in a transaction, or all "
+        "of them with execute and no parameters"
+    ),
     ("ExecWithCheckOptions", "42501"): (
         "row-level security refuses the row: no tenant is set (transaction(tenant=…)), or the row is another's"
     ),
@@ -274,7 +279,7 @@ def _from_driver(error: asyncpg.InterfaceError | asyncpg.PostgresError, name: st
 def _about_the_list(text: str) -> str:
     """What is wrong with the parameters as a list, and not with one of them."""
     if count := _ARGUMENT_COUNT.search(text):
-        return f"the statement takes {count[1]} parameters, {count[2]} were given"
+        return takes(int(count[1]), int(count[2]))
     if no_set := _NO_SET.search(text):
         number, given = int(no_set[1]) + 1, no_set[2]
         return f"set {number} of the parameters is of type {given}: expected a list or a tuple of values"

@@ -27,6 +27,7 @@ from datavern.contracts.fused import Entry, Guard, checked_key, entry_statement
 from datavern.contracts.statements import Statement
 from datavern.contracts.values import Parameters, timestamp
 from datavern.engines import idempotency
+from datavern.engines.counts import takes
 from datavern.engines.postgresql.errors import fault
 from datavern.engines.postgresql.splice import HELD, counted, held, is_readable, shape, tagged
 from datavern.engines.postgresql.statements import TOUCHES, WRITES, Effect
@@ -106,8 +107,7 @@ class Fusing:
         if plan.text:
             if len(parameters) != plan.parameters:
                 raise QueryRejected(
-                    f"{provider.name}: the statement takes {plan.parameters} parameters, {len(parameters)} were given",
-                    provider=provider.name,
+                    f"{provider.name}: {takes(plan.parameters, len(parameters))}", provider=provider.name
                 )
             values = (*parameters, *written, *(() if entry is None else entry[1]))
             if len(values) <= _MOST_PARAMETERS:

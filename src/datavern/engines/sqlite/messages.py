@@ -16,6 +16,7 @@ from datavern.contracts.errors import (
     ProviderError,
     QueryRejected,
 )
+from datavern.engines.counts import takes
 
 __all__ = ["of_constraint", "of_driver", "of_statement"]
 
@@ -78,14 +79,11 @@ _COUNTS = (
     re.compile(r"cannot VACUUM (from within a transaction|- SQL statements in progress)\Z"),
 )
 _NOT_UTF8 = "a text in the database is not UTF-8: select it as CAST(… AS BLOB)"
-# What the driver says before SQLite has seen anything; the groups hold counts and a placeholder's name.
+# What the driver says before SQLite has seen anything; the groups hold counts, or a placeholder's name.
+_BINDINGS = re.compile(r"Incorrect number of bindings supplied\. .*uses (\d+), and there (?:are|is) (\d+) supplied")
 _DRIVER: tuple[tuple[re.Pattern[str], str], ...] = tuple(
     (re.compile(pattern), text)
     for pattern, text in (
-        (
-            r"Incorrect number of bindings supplied\. .*uses (\d+), and there (?:are|is) (\d+) supplied",
-            "the statement takes {0} parameters, and {1} were given",
-        ),
         (
             r"You did not supply a value for binding (?:parameter )?:?([^\W\d]\w*)\.",
             "no value was given for the parameter :{0}",
@@ -179,6 +177,8 @@ def _said(message: str, sql: str | None) -> tuple[str, int | None]:
 
 def of_driver(error: BaseException, message: str) -> ProviderError:
     """What the driver itself says, before SQLite has seen anything."""
+    if counts := _BINDINGS.match(message):
+        return QueryRejected(takes(int(counts[1]), int(counts[2])))
     for pattern, text in _DRIVER:
         if found := pattern.match(message):
             return QueryRejected(text.format(*found.groups()))
