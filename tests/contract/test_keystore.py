@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hmac
 import json
 import os
 import sys
@@ -100,6 +101,20 @@ async def test_opening_twice_changes_nothing(store, provider):
     await store.open()
     assert store.subject_tag("u1") == tag
     assert await count(provider, "datavern_store") == 1
+
+
+async def test_who_a_tag_names_is_told_by_the_store_s_own_key_alone(store, provider, ring, tmp_path, database):
+    wrapped = await provider.query_value("SELECT tag_key FROM datavern_store")
+    key = await ring.unwrap(wrapped, b"tag-key\x00")
+    for subject in ("u1", "13097248022", "æøå", ""):
+        made = hmac.digest(key, b"subject\x00" + subject.encode(), "sha256")
+        assert store.subject_tag(subject) == made
+    for table in ("datavern_store", "datavern_epochs"):  # a store made anew, of the same ring
+        await provider.execute(f"DELETE FROM {table}")
+    async with database.provider(name="anew") as other:
+        anew = KeyStore(ring, other)
+        await anew.open()
+        assert anew.subject_tag("u1") != store.subject_tag("u1")
 
 
 async def test_of_many_that_open_a_new_store_at_once_one_makes_it(provider, ring):

@@ -18,6 +18,7 @@ from datavern import (
     DatabaseManager,
     DataMap,
     Dataset,
+    DecryptionFailed,
     ErasureIncomplete,
     Field,
     Keyring,
@@ -273,6 +274,39 @@ async def test_a_copy_is_read_back_and_restores_the_key_store(db, managed, keyri
     async with ring:
         with pytest.raises(Exception, match="did not open"):
             await copies.read_back(copy, ring)
+
+
+WRAPPED = {
+    "a person's key": ("datavern_keys", "wrapped", "subject_tag IS NOT NULL"),
+    "a dataset's key": ("datavern_keys", "wrapped", "subject_tag IS NULL"),
+    "a lookup key": ("datavern_lookup_keys", "wrapped", "1 = 1"),
+    "the tag key": ("datavern_store", "tag_key", "1 = 1"),
+}
+
+
+@pytest.mark.parametrize("which", WRAPPED)
+async def test_a_copy_with_a_key_that_does_not_unwrap_is_no_copy(db, keyring, tmp_path, which, placeholder):
+    await person(db, 1)
+    await db.keys.dataset_key("rates")
+    table, column, where = WRAPPED[which]
+    main, path = db["main"], tmp_path / "copy"
+    async with Keyring.from_url(keyring) as ring:
+        sound = await copies.write(main, ring, path)
+        wrapped = await main.query_value(f"SELECT {column} FROM {table} WHERE {where}")
+        changed = bytes([*wrapped[:-1], wrapped[-1] ^ 1])
+        change = f"UPDATE {table} SET {column} = {placeholder(1)} WHERE {column} = {placeholder(2)}"
+        await main.execute(change, [changed, wrapped])
+        with pytest.raises(DecryptionFailed, match="did not open"):
+            await copies.write(main, ring, path)
+        await main.execute(change, [wrapped, changed])
+        created = await main.query_value("SELECT created_at FROM datavern_epochs")
+        values = f"VALUES ({placeholder(1)}, {placeholder(2)})"
+        await main.execute(f"INSERT INTO datavern_epochs (epoch, created_at) {values}", [7, created])
+        await main.execute(f"UPDATE {table} SET epoch = 7 WHERE {column} = {placeholder(1)}", [wrapped])
+        with pytest.raises(DecryptionFailed, match="another epoch than its row says"):
+            await copies.write(main, ring, path)
+        assert await copies.read_back(path, ring) == sound  # what is no copy takes no copy's place
+        assert [file.name for file in tmp_path.glob("*copy*")] == ["copy"]
 
 
 async def test_the_old_key_stays_while_no_copy_can_be_made(db, tmp_path):

@@ -29,6 +29,7 @@ from datavern import (
     Field,
     KeyErased,
     PrivacyError,
+    ProcessingRestricted,
     SubjectRequest,
     actor,
 )
@@ -462,6 +463,51 @@ async def test_consent_is_asked_for_and_a_person_who_was_erased_is_not_written_t
             with pytest.raises(KeyErased):
                 await s.commit()
         assert (await db.personal("users").get("a"))["name"] == "B"
+
+
+@pytest.mark.parametrize("at_hand", [True, False])
+async def test_a_person_whose_data_is_restricted_is_read_by_nobody(engine_, session, people, at_hand):
+    db, engine = engine_
+    await db.subject_requests.process(SubjectRequest("restriction", subject="a"))
+    if not at_hand:
+        db.keys.close()
+    table = User.__table__
+    sealed = sa.select(table.c.id, table.c.datavern_row, table.c.name)
+    for refused in (sa.select(table), sealed, sealed.where(table.c.id == "a"), sealed.order_by(table.c.id.desc())):
+        async with engine.connect() as c:
+            with pytest.raises(ProcessingRestricted):
+                await c.execute(refused)
+        async with engine.connect() as c:
+            with pytest.raises(ProcessingRestricted):
+                async for _ in await c.stream(refused):
+                    pass
+    async with session() as s:
+        with pytest.raises(ProcessingRestricted):
+            await s.get(User, "a")
+    async with session() as s:
+        assert (await s.get(User, "b")).name == "Per"
+        found = await s.scalars(sa.select(User).where(User.id != "a").order_by(User.id))
+        assert [user.name for user in found] == ["Per", None]
+
+
+async def test_reads_that_need_a_consent_have_one(managed):
+    asked = dataclasses.replace(USERS, legal_basis=None, purposes=["customer-account"], require_consent="read")
+    async with managed(asked) as db:
+        engine = db["main"].sqlalchemy_engine()
+        async with engine.begin() as c:
+            await c.run_sync(User.__table__.create)
+        await db.prepare("users")
+        consents = {n: await db.consents.grant(subject=n, purpose="customer-account") for n in "ab"}
+        async with async_sessionmaker(engine.execution_options(**{CONSENT: consents}))() as s:
+            s.add_all([User(id=n, name=f"N {n}") for n in "ab"])
+            await s.commit()
+        await db.consents.withdraw(consents["a"])
+        async with async_sessionmaker(engine)() as s:
+            with pytest.raises(ConsentRequired):
+                await s.scalars(sa.select(User))
+        async with async_sessionmaker(engine)() as s:
+            assert (await s.get(User, "b")).name == "N b"
+        await engine.dispose()
 
 
 async def test_a_row_that_an_erasure_emptied_is_read_as_it_is(engine_, session, people):

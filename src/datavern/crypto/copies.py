@@ -13,7 +13,7 @@ import os
 from binascii import a2b_base64, b2a_base64
 from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Final
@@ -87,10 +87,11 @@ async def write(provider: Provider, keyring: Keyring, path: str | Path) -> Copy:
     Args:
         provider: the ledger database.
         keyring: open.
-        path: a file, which appears whole or not at all; one of that name is replaced.
+        path: a file, which appears whole and read back, or not at all; one of that name is then replaced.
 
     Raises:
         ConfigurationError: it cannot be written there, or what was read back is not what was written.
+        DecryptionFailed: a key in the store does not unwrap, so that no copy of it is good.
     """
     path = Path(path)
     draft = path.with_name(f".{path.name}.{os.urandom(8).hex()}")
@@ -103,6 +104,9 @@ async def write(provider: Provider, keyring: Keyring, path: str | Path) -> Copy:
             created = await _write(provider, keyring, file, count)
             file.flush()
             await asyncio.to_thread(os.fsync, descriptor)
+        found = await read_back(draft, keyring)
+        if found.digest != count.digest or found.rows != count.rows or found.created_at != created:
+            raise ConfigurationError(f"what was read back from {path} is not what was written: use another disk")
         draft.replace(path)
         flush_folder(path.parent)
     except OSError as error:
@@ -112,10 +116,7 @@ async def write(provider: Provider, keyring: Keyring, path: str | Path) -> Copy:
             draft.unlink(missing_ok=True)
     if problem:
         raise ConfigurationError(f"the key store could not be copied to {path}: {problem}")
-    found = await read_back(path, keyring)
-    if found.digest != count.digest or found.rows != count.rows or found.created_at != created:
-        raise ConfigurationError(f"what was read back from {path} is not what was written: use another disk")
-    return found
+    return replace(found, path=str(path))
 
 
 async def _write(provider: Provider, keyring: Keyring, file: BinaryIO, count: _Count) -> str:
