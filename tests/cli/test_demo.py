@@ -43,6 +43,7 @@ def assert_no_plaintext(folder: Path) -> None:
 def test_every_step_comes_true(demonstrated: tuple[Path, Ran]):
     told = demonstrated[1].json
     assert told["ok"] is True
+    assert "chmod" not in demonstrated[1].told  # what it makes is for its owner alone, the copy that is changed too
     assert len(told["steps"]) == STEPS
     assert all(step["ok"] for step in told["steps"])
     assert by_title(told, "Import")["rows"] == PEOPLE

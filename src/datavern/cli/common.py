@@ -129,16 +129,13 @@ class Output:
         self, columns: Sequence[str], rows: Iterable[Sequence[Any]], *, title: str | None = None, whole: Any = ()
     ) -> None:
         """A table for people. Values print as text, whatever they hold; the columns in `whole` are never broken."""
-        from rich import box
-        from rich.table import Table
         from rich.text import Text
 
-        table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", title_style="bold", pad_edge=False)
-        for column in columns:
-            table.add_column(column, overflow="fold", no_wrap=column in whole)
-        for row in rows:
-            table.add_row(*(c if isinstance(c, Text) else Text(clean(shown(c))) for c in row))
-        self.show(table)
+        from datavern.cli.tables import drawn
+
+        cells = [[c if isinstance(c, Text) else Text(clean(shown(c))) for c in row] for row in rows]
+        console = self.console
+        console.print(drawn(columns, cells, width=console.width, title=title, whole=whole))
 
     def document(self, value: Any, *, lines: bool = False) -> None:
         """The one JSON document of a command that was called with ``--json``; nothing without it.

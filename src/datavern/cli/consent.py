@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -22,6 +22,9 @@ from datavern.cli.common import (
     shown,
 )
 from datavern.cli.group import Group
+
+if TYPE_CHECKING:
+    from datavern.privacy.consent.consent import Consent
 
 app = typer.Typer(
     cls=Group,
@@ -121,12 +124,27 @@ def list_(subject: Subject, *, config: Config = CONFIG, json_output: Json = Fals
             out.say("No consent is recorded for this subject.")
             return
         out.table(
-            ["consent", "purpose", "holds", "granted", "ended"],
-            [[c.id, c.purpose, c.holds(), c.granted_at, c.withdrawn_at or c.expires_at] for c in consents],
-            whole={"consent"},
+            ["consent", "purpose", "granted", "holds"],
+            [[c.id, c.purpose, _day(c.granted_at), _holds(c)] for c in consents],
+            whole={"consent", "purpose"},
         )
 
     command(out, work)
+
+
+def _day(at: dt.datetime) -> str:
+    """The day by the clock on the wall here: `show` has the moment."""
+    return at.astimezone().date().isoformat()
+
+
+def _holds(consent: Consent) -> str:
+    """Whether it holds, and until or since when it does not."""
+    if consent.withdrawn_at is not None:
+        return f"{'until' if consent.holds() else 'withdrawn'} {_day(consent.withdrawn_at)}"
+    if consent.expires_at is not None:
+        # It ends with a day's last moment: that day is the last on which it holds.
+        return f"{'until' if consent.holds() else 'ended'} {_day(consent.expires_at - dt.timedelta(microseconds=1))}"
+    return "yes"
 
 
 @app.command("show")

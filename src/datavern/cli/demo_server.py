@@ -74,6 +74,7 @@ class _File:
     async def copy(self, config: Path) -> Path:
         def copied() -> None:
             shutil.copytree(self.file.parent, self.target, ignore=shutil.ignore_patterns("main.db*"))
+            (self.target / "main.db").touch(0o600)  # SQLite would let everybody read it
             with closing(sqlite3.connect(self.file)) as one, closing(sqlite3.connect(self.target / "main.db")) as other:
                 one.backup(other)
 

@@ -21,6 +21,9 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions
 _EVENTS = 8
 """What happened last, as many of it as are shown under the live table."""
 
+_COLUMNS = ("database", "status", "role", "answers in", "behind", "timeline", "in use")
+"""Of the live table."""
+
 Watch = Annotated[bool, typer.Option("--watch", "-w", help="Ask again and again, until Ctrl-C.")]
 Interval = Annotated[
     float, typer.Option("--interval", metavar="SECONDS", help="With --watch: how long from one question to the next.")
@@ -72,6 +75,7 @@ class _Watching:
         self._out = out
         self._databases = databases
         self._happened: list[str] = []
+        self._told: set[int] = set()  # of which columns anything was ever told: none goes again once it was there
         for provider in databases.values():
             observe = getattr(provider, "observe", None) if hasattr(provider, "members") else None
             if observe is not None:  # a failover group tells what happens to it
@@ -92,10 +96,12 @@ class _Watching:
         """Print it once; whether all is well."""
         healthy = all(h.status == "healthy" for h in report.values())
         self._out.document({"healthy": healthy, "databases": report})
-        columns = ["database", "status", "role", "answered in", "version", "detail"]
         self._out.table(
-            columns, [[name, h.status, h.role, _time(h.latency), h.version, h.detail] for name, h in report.items()]
+            ["database", "status", "role", "answered in", "version"],
+            [[name, h.status, h.role, _time(h.latency), h.version] for name, h in report.items()],
         )
+        for line in _problems(report):
+            self._out.say(line)
         return healthy
 
     async def run(self, interval: float, count: int | None) -> bool:
@@ -136,22 +142,21 @@ class _Watching:
         from rich.table import Table
         from rich.text import Text
 
-        table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-        for column in ("database", "status", "role", "answers in", "behind", "timeline", "connections", "detail"):
-            table.add_column(column, overflow="fold", no_wrap=column in {"database", "status", "behind"})
-        for name, health in report.items():
-            for row in _rows(name, health):
-                table.add_row(*(Text(clean("" if cell is None else cell)) for cell in row))
-        return Group(table, *(Text(line) for line in self._happened)) if self._happened else table
+        rows = [row for name, health in report.items() for row in _rows(name, health)]
+        self._told |= {number for row in rows for number, cell in enumerate(row) if cell is not None}
+        columns = [number for number in range(len(_COLUMNS)) if number in self._told]  # what nobody has is left out
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 2, 0, 0))
+        for number in columns:
+            table.add_column(_COLUMNS[number], overflow="fold", no_wrap=_COLUMNS[number] not in {"role", "answers in"})
+        for row in rows:
+            table.add_row(*(Text(clean(row[number] or "")) for number in columns))
+        return Group(table, *(Text(line) for line in (*_problems(report), *self._happened)))
 
 
 def _rows(name: str, health: Health) -> Iterator[tuple[str | None, ...]]:
     """A database, and under it the members of a failover group."""
-    yield (name, health.status, health.role, _time(health.latency), None, None, _pool(health.pool), health.detail)
-    members = health.facts.get("members", {})
-    for member, facts in members.items() if isinstance(members, Mapping) else ():
-        if not isinstance(facts, Mapping) or "serves" not in facts:
-            continue
+    yield (name, health.status, health.role, _time(health.latency), None, None, _pool(health.pool))
+    for member, facts in _members(health):
         latency = facts.get("latency", {})
         timeline = facts.get("timeline")
         yield (
@@ -159,11 +164,27 @@ def _rows(name: str, health: Health) -> Iterator[tuple[str | None, ...]]:
             str(facts["status"]),
             str(facts["role"]) + (", serves" if facts["serves"] else ""),
             f"{_time(latency.get('p50'))}, p99 {_time(latency.get('p99'))}" if latency else None,
-            None if facts.get("lag") is None else f"{facts['lag']:.1f} s at most",
+            None if facts.get("lag") is None else f"≤ {facts['lag']:.1f} s",
             None if timeline is None else str(timeline),
             _pool(facts.get("pool")),
-            str(facts["problem"]),
         )
+
+
+def _members(health: Health) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """The members of a failover group."""
+    members = health.facts.get("members", {})
+    for member, facts in members.items() if isinstance(members, Mapping) else ():
+        if isinstance(facts, Mapping) and "serves" in facts:
+            yield member, facts
+
+
+def _problems(report: Mapping[str, Health]) -> Iterator[str]:
+    """What is wrong, of which database, or of which member of it: a line each, the width of the terminal."""
+    for name, health in report.items():
+        told = [(f"{name}, {member}", str(facts["problem"])) for member, facts in _members(health) if facts["problem"]]
+        said = any(problem in health.detail for _, problem in told)
+        for which, what in [*([] if said or not health.detail else [(name, health.detail)]), *told]:
+            yield clean(what if what.startswith(f"{which}: ") else f"{which}: {what}")
 
 
 def _time(seconds: float | None) -> str | None:
@@ -174,4 +195,4 @@ def _pool(pool: PoolStats | None) -> str | None:
     if pool is None:
         return None
     waiting = f", {pool.waiting} wait" if pool.waiting else ""
-    return f"{pool.in_use} of {pool.size} in use{waiting}"
+    return f"{pool.in_use} of {pool.size}{waiting}"
