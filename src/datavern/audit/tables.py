@@ -22,6 +22,7 @@ TRUNCATIONS: Final = "datavern_audit_truncations"
 
 START: Final = (0, 0, 0)
 """Before every entry: era, stamp, seq."""
+_LARGEST: Final = (1 << 63) - 1
 
 
 def log_of(ledger: Ledger) -> Log:
@@ -37,6 +38,7 @@ def log_of(ledger: Ledger) -> Log:
         as_bytes=bool(getattr(ledger, "stamp_bytes", False)),
         by_default=bool(getattr(ledger, "sets_defaults", False)),
         keyed_by_id=bool(getattr(ledger, "rows_are_heaped", False)),
+        in_parts=bool(getattr(ledger, "seeks_in_parts", False)),
     )
 
 
@@ -56,6 +58,8 @@ class Log:
         as_bytes: the engine keeps a stamp as eight bytes, the highest first, and not as a number.
         by_default: the engine can have the column `era` take another number whenever one begins.
         keyed_by_id: the id is the primary key: `seq` needs no index of its own, which every entry would pay for.
+        in_parts: the engine finds a place in the order by its index only when era, stamp and seq are compared one by
+            one. Compared as a whole, each page would cost as much as all that stands before it in its era.
     """
 
     def __init__(
@@ -68,6 +72,7 @@ class Log:
         as_bytes: bool = False,
         by_default: bool = False,
         keyed_by_id: bool = False,
+        in_parts: bool = False,
     ) -> None:
         import sqlalchemy as sa  # noqa: PLC0415  (loaded when the first own table is needed)
 
@@ -89,6 +94,7 @@ class Log:
 
         self._settled = settled
         self._stamp = Stamp
+        self._in_parts = in_parts
         self._inserts: dict[tuple[str | None, bool], Statement] = {}
         self.metadata = sa.MetaData()
         seq: sa.Column[int] = (
@@ -143,7 +149,7 @@ class Log:
             sa.Column("at", sa.Text, nullable=False),
             sa.Column("note", sa.Text, nullable=False),
         )
-        self.page = Statement(lambda: self._after().limit(sa.bindparam("most")))
+        self.page = Statement(lambda: self._page(self._columns()))
         self.settled_page = Statement(self._settled_page)
         self.keys_page = Statement(self._keys_page)
         self.by_place = Statement(self._by_place)
@@ -162,7 +168,7 @@ class Log:
         self.checkpoint_of = Statement(
             lambda: sa.select(self.checkpoints).where(self.checkpoints.c.size == sa.bindparam("of"))
         )
-        self.range_page = Statement(lambda: self._after().where(self._until()).limit(sa.bindparam("most")))
+        self.range_page = Statement(lambda: self._page(self._columns(), ranged=True))
         self.count_until = Statement(lambda: sa.select(sa.func.count()).select_from(self.entries).where(self._until()))
         self.delete_range = Statement(self._delete_range)
         self.last_truncation = Statement(
@@ -215,10 +221,42 @@ class Log:
         )
         return sa.tuple_(table.c.era, table.c.stamp, table.c.seq), wanted
 
-    def _after(self) -> Any:
+    def _behind(self, rows: Any, *, ranged: bool = False) -> list[Any]:
+        """Of a select's rows those behind a place, up to another if `ranged`; in parts, of which none has another's."""
+        import sqlalchemy as sa  # noqa: PLC0415  (as above)
+
         place, wanted = self._place(self.entries)
+        if not self._in_parts:
+            return [rows.where(place > wanted, *([self._until()] if ranged else []))]
         t = self.entries.c
-        return self._columns().where(place > wanted).order_by(t.era, t.stamp, t.seq)
+        era, stamp, seq = wanted.clauses
+        of_stamp, of_era = (t.era == era) & (t.stamp == stamp), t.era == era
+        parts = [of_stamp & (t.seq > seq), of_era & (t.stamp > stamp), t.era > era]
+        if not ranged:
+            return [rows.where(part) for part in parts]
+        # How far a part goes is compared by itself too: what only rules rows out, one by one, reads them to the end.
+        _, until = self._place(self.entries, "to_")
+        to_era, to_stamp, to_seq = until.clauses
+        every = self.entries.alias().c
+        last = sa.select(sa.func.max(every.stamp)).where(every.era == era).scalar_subquery()
+        ends = [
+            t.seq <= sa.case(((to_era == era) & (to_stamp == stamp), to_seq), else_=_LARGEST),
+            t.stamp <= sa.case((to_era == era, to_stamp), else_=last),
+            t.era <= to_era,
+        ]
+        return [rows.where(part, end, self._until()) for part, end in zip(parts, ends, strict=True)]
+
+    def _page(self, rows: Any, *, ranged: bool = False) -> Any:
+        """The first of those, in the log's order."""
+        import sqlalchemy as sa  # noqa: PLC0415  (as above)
+
+        parts = self._behind(rows, ranged=ranged)
+        whole: Any = parts[0]
+        columns: Any = self.entries.c
+        if len(parts) > 1:
+            whole = sa.union_all(*parts)
+            columns = whole.selected_columns
+        return whole.order_by(columns.era, columns.stamp, columns.seq).limit(sa.bindparam("most"))
 
     def _by_place(self) -> Any:
         import sqlalchemy as sa  # noqa: PLC0415  (as above)
@@ -241,33 +279,33 @@ class Log:
     def _delete_range(self) -> sa.Executable:
         import sqlalchemy as sa  # noqa: PLC0415  (as above)
 
-        place, wanted = self._place(self.entries)
-        return sa.delete(self.entries).where(place > wanted, self._until())
+        delete, place, wanted = sa.delete(self.entries), *self._place(self.entries)
+        if not self._in_parts:
+            return delete.where(place > wanted, self._until())
+        seq = self.entries.c.seq
+        return delete.where(sa.or_(*(seq.in_(part) for part in self._behind(sa.select(seq), ranged=True))))
 
     def _settled_page(self) -> sa.Executable:
         import sqlalchemy as sa  # noqa: PLC0415  (as above)
 
         # An earlier era's entries came with the data from another server: no transaction there can precede them here.
         settled = sa.or_(self.entries.c.era < sa.bindparam("current"), sa.text(f"({self._settled})"))
-        return self._after().where(settled).limit(sa.bindparam("most"))  # type: ignore[no-any-return]  # a Select
+        return self._page(self._columns().where(settled))  # type: ignore[no-any-return]  # a Select
 
     def _keys_page(self) -> sa.Executable:
         import sqlalchemy as sa  # noqa: PLC0415  (as above)
 
-        place, wanted = self._place(self.entries)
         t = self.entries.c
-        return (
-            sa.select(t.era, t.stamp, t.seq)
-            .where(place > wanted)
-            .order_by(t.era, t.stamp, t.seq)
-            .limit(sa.bindparam("most"))
-        )
+        return self._page(sa.select(t.era, t.stamp, t.seq))  # type: ignore[no-any-return]  # a Select
 
     def _count_after(self) -> sa.Executable:
         import sqlalchemy as sa  # noqa: PLC0415  (as above)
 
-        place, wanted = self._place(self.entries)
-        return sa.select(sa.func.count()).select_from(self.entries).where(place > wanted)
+        parts = self._behind(sa.select(sa.func.count()).select_from(self.entries))
+        if len(parts) == 1:
+            return parts[0]  # type: ignore[no-any-return]  # a Select
+        counts = [part.scalar_subquery() for part in parts]
+        return sa.select(sum(counts[1:], counts[0]))
 
     def _adopt(self) -> sa.Executable:
         import sqlalchemy as sa  # noqa: PLC0415  (as above)

@@ -91,7 +91,8 @@ class Ledger(Protocol):
     and has ``await default_of(session, table, column)`` and ``await set_default(transaction, table, column, number,
     patience=seconds)``; the latter waits for whoever writes to the table, so long at most, and keeps writers out until
     its transaction ends. One whose tables are heaps, so that a primary key is an index that every insert pays for, says
-    ``rows_are_heaped = True``.
+    ``rows_are_heaped = True``. One that seeks in an index by several columns only when each is compared by itself says
+    ``seeks_in_parts = True``.
     """
 
     @property

@@ -21,6 +21,7 @@ class RelationalLedger:
     settled: str
     sets_defaults = False
     rows_are_heaped = False
+    seeks_in_parts = False
 
     def __init__(self, provider: Provider) -> None:
         self._provider: Any = provider

@@ -24,6 +24,7 @@ class SQLiteLedger(RelationalLedger):
     stamp_type = "INTEGER"
     stamp_default = "0"
     settled = "1=1"
+    seeks_in_parts = True  # `seq` is the row's number, which no comparison of several columns at once seeks by
 
     @property
     def dialect(self) -> Dialect:
