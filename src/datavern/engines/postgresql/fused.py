@@ -12,6 +12,7 @@ at the key, or earlier at what the first has changed, is undone as a whole, and 
 from __future__ import annotations
 
 import datetime as dt
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
@@ -29,8 +30,9 @@ from datavern.contracts.values import Parameters, timestamp
 from datavern.engines import idempotency
 from datavern.engines.counts import takes
 from datavern.engines.postgresql.errors import fault
-from datavern.engines.postgresql.splice import HELD, counted, held, is_readable, shape, tagged
+from datavern.engines.postgresql.splice import HELD, counted, held, is_readable, shape, shared, single_row, tagged
 from datavern.engines.postgresql.statements import TOUCHES, WRITES, Effect
+from datavern.engines.postgresql.together import Together, are_small
 from datavern.engines.postgresql.transaction import PostgreSQLTransaction, affected, begin_statement
 
 if TYPE_CHECKING:
@@ -59,6 +61,7 @@ class _Plan(NamedTuple):
         parameters: how many of them are the caller's.
         counts: whether it gives the count as a value; the command tag tells it otherwise.
         replaceable: whether a rule that replaces the change takes the entry away with it.
+        together: those who come at the same time, where they may share a transaction.
     """
 
     text: str
@@ -66,6 +69,7 @@ class _Plan(NamedTuple):
     parameters: int
     counts: bool
     replaceable: bool = False
+    together: Together | None = None
 
 
 def _nowhere(position: int) -> None:  # noqa: ARG001  (nothing of the text is the caller's)
@@ -103,7 +107,7 @@ class Fusing:
             await self.prepare_keys()
             written = (key, timestamp())
         known = (sql, None if entry is None else entry[0], key is not None)
-        plan = self._plans.get(known) or self._plan(known)
+        plan = self._plans.get(known) or self._plan(known, audit)
         if plan.text:
             if len(parameters) != plan.parameters:
                 raise QueryRejected(
@@ -113,7 +117,8 @@ class Fusing:
             if len(values) <= _MOST_PARAMETERS:
                 failure: ProviderError
                 try:
-                    count = await self._send(plan, sql, values, does, parameters)
+                    send = self._send if plan.together is None else self._gathered
+                    count = await send(plan, sql, values, does, parameters)
                 except ProviderError as error:
                     failure = error
                 else:
@@ -192,10 +197,26 @@ class Fusing:
                 return count
             await provider._end(slot, sql, found)  # noqa: SLF001
 
-    def _plan(self, known: tuple[str, str | None, bool]) -> _Plan:
+    async def _gathered(self, plan: _Plan, sql: str, values: Sequence[Any], does: Effect, given: Any) -> int:
+        """One row: by itself, or with those that come at the same time."""
+        together = plan.together
+        assert together is not None  # noqa: S101  (for the type checker: the caller looked)
+        if together.begins():
+            started = time.perf_counter()
+            try:
+                return await self._send(plan, sql, values, does, given)
+            finally:
+                together.ended(time.perf_counter() - started)
+        if not self._provider._pooled and are_small(values) and await together.write(values):  # noqa: SLF001
+            return 1
+        return await self._send(plan, sql, values, does, given)
+
+    def _plan(self, known: tuple[str, str | None, bool], audit: Entry | None) -> _Plan:
         """Made once for each text. One that is not spliced has no text, and is gone about stepwise."""
         sql, entry, keyed = known
         plan = self._made(sql, entry, keyed=keyed) or _STEPWISE
+        if plan.replaceable and audit is not None and self._provider.settings.group_commit:
+            plan = plan._replace(together=self._together(sql, audit))
         if len(sql) <= _LONGEST_KNOWN:
             if len(self._plans) >= _KNOWN:
                 self._plans.clear()
@@ -217,6 +238,17 @@ class Fusing:
         else:
             spliced = counted(sql, of, entry=entry, closing=_COUNT)
         return _Plan(spliced.text, spliced.origin, of.highest, counts, replaceable)
+
+    def _together(self, sql: str, audit: Entry) -> Together | None:
+        """Where rows of that text may share a transaction."""
+        of, table = shape(sql), single_row(sql)
+        if of is None or table is None:
+            return None
+        face = self._provider.face
+        entry, values = entry_statement(audit, face, source=HELD)
+        if values != entry_statement(audit, face)[1]:  # in another order
+            return None
+        return Together(self._provider, shared(sql, of, table=table, entry=entry, takes=len(values)))
 
     # ---- statements of a transaction --------------------------------------------------------------------------------
 

@@ -77,6 +77,8 @@ class PostgreSQLProvider(PostgreSQLSearches, PostgreSQLStatements, PooledProvide
         application_name: what the server's own views call these connections.
         pooler: "transaction" or "session", where a pooler such as PgBouncer is between; None to find out, and to take
             what is found for the former (docs/postgresql.md).
+        group_commit: audited inserts of single rows that come at the same time may be committed together
+            (docs/audited-writes.md); False: each by itself.
         keyring: URL of a key ring, for use without a manager.
         region_probe: how the server says where it is: a statement whose one value is a region identifier, or a
             callable, sync or async, that gives one. Asked on every new connection, and compared with the settings.
@@ -107,6 +109,7 @@ class PostgreSQLProvider(PostgreSQLSearches, PostgreSQLStatements, PooledProvide
         statement_cache: int = 200,
         application_name: str = "datavern",
         pooler: Literal["transaction", "session"] | None = None,
+        group_commit: bool = True,
         keyring: str | None = None,
         region_probe: str | Callable[[], Any] | None = None,
     ) -> None:
@@ -114,7 +117,7 @@ class PostgreSQLProvider(PostgreSQLSearches, PostgreSQLStatements, PooledProvide
             "name": name, "host": host, "port": port, "database": database, "username": username, "password": password,
             "tls": tls, "pool": Pool() if pool is None else pool, "location": location, "region": region,
             "compliance": compliance, "connect_timeout": connect_timeout, "statement_cache": statement_cache,
-            "application_name": application_name, "pooler": pooler, "keyring": keyring,
+            "application_name": application_name, "pooler": pooler, "group_commit": group_commit, "keyring": keyring,
             "region_probe": region_probe,
         }  # fmt: skip
         self._set_up(values, path=name if isinstance(name, str) else "name")

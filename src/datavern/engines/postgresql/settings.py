@@ -34,6 +34,7 @@ class PostgreSQLSettings(ProviderSettings):
         pooler: what stands between here and the server: ``"transaction"``, a pooler that gives each transaction a
             session (PgBouncer's ``pool_mode = transaction``); ``"session"``, one that gives each connection a session
             of its own; None: look, and live with a pooler of either kind as if it were the former.
+        group_commit: audited inserts of single rows that come at the same time may be committed together.
         keyring: URL of a key ring, for a provider that is used without a manager.
         region_probe: how the server says where it is: a statement whose one value is a region identifier, or a
             callable, sync or async, that gives one; None: it does not say. Asked on every new connection.
@@ -52,6 +53,7 @@ class PostgreSQLSettings(ProviderSettings):
     statement_cache: int = 200
     application_name: str = "datavern"
     pooler: Literal["transaction", "session"] | None = None
+    group_commit: bool = True
     keyring: str | None = None
     region_probe: str | Callable[[], Any] | None = None
 

@@ -19,12 +19,19 @@ from typing import Final
 from datavern.engines.idempotency import CHANGE
 from datavern.engines.postgresql.statements import Token, tokens_of
 
-__all__ = ["HELD", "Shape", "Spliced", "counted", "held", "is_readable", "shape", "tagged"]
+__all__ = ["HELD", "Shape", "Spliced", "counted", "held", "is_readable", "shape", "shared", "single_row", "tagged"]
 
 ENTRY: Final = "datavern_entry"
 HELD: Final = "datavern_held"
 """A relation with one row where every guard holds, and none where one does not."""
+PATIENCE: Final = 10
+"""Milliseconds that a transaction which several callers share waits for a lock."""
 
+_CHECK: Final = """SELECT CASE WHEN ${first}::pg_catalog.bool THEN pg_catalog.set_config('lock_timeout', CASE
+WHEN EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.oid = {oid} AND c.relkind = 'r' AND NOT c.relhasrules)
+AND NOT EXISTS (SELECT FROM pg_catalog.pg_trigger t WHERE t.tgrelid = {oid} AND NOT t.tgisinternal)
+THEN '{patience}' ELSE 'this table is not for sharing a transaction' END, true) END"""
+_NOW: Final = [("word", "now"), ("mark", "("), ("mark", ")")]
 _COUNTED: Final = frozenset({"insert", "update", "delete"})
 _TAGGED: Final = frozenset({"select", "merge"})
 _OWN: Final = (CHANGE, ENTRY, HELD, "datavern_idempotency", "datavern_audit")
@@ -190,6 +197,42 @@ def _returns(tokens: list[Token], first: int) -> bool | None:
     return False
 
 
+def single_row(sql: str) -> str | None:
+    """The table's name, as PostgreSQL reads it, where the text is the INSERT of exactly one row of given values.
+
+    ``INSERT INTO name (columns) VALUES (values)`` and nothing else: parameters, literals, casts, and of all functions
+    ``now()`` alone. None for every other text.
+    """
+    tokens = [(kind, text) for kind, text, _, _ in tokens_of(sql) or ()]
+    while tokens and tokens[-1] == ("mark", ";"):
+        tokens.pop()
+    if tokens[:2] != [("word", "insert"), ("word", "into")]:
+        return None
+    at = 2
+    name = []
+    while at < len(tokens) and tokens[at][0] in {"word", "quoted"}:
+        kind, text = tokens[at]
+        name.append(text if kind == "word" else '"' + text.replace('"', '""') + '"')
+        at += 1
+        if tokens[at : at + 1] != [("mark", ".")]:
+            break
+        at += 1
+    if tokens[at : at + 1] == [("mark", "(")] and ("mark", ")") in tokens:
+        at = tokens.index(("mark", ")"), at) + 1
+    if not name or tokens[at : at + 2] != [("word", "values"), ("mark", "(")] or tokens[-1] != ("mark", ")"):
+        return None
+    at += 2
+    while at < len(tokens) - 1:
+        if tokens[at : at + 3] == _NOW and tokens[at - 1] != ("mark", "."):
+            at += 3
+        elif tokens[at] in {("mark", "("), ("mark", ")")}:
+            return None
+        else:
+            at += 1
+    found = ".".join(name)
+    return None if "\\" in found else found  # it is to stand in a literal
+
+
 # ---- texts ----------------------------------------------------------------------------------------------------------
 
 
@@ -244,6 +287,26 @@ def held(guards: tuple[str, ...], row: str, entry: str, *, taken: tuple[int, ...
     parts.append(f"{HELD} AS MATERIALIZED (SELECT 1" + (f" WHERE {condition})" if names else ")"))
     parts.append(f"datavern_row_written AS ({_renumbered(row, first)})")
     return f"WITH {', '.join(parts)} {_renumbered(entry, first + taken[-1])}"
+
+
+def shared(sql: str, of: Shape, *, table: str, entry: str, takes: int) -> str:
+    """The insert of a row and of its entry, for a transaction with others: it waits for nobody, and no trigger sees it.
+
+    The outer statement is the entry's, so that what it reads, the check, is done before the row is inserted
+    (`ExecPostprocessPlan` runs what nobody reads at the end). A check that fails is an error: the setting is no number.
+
+    Args:
+        sql: the caller's text.
+        of: its shape.
+        table: the table's name: `single_row`.
+        entry: the insert of the entry, which reads `HELD`.
+        takes: how many parameters it takes; they follow the caller's. The last of all is whether this is the first
+            row of the transaction.
+    """
+    oid = "'" + table.replace("'", "''") + "'::pg_catalog.regclass"
+    check = _CHECK.format(first=of.highest + takes + 1, oid=oid, patience=PATIENCE)
+    row = f"{CHANGE} AS ({sql[of.main : of.end]})"
+    return f"WITH {HELD} AS MATERIALIZED ({check}), {row} {_renumbered(entry, of.highest)}"
 
 
 def _renumbered(sql: str, by: int) -> str:
