@@ -37,6 +37,8 @@ CREATE TABLE parted_1 PARTITION OF parted DEFAULT;
 CREATE VIEW seen AS SELECT id, a FROM t;
 CREATE TABLE ruled (id int PRIMARY KEY, a text);
 CREATE RULE also AS ON INSERT TO ruled DO ALSO UPDATE t SET a = 'ruled' WHERE id = new.id;
+CREATE TABLE moved (id int PRIMARY KEY, a text);
+CREATE RULE elsewhere AS ON INSERT TO moved DO INSTEAD INSERT INTO t VALUES (new.id, new.a);
 CREATE TABLE triggered (id int PRIMARY KEY, a text);
 CREATE FUNCTION once() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
     IF current_setting('once.done', true) = 'yes' THEN RETURN NULL; END IF;
@@ -104,7 +106,9 @@ async def test_those_who_come_at_the_same_time_share_a_transaction(db):
     assert await all_of(db, rows_of(*range(40))) == [1] * 40
     assert await told(db) == [*range(40)]
     assert await sizes(db) == [40 - FEW, *[1] * FEW]
-    assert await all_of(db, rows_of(*range(40, 240))) == [1] * 200
+    assert await all_of(db, rows_of(*range(40, 80))) == [1] * 40  # those who came together come together again
+    assert await sizes(db) == [40, 40 - FEW, *[1] * FEW]
+    assert await all_of(db, rows_of(*range(80, 240))) == [1] * 160
     assert await told(db) == [*range(240)]
     assert max(await sizes(db)) == together._SIZE
     assert (await db.audit.verify()).ok
@@ -118,6 +122,8 @@ async def test_whoever_comes_alone_goes_alone(db):
     for i in range(30, 40):
         await write(db, (i, "a"))
     assert await sizes(db) == [20 - FEW, *[1] * (FEW + 20)]
+    await all_of(db, rows_of(*range(40, 40 + FEW)))
+    assert await sizes(db) == [20 - FEW, *[1] * (FEW + 20 + FEW)]
 
 
 async def test_a_session_keeps_nothing_of_it(db):
@@ -167,11 +173,11 @@ async def test_large_values_keep_nobody_waiting(db):
 # ---- not together ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("table", ["triggered", "parted", "seen", "ruled"])
+@pytest.mark.parametrize("table", ["triggered", "parted", "seen", "ruled", "moved"])
 async def test_what_could_see_a_transaction_is_given_one_each(db, table):
     """A trigger that does something once in a transaction does it for each, a rule for each."""
     main = db["main"]
-    where = "t" if table == "seen" else table
+    where = "t" if table in {"seen", "moved"} else table
     for start in (0, 40, 80):
         rows = rows_of(*range(start, start + 40))
         assert await all_of(db, rows, f"INSERT INTO {table} (id, a) VALUES ($1, $2)") == [1] * 40
@@ -289,6 +295,15 @@ async def test_groups_pause_where_rows_fail(db):
     plan = next(plan for plan in db["main"]._fusing._plans.values() if plan.together)
     assert plan.together._pause > 4 * together._FIRST_PAUSE
     assert await told(db) == [0, *(i for i in range(400) if i % 4)]
+
+
+async def test_groups_pause_where_rows_take_long(db):
+    """They would wait for one another on one connection, where several could do them side by side."""
+    await db["main"].execute("ALTER TABLE t ADD CHECK (pg_sleep(0.02) IS NOT NULL)")
+    await all_of(db, rows_of(*range(30)))
+    plan = next(plan for plan in db["main"]._fusing._plans.values() if plan.together)
+    assert plan.together._skips == together._FIRST_PAUSE
+    assert await told(db) == [*range(30)]
 
 
 @pytest.mark.parametrize("place", [FEW, FEW + 5, 39], ids=["first", "in the middle", "last"])
