@@ -459,7 +459,7 @@ async def test_many_processes(db, postgresql_database, tmp_path):
 
 
 async def test_too_few_parameters(db):
-    with pytest.raises(QueryRejected, match="takes 2 parameters, 1 were given"):
+    with pytest.raises(QueryRejected, match="takes 2 parameters, 1 was given"):
         await write(db, (1,))
 
 
