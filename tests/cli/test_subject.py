@@ -27,6 +27,14 @@ def test_access_prints_what_is_known(run: Run, project: Path):
     assert "personal_number" in done.said
     assert "@example." in done.said
     assert "The answer is due by 2026-03-02." in done.said
+    said = " ".join(done.said.split())
+    assert "main.people: given to nobody." in said
+    assert "main.people: comes from the person." in said
+    assert "main.people: address comes from Folkeregisteret." in said
+    assert "main.people: nothing is decided automatically." in said
+    assert "the data map lacks retention (GDPR Art. 15)" in said
+    assert "erased, restricted or handed over, object to its use" in said
+    assert "complain to the Norwegian Data Protection Authority, Datatilsynet" in said
 
 
 def test_access_for_programs(run: Run, project: Path):

@@ -16,6 +16,7 @@ from datavern import (
     SubjectRequestRejected,
     actor,
 )
+from datavern.privacy.places import Place
 from datavern.privacy.values.deadlines import deadline, extended_deadline
 from datavern.testing import create_test_database
 
@@ -208,6 +209,36 @@ async def test_an_answer_says_why_the_data_is_there_and_who_must_be_told(managed
         assert again.recipients == right.recipients
         erased = await db.subject_requests.process(asks("erasure"))
         assert erased.recipients == erased.certificate.body["recipients"] == {"main.visits": ["Skatteetaten"]}
+
+
+async def test_an_answer_says_where_the_data_came_from_and_went_and_what_is_decided_by_itself(managed):
+    fields = {"name": Field(sealed=True, kind="name"), "born": Field(sealed=True, source="person")}
+    told = visits(
+        fields=fields,
+        classification="OPEN",
+        source=["Folkeregisteret", "NAV"],
+        automated_decisions="Ventetiden settes ut fra alder; den avgjør når du får time.",
+        transfer={"basis": "scc", "reference": "DPA 12", "country": "USA"},
+        legal_basis="helsepersonelloven § 39",
+        recipients=["none"],
+        retention="10y",
+    )
+    silent = visits("silent", fields=FIELDS)
+    away = Place("Log Inc", "logs", location="global", datasets=frozenset({"visits"}))
+    async with managed(told, silent, places=[away]) as db:
+        await fill(db, "visits", "silent")
+        answer = await db.subject_requests.process(asks("access"))
+        said = answer.information["main.visits"]
+        assert said.sources == {"": ("Folkeregisteret", "NAV"), "born": ("person",)}
+        assert said.automated_decisions.startswith("Ventetiden settes ut fra alder")
+        (sent,) = said.transfers
+        assert (sent.place, sent.country) == ("Log Inc", "USA")
+        assert sent.safeguard == "standard contractual clauses, GDPR Art. 46(2)(c): DPA 12"
+        assert said.unsaid == ()
+        assert answer.information["main.silent"].unsaid == (
+            "purposes", "categories", "recipients", "retention", "source", "automated_decisions",
+        )  # fmt: skip
+        assert answer.information["main.silent"].transfers == ()
 
 
 # ---- refusals -------------------------------------------------------------------------------------------------------

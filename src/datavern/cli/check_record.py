@@ -41,6 +41,8 @@ def record_findings(db: DatabaseManager, general: General) -> list[Finding]:
     """What the record lacks, under compliance gdpr: notes."""
     if db.data_map is None or not any("gdpr" in provider.compliance for provider in db.databases.values()):
         return []
+    from datavern.privacy.datamap.information import unsaid
+
     found: dict[str, list[str]] = {}
     for lack in record_of(db, general).missing:
         found.setdefault(lack.part, []).append(lack.setting)
@@ -53,6 +55,15 @@ def record_findings(db: DatabaseManager, general: General) -> list[Finding]:
             note=True,
         )
         for part, settings in found.items()
+    ] + [
+        Finding(
+            f"datasets.{dataset.name}",
+            ok=True,
+            detail=f"an access answer (GDPR Art. 15(1)(g) and (h)) lacks {', '.join(lacks)}",
+            note=True,
+        )
+        for dataset in db.data_map
+        if dataset.personal and (lacks := [one for one in unsaid(dataset) if one in ("source", "automated_decisions")])
     ]
 
 

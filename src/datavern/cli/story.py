@@ -43,15 +43,19 @@ subject = "id"
 classification = "CONFIDENTIAL"       # may live in Norway alone
 purposes = ["customer-account"]       # a write needs a consent to it
 erasure = "delete"
+about = ["customers"]                 # what a person who asks is told, and the record of processing holds
+recipients = ["none"]
+source = "person"                     # who gave it: the person
+automated_decisions = "none"
 
 [datasets.people.fields]
 personal_number = { sealed = true, lookup = true, kind = "fodselsnummer", unique = true }
-name = { sealed = true }
+name = { sealed = true, kind = "name" }
 email = { sealed = true, lookup = true, kind = "email" }
-phone = { sealed = true }
-address = { sealed = true }
-birth_date = { sealed = true }
-municipality = {}                     # not sealed: plain SQL can count it
+phone = { sealed = true, kind = "phone" }
+address = { sealed = true, category = "contact", source = "Folkeregisteret" }
+birth_date = { sealed = true, category = "identity" }
+municipality = { category = "contact" }   # not sealed: plain SQL can count it
 """
 
 

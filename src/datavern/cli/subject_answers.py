@@ -97,19 +97,35 @@ def told(out: Output, response: SubjectResponse) -> None:
     for label, said in response.information.items():
         for line in _information(said):
             out.say(f"{label}: {line}")
+    for label, said in response.information.items():
+        if said.unsaid:
+            out.say(f"{label}: the person is to be told more, and the data map lacks {', '.join(said.unsaid)} "
+                    "(GDPR Art. 15).", "yellow")  # fmt: skip
     for one in response.masked:
         out.say(f"Left out: {one.dataset}.{one.field}, {one.times} times, by {one.of}: {one.why}.")
     for label, names in response.recipients.items():
         out.say(f"To be told of it (GDPR Art. 19), of {label}: {', '.join(names)}.")
+    if response.success and response.letters:  # of an access request: what the person may ask for
+        out.say(f"Tell the person: {response.letters['en']}")
 
 
 def _information(said: Information) -> Iterator[str]:
     for purpose, basis in said.purposes.items():
         yield f"used for {purpose}; basis: {basis}." if purpose else f"basis: {basis}."
     if said.recipients:
-        yield f"given to {', '.join(said.recipients)}."
+        yield f"given to {'nobody' if said.recipients == ('none',) else ', '.join(said.recipients)}."
+    for one in said.transfers:
+        to = f"{one.place}, {one.country}" if one.country else one.place
+        yield f"can get outside of the EEA, to {to}: {one.safeguard or 'on grounds that nobody said'}."
     if said.kept is not None:
         yield f"kept for {said.kept}."
+    for what, sources in said.sources.items():
+        named = ", ".join("the person" if source == "person" else source for source in sources)
+        yield f"{f'{what} comes' if what else 'comes'} from {named}."
+    if said.automated_decisions == "none":
+        yield "nothing is decided automatically."
+    elif said.automated_decisions is not None:
+        yield f"decided automatically: {said.automated_decisions.rstrip('.')}."
 
 
 def wrote(response: SubjectResponse, output: Path) -> None:

@@ -198,6 +198,7 @@ class DatabaseManager(ShortForm, Spanning):
             publishers=[publisher(one, self._databases) for one in self._checkpoints],
             require_identity=self._require_identity,
             derived=self._derived,
+            transfers=lambda: self.residency.transfers(),  # noqa: PLW0108  (as it is when somebody asks, not now)
         )
         await privacy.open()
         self._privacy = privacy

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
@@ -31,7 +31,7 @@ from datavern.privacy.personal.catalogue import Catalogue
 from datavern.privacy.personal.records import RecordStore
 from datavern.privacy.personal.store import PersonalStore
 from datavern.privacy.requests.requests import SubjectRequests
-from datavern.privacy.residency.residency import Residency
+from datavern.privacy.residency.residency import Residency, Transfer
 from datavern.privacy.sealing.rotation import Rotator
 
 if TYPE_CHECKING:
@@ -84,6 +84,7 @@ class Privacy(Catalogue):
         require_identity: whether subject requests need it recorded how it was made sure who asks.
         derived: name → what the application made of personal data elsewhere; what is added to it later counts too.
         consent_age: from which age people consent themselves, in years.
+        transfers: says where data about people can get outside of the EEA (`Residency.transfers`).
 
     Attributes:
         keys: the key store.
@@ -92,6 +93,7 @@ class Privacy(Catalogue):
         organisation: as given.
         require_identity: as given.
         derived: as given.
+        transfers: as given.
         beside: the database with the key store of a provider that is used alone and cannot hold it: closed with this.
     """
 
@@ -108,11 +110,13 @@ class Privacy(Catalogue):
         require_identity: bool = False,
         derived: Mapping[str, Derived] | None = None,
         consent_age: int = CONSENT_AGE,
+        transfers: Callable[[], Iterable[Transfer]] = tuple,
     ) -> None:
         super().__init__(databases, data_map if data_map is not None else DataMap())
         self.require_identity = require_identity
         self.derived: Mapping[str, Derived] = {} if derived is None else derived
         self._consent_age = consent_age
+        self.transfers = transfers
         self._publishers = publishers
         self._keyring = Keyring.from_url(keyring)
         self.ledger_name = ledger

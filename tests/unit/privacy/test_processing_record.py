@@ -23,8 +23,10 @@ JOURNALS = Dataset(
     retention_from_year_end=True,
     about=["patients"],
     recipients=["NAV", "the patient's doctor"],
-    fields={"diagnosis": Field(sealed=True, category="health"), "name": Field(sealed=True, kind="name"),
-            "email": Field(kind="email")},
+    source=["Folkeregisteret", "person"],
+    automated_decisions="none",
+    fields={"diagnosis": Field(sealed=True, category="health", source="the patient's doctor"),
+            "name": Field(sealed=True, kind="name"), "email": Field(kind="email")},
 )  # fmt: skip
 
 
@@ -46,6 +48,9 @@ def test_a_whole_record_has_every_heading_and_nothing_missing():
         "### (e) Transfers to third countries",
         "### (f) Time limits for erasure",
         "### (g) Security measures",
+        "### What people are told besides (Arts. 13-15)",
+        "- Where it comes from: Folkeregisteret, the person; diagnosis: the patient's doctor",
+        "- Automated decisions, profiling among them: none",
         "Nothing: every heading of Art. 30(1) is answered.",
     ):
         assert heading in page

@@ -95,6 +95,7 @@ class Field:
             documents ``members.*.id`` says it of ``members.*.name``. A person's answer leaves out what is another's.
         category: what kind of data it is: "contact", "financial", "health", … (docs/data-map.md). Special categories
             (GDPR Art. 9) and crimes (Art. 10) ask for more than a legal basis. What `kind` tells need not be said.
+        source: where it comes from, where that is another place than the dataset's `source`.
         anonymize: what stands in it once its row was anonymised (``erasure = "anonymize"``); emptied when left out:
             ``"null"``, ``"pseudonym"``, ``{"constant": …}``, ``{"generalise": "decade"}``, ``{"noise": 5}``,
             ``{"fake": "name"}`` (docs/retention.md). What could be turned back is refused.
@@ -112,6 +113,7 @@ class Field:
     ngrams: int | None = None
     of: str | None = None
     category: str | None = None
+    source: str | None = None
     anonymize: str | Mapping[str, Any] | None = field(default=None, hash=False)
 
     def __post_init__(self) -> None:
@@ -119,8 +121,7 @@ class Field:
             raise ConfigurationError("lookup is for sealed fields: set sealed = true, or leave lookup out")
         if self.sealed and self.unique and not self.lookup:
             raise ConfigurationError("a sealed field is kept unique through its lookup index: set lookup = true")
-        if self.of is not None and (not isinstance(self.of, str) or not all(self.of.split("."))):
-            raise ConfigurationError("of names the column or path that says whose the field is, such as receiver_id")
+        self._check_texts()
         if self.prefixes or self.ngrams is not None:
             self._check_parts()
         if self.category is not None:
@@ -145,6 +146,13 @@ class Field:
     def indexed(self) -> bool:
         """Whether any index leads to it, which takes a lookup key."""
         return bool(self.lookup or self.prefixes or self.ngrams)
+
+    def _check_texts(self) -> None:
+        """What names something of the application's, or of the world's."""
+        if self.of is not None and (not isinstance(self.of, str) or not all(self.of.split("."))):
+            raise ConfigurationError("of names the column or path that says whose the field is, such as receiver_id")
+        if self.source is not None and (not isinstance(self.source, str) or not self.source.strip()):
+            raise ConfigurationError('source says where it comes from: "Folkeregisteret", or "person"')
 
     def _check_parts(self) -> None:
         """What leads to a part of a value."""
@@ -202,6 +210,10 @@ class Dataset:
             "legal_claims", or an `Exemption` that names its law.
         about: whom it is about: "customers", "employees" (GDPR Art. 30(1)(c)).
         recipients: who is given it: "Skatteetaten", "the accountant" (Art. 30(1)(d)).
+        source: where it comes from (Arts. 14(2)(f) and 15(1)(g)): "Folkeregisteret", or several; "person" where the
+            person gave it.
+        automated_decisions: what is decided about people without anybody taking part, profiling among it, by what
+            logic, and with what consequences for them (Arts. 15(1)(h) and 22); "none" where nothing is.
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
@@ -231,6 +243,8 @@ class Dataset:
     exemption: str | Exemption | Sequence[Exemption] | None = None
     about: Sequence[str] = ()
     recipients: Sequence[str] = ()
+    source: str | Sequence[str] = ()
+    automated_decisions: str | None = None
 
     def __post_init__(self) -> None:
         from datavern.privacy.datamap.rules import settle  # noqa: PLC0415  (with the first dataset that is made)
@@ -333,6 +347,13 @@ class Dataset:
         if given is None:
             return tuple(self.purposes)
         return tuple(p for p in self.purposes if (basis := self.basis_of(p)) is None or basis.kind == "consent")
+
+    @property
+    def sources(self) -> dict[str, tuple[str, ...]]:
+        """Field → where it comes from; "" stands for the fields that say nothing of their own."""
+        own: tuple[str, ...] = self.source  # type: ignore[assignment]  # __post_init__ made it a tuple
+        found = {"": own} if own else {}
+        return found | {name: (f.source,) for name, f in self.fields.items() if f.source is not None}
 
     @property
     def lawful_by(self) -> str:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from datavern.privacy.datamap.categories import CATEGORIES, categories_of
@@ -11,7 +11,10 @@ from datavern.privacy.datamap.categories import CATEGORIES, categories_of
 if TYPE_CHECKING:
     from datavern.privacy.datamap.dataset import Dataset
 
-__all__ = ["RIGHTS", "Information", "informed"]
+__all__ = ["PERSON", "RIGHTS", "Information", "Transferred", "informed", "unsaid"]
+
+PERSON: Final = "person"
+"""The source that is the person."""
 
 RIGHTS: Final[Mapping[str, str]] = {
     "nb": "Du kan kreve retting, sletting eller begrensning av opplysningene, protestere mot bruken av dem og ta dem "
@@ -25,6 +28,21 @@ RIGHTS: Final[Mapping[str, str]] = {
 
 
 @dataclass(frozen=True, slots=True)
+class Transferred:
+    """Where the data can get outside of the EEA (Art. 15(2)).
+
+    Attributes:
+        place: where to.
+        country: which third country, or international organisation, where it is known.
+        safeguard: on what grounds (Arts. 44-49); None: the map says none.
+    """
+
+    place: str
+    country: str | None
+    safeguard: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class Information:
     """What the data map says of one dataset. What it does not say is empty: the organisation has to.
 
@@ -33,16 +51,31 @@ class Information:
         categories: what kinds of data it is (b).
         recipients: who is given it (c).
         kept: for how long (d): the period, and what it is counted from; None: the map says none.
+        sources: field → where it comes from (g); "" stands for the fields that have no source of their own, and
+            "person" for the person.
+        automated_decisions: what is decided without anybody taking part, by what logic, with what consequences (h);
+            "none": nothing; None: the map does not say.
+        transfers: where it can get outside of the EEA, and on what grounds (Art. 15(2)).
+        unsaid: the settings of the data map that are missing, for the organisation: the person is to be told.
     """
 
     purposes: Mapping[str, str]
     categories: Sequence[str]
     recipients: Sequence[str]
     kept: str | None
+    sources: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    automated_decisions: str | None = None
+    transfers: Sequence[Transferred] = ()
+    unsaid: Sequence[str] = ()
 
 
-def informed(dataset: Dataset) -> Information:
-    """What the data map says of a dataset."""
+def informed(dataset: Dataset, transfers: Sequence[Transferred] = ()) -> Information:
+    """What the data map says of a dataset.
+
+    Args:
+        dataset: which.
+        transfers: where its data can get outside of the EEA.
+    """
     purposes = {purpose: _basis(dataset, purpose) for purpose in dataset.purposes}
     if not purposes and dataset.legal_basis is not None:
         purposes = {"": _basis(dataset, None)}
@@ -51,7 +84,35 @@ def informed(dataset: Dataset) -> Information:
     if kept is not None:
         start = f" from {dataset.retention_from}" if dataset.retention_from is not None else ""
         kept += f"{start}{', from the end of that year' if dataset.retention_from_year_end else ''}"
-    return Information(purposes, tuple(categories), tuple(dataset.recipients), kept)
+    return Information(
+        purposes,
+        tuple(categories),
+        tuple(dataset.recipients),
+        kept,
+        dataset.sources,
+        dataset.automated_decisions,
+        tuple(transfers),
+        tuple(unsaid(dataset, transfers)),
+    )
+
+
+def unsaid(dataset: Dataset, transfers: Sequence[Transferred] = ()) -> Iterator[str]:
+    """The settings that are missing of what a person who asks is to be told (Art. 15(1) and (2))."""
+    if not dataset.purposes and dataset.legal_basis is None:
+        yield "purposes"
+    if not categories_of(dataset):
+        yield "categories"
+    if not dataset.recipients:
+        yield "recipients"
+    if dataset.retention is None:
+        yield "retention"
+    sources = dataset.sources
+    if not sources or ("" not in sources and len(sources) < len(dataset.fields)):
+        yield "source"
+    if dataset.automated_decisions is None:
+        yield "automated_decisions"
+    if any(one.safeguard is None for one in transfers):
+        yield "transfer"
 
 
 def _basis(dataset: Dataset, purpose: str | None) -> str:

@@ -46,7 +46,7 @@ def settle(dataset: Dataset) -> None:
 
 
 def _texts(dataset: Dataset) -> None:
-    for what in ("name", "database", "store", "subject", "key", "retention_from"):
+    for what in ("name", "database", "store", "subject", "key", "retention_from", "automated_decisions"):
         value = getattr(dataset, what)
         if value is None and what not in ("name", "database"):
             continue
@@ -116,6 +116,10 @@ def _record(dataset: Dataset) -> None:
         if isinstance(given, str):
             raise ConfigurationError(f'{where}.{what} is a list: {what}=["{given}"]')
         object.__setattr__(dataset, what, _names(tuple(given), f"{where}.{what}", empty=True))
+    source = _names(dataset.source, f"{where}.source", empty=True)
+    if not all(map(str.strip, source)):
+        raise ConfigurationError(f'{where}.source: expected where it comes from: "Folkeregisteret", or "person"')
+    object.__setattr__(dataset, "source", source)
     if dataset.categories or dataset.exemption is not None:
         from datavern.privacy.datamap.categories import settle  # noqa: PLC0415  (few datasets say it)
 

@@ -56,6 +56,8 @@ def activity_of(dataset: Dataset, provider: Any, sent: Sequence[Transfer], *, au
         time_limit=_time_limit(dataset),
         ends=_ENDS[dataset.erasure],
         security=list(_security(dataset, provider, audited=audited)),
+        sources=dataset.sources,
+        automated_decisions=dataset.automated_decisions,
     )
 
 

@@ -91,6 +91,17 @@ def _of_activity(one: Activity) -> Iterator[str]:
     yield "### (g) Security measures"
     yield ""
     yield from _bullets(one.security)
+    yield ""
+    yield "### What people are told besides (Arts. 13-15)"
+    yield ""
+    yield f"- Where it comes from: {'; '.join(_source(*said) for said in one.sources.items()) or 'not said (`source`)'}"
+    automated = _text(one.automated_decisions or "") or "not said (`automated_decisions`)"
+    yield f"- Automated decisions, profiling among them: {automated}"
+
+
+def _source(what: str, sources: Sequence[str]) -> str:
+    named = _listed(["the person" if source == "person" else source for source in sources])
+    return f"{_text(what)}: {named}" if what else named
 
 
 def _said(text: str) -> str:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 __all__ = ["Activity", "Controller", "Data", "Missing", "Purpose", "Sent"]
 
@@ -85,6 +85,9 @@ class Activity:
         time_limit: (f), how long it is kept; None: nobody said.
         ends: (f), what an erasure does.
         security: (g).
+        sources: field → where it comes from ("" for those that have no source of their own; "person" is the person).
+            Not of Art. 30: people are told it (Arts. 14(2)(f) and 15(1)(g)).
+        automated_decisions: what is decided automatically (Arts. 13(2)(f), 15(1)(h) and 22); None: nobody said.
     """
 
     dataset: str
@@ -100,6 +103,8 @@ class Activity:
     time_limit: str | None
     ends: str
     security: Sequence[str]
+    sources: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    automated_decisions: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

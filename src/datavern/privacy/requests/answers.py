@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from datavern.contracts.errors import DatavernError, ProviderError, RestoreForbidden
 from datavern.privacy.datamap.dataset import OWN_DATASETS
-from datavern.privacy.datamap.information import Information, informed
+from datavern.privacy.datamap.information import Information, Transferred, informed
 from datavern.privacy.erasure.erasure import CONSENTS
 from datavern.privacy.journal.values import Masked
 from datavern.privacy.requests.masking import Masking
@@ -51,6 +51,7 @@ async def gathered(privacy: Privacy, subject: str, *, derived: bool) -> Found:
             which is for what the person gave (Art. 20), does not.
     """
     found = Found()
+    sent = list(privacy.transfers())
     stores = await privacy.stores()
     for store in stores:
         datasets = [other.dataset for other in stores]
@@ -66,7 +67,9 @@ async def gathered(privacy: Privacy, subject: str, *, derived: bool) -> Found:
         if rows or not store.dataset.name.startswith(OWN_DATASETS):
             found.data[store.dataset.label] = rows
         if rows and not store.dataset.name.startswith(OWN_DATASETS):
-            found.information[store.dataset.label] = informed(store.dataset)
+            where = [t for t in sent if t.dataset == store.dataset.name]
+            transfers = [Transferred(t.place.name, t.country, t.safeguard) for t in where]
+            found.information[store.dataset.label] = informed(store.dataset, transfers)
         found.masked += masking.report()
     found.data |= await _own(privacy, subject, whole=derived)
     for made in privacy.derived.values() if derived else ():

@@ -224,3 +224,24 @@ def test_gdpr_asks_for_a_legal_basis():
 def test_classifications_by_any_spelling():
     assert classification_of("confidential") is Classification.CONFIDENTIAL
     assert classification_of(Classification.OPEN) is Classification.OPEN
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        ({"source": " "}, "datasets.users.source: expected where it comes from"),
+        ({"source": ["NAV", "NAV"]}, "datasets.users.source: expected names, each of them once"),
+        ({"automated_decisions": ""}, "automated_decisions: expected text"),
+        ({"fields": {"name": {"source": ""}}}, 'source says where it comes from: "Folkeregisteret", or "person"'),
+    ],
+)
+def test_what_people_are_told_is_said_in_words(wrong, says):
+    with pytest.raises(ConfigurationError, match=says):
+        DataMap.from_mapping({"users": {"database": "main", "subject": "id", **wrong}})
+
+
+def test_sources_are_a_text_or_several_and_a_field_s_own():
+    written = {"database": "main", "subject": "id", "source": "Folkeregisteret", "fields": {"name": {"source": "NAV"}}}
+    users = DataMap.from_mapping({"users": written})["users"]
+    assert users.sources == {"": ("Folkeregisteret",), "name": ("NAV",)}
+    assert Dataset("users", database="main", subject="id").sources == {}
