@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import datetime as dt
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -24,13 +24,13 @@ from datavern.contracts.errors import (
     QueryRejected,
     SerializationConflict,
 )
-from datavern.contracts.fused import Entry, Guard, checked_key, entry_statement
+from datavern.contracts.fused import Entry, checked_key, entry_statement
 from datavern.contracts.statements import Statement
 from datavern.contracts.values import Parameters, timestamp
 from datavern.engines import idempotency
 from datavern.engines.counts import takes
 from datavern.engines.postgresql.errors import fault
-from datavern.engines.postgresql.splice import HELD, counted, held, is_readable, shape, shared, single_row, tagged
+from datavern.engines.postgresql.splice import HELD, counted, is_readable, shape, shared, single_row, tagged
 from datavern.engines.postgresql.statements import TOUCHES, WRITES, Effect
 from datavern.engines.postgresql.together import Together, are_small
 from datavern.engines.postgresql.transaction import PostgreSQLTransaction, affected, begin_statement
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
     from datavern.engines.postgresql.provider import PostgreSQLProvider
 
-__all__ = ["Fusing", "PostgreSQLGuarded"]
+__all__ = ["Fusing", "Plan", "is_unsupported", "nowhere"]
 
 _KNOWN: Final = 2048
 _LONGEST_KNOWN: Final = 16_384
@@ -52,7 +52,7 @@ documentation, 52.44 and 52.1: FirstNormalObjectId)."""
 _IS_THERE: Final = f"SELECT pg_catalog.to_regclass('{idempotency.TABLE}') IS NOT NULL"
 
 
-class _Plan(NamedTuple):
+class Plan(NamedTuple):
     """How a text is sent together with what goes with it.
 
     Attributes:
@@ -72,11 +72,12 @@ class _Plan(NamedTuple):
     together: Together | None = None
 
 
-def _nowhere(position: int) -> None:  # noqa: ARG001  (nothing of the text is the caller's)
-    return None
+def nowhere(position: int) -> None:  # noqa: ARG001  (as every `origin`)
+    """Where a character stands of a text of which nothing is the caller's."""
+    return None  # noqa: RET501  (an answer, not the lack of one)
 
 
-_STEPWISE: Final = _Plan("", _nowhere, 0, counts=False)
+_STEPWISE: Final = Plan("", nowhere, 0, counts=False)
 """Of a text that cannot be spliced: the change and what goes with it are the statements of one transaction."""
 
 
@@ -87,7 +88,7 @@ class Fusing:
 
     def __init__(self, provider: PostgreSQLProvider) -> None:
         self._provider = provider
-        self._plans: dict[tuple[str, str | None, bool], _Plan] = {}
+        self._plans: dict[tuple[str, str | None, bool], Plan] = {}
         self._ready = False
         self._ruled = False  # the database has rules
         self._used = 0
@@ -125,7 +126,7 @@ class Fusing:
                     if count or entry is None or not plan.replaceable:
                         return count
                     return await self._looked_into(sql, parameters, entry)
-                if not _is_unsupported(failure):
+                if not is_unsupported(failure):
                     return await self._made_before(key, failure)
                 self._plans[known] = _STEPWISE
         begin = begin_statement(None if key is None else "read committed", read_only=False)
@@ -171,7 +172,7 @@ class Fusing:
             provider=name,
         )
 
-    async def _send(self, plan: _Plan, sql: str, values: Sequence[Any], does: Effect, given: Any) -> int:
+    async def _send(self, plan: Plan, sql: str, values: Sequence[Any], does: Effect, given: Any) -> int:
         """One round trip. As the provider's own `execute`; positions are those of the caller's text."""
         provider = self._provider
         pool = provider._pool  # noqa: SLF001
@@ -197,7 +198,7 @@ class Fusing:
                 return count
             await provider._end(slot, sql, found)  # noqa: SLF001
 
-    async def _gathered(self, plan: _Plan, sql: str, values: Sequence[Any], does: Effect, given: Any) -> int:
+    async def _gathered(self, plan: Plan, sql: str, values: Sequence[Any], does: Effect, given: Any) -> int:
         """One row: by itself, or with those that come at the same time."""
         together = plan.together
         assert together is not None  # noqa: S101  (for the type checker: the caller looked)
@@ -211,7 +212,7 @@ class Fusing:
             return 1
         return await self._send(plan, sql, values, does, given)
 
-    def _plan(self, known: tuple[str, str | None, bool], audit: Entry | None) -> _Plan:
+    def _plan(self, known: tuple[str, str | None, bool], audit: Entry | None) -> Plan:
         """Made once for each text. One that is not spliced has no text, and is gone about stepwise."""
         sql, entry, keyed = known
         plan = self._made(sql, entry, keyed=keyed) or _STEPWISE
@@ -223,7 +224,7 @@ class Fusing:
             self._plans[known] = plan
         return plan
 
-    def _made(self, sql: str, entry: str | None, *, keyed: bool) -> _Plan | None:
+    def _made(self, sql: str, entry: str | None, *, keyed: bool) -> Plan | None:
         of = shape(sql)
         if of is None or (keyed and not of.is_counted):
             return None
@@ -237,7 +238,7 @@ class Fusing:
             spliced = counted(sql, of, entry=entry, closing=insert.sql, closing_takes=len(insert.names))
         else:
             spliced = counted(sql, of, entry=entry, closing=_COUNT)
-        return _Plan(spliced.text, spliced.origin, of.highest, counts, replaceable)
+        return Plan(spliced.text, spliced.origin, of.highest, counts, replaceable)
 
     def _together(self, sql: str, audit: Entry) -> Together | None:
         """Where rows of that text may share a transaction."""
@@ -356,47 +357,6 @@ class Fusing:
         return self._provider._ledger.dialect  # noqa: SLF001
 
 
-class PostgreSQLGuarded:
-    """`Guarded` on PostgreSQL: guards, row and entry are one statement.
-
-    A guard with FOR SHARE waits for whoever changes its row, and is then asked again about the row as it stands
-    (PostgreSQL 18 documentation, 13.2.1): what it does not find any more is not there for the insert either. Its lock
-    holds until the statement has committed.
-    """
-
-    __slots__ = ("_provider", "_texts")
-
-    def __init__(self, provider: PostgreSQLProvider) -> None:
-        self._provider = provider
-        self._texts: dict[tuple[Any, ...], tuple[_Plan, tuple[int, ...]]] = {}
-
-    async def insert(self, store: str, row: Mapping[str, Any], *, guards: Sequence[Guard], audit: Entry) -> bool:
-        """See `datavern.contracts.fused.Guarded`."""
-        provider = self._provider
-        entry, written = entry_statement(audit, provider.face, source=HELD)
-        columns = tuple(row)
-        known = (store, columns, tuple(guard for guard, _ in guards), entry)
-        plan, order = self._texts.get(known) or self._text(known, [len(values) for _, values in guards])
-        values = [value for _, given in guards for value in given]
-        values += [row[columns[i]] for i in order]
-        values += written
-        try:
-            return await provider._fusing._send(plan, plan.text, values, WRITES, values) > 0  # noqa: SLF001
-        except QueryRejected as error:
-            if not _is_unsupported(error):
-                raise
-        return False
-
-    def _text(self, known: tuple[Any, ...], takes: Sequence[int]) -> tuple[_Plan, tuple[int, ...]]:
-        store, columns, guards, entry = known
-        insert, order = self._provider._subjects.insert_for_each(store, columns, HELD)  # noqa: SLF001
-        text = held(guards, insert, entry, taken=(*takes, len(order)))
-        if len(self._texts) >= _KNOWN:
-            self._texts.clear()
-        found = self._texts[known] = (_Plan(text, _nowhere, 0, counts=False), order)
-        return found
-
-
 async def _alone(tx: PostgreSQLTransaction, sql: str, parameters: Parameters) -> int:
     """The caller's statement in the transaction, which is still open afterwards."""
     if parameters or is_readable(sql):
@@ -424,7 +384,7 @@ def _place(error: Any, origin: Callable[[int], int | None]) -> None:
         error.position = origin(int(position))
 
 
-def _is_unsupported(error: ProviderError) -> bool:
+def is_unsupported(error: ProviderError) -> bool:
     """Refused for what it is, before anything was done: it may be said in another way (rules, foreign tables)."""
     return isinstance(error, QueryRejected) and (error.code == "0A000" or (error.code or "").startswith("HV"))
 

@@ -19,7 +19,8 @@ from datavern.engines.pooling import PooledProvider
 from datavern.engines.postgresql.columns import PostgreSQLColumns
 from datavern.engines.postgresql.connection import PostgreSQLConnector
 from datavern.engines.postgresql.copying import Rows, copy_in
-from datavern.engines.postgresql.fused import Fusing, PostgreSQLGuarded
+from datavern.engines.postgresql.fused import Fusing
+from datavern.engines.postgresql.guarded import PostgreSQLGuarded
 from datavern.engines.postgresql.health import PostgreSQLRoles
 from datavern.engines.postgresql.ledger import PostgreSQLLedger
 from datavern.engines.postgresql.notifications import NOTIFY, Listening, notify
