@@ -8,76 +8,19 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from datavern.privacy.certificate.words import Language, day, moment, said, words
+from datavern.privacy.certificate.words import day, moment, said, words
+from datavern.privacy.pages.blocks import Block, Facts, Heading, Language, Listing, Mono, Page, Paragraph, Table
 
 if TYPE_CHECKING:
     from datavern.privacy.certificate.certificate import Certificate
 
-__all__ = ["Block", "Facts", "Heading", "Language", "Listing", "Mono", "Paragraph", "Table", "lines_of", "title_of"]
+__all__ = ["page_of"]
 
 
-@dataclass(frozen=True, slots=True)
-class Heading:
-    """What a part is about."""
-
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class Paragraph:
-    """Sentences; `strong` is the first of all."""
-
-    text: str
-    strong: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Facts:
-    """Names and values."""
-
-    rows: Sequence[tuple[str, str]]
-
-
-@dataclass(frozen=True, slots=True)
-class Table:
-    """Rows under headers; the first cell of each says what the row is about. `code`: columns of ids."""
-
-    caption: str
-    headers: Sequence[str]
-    rows: Sequence[Sequence[str]]
-    widths: Sequence[int]
-    code: Sequence[int] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Listing:
-    """Sentences, one below the other; each with the language that it is in."""
-
-    items: Sequence[tuple[str, Language]]
-
-
-@dataclass(frozen=True, slots=True)
-class Mono:
-    """What is typed, or copied, letter by letter."""
-
-    text: str
-
-
-Block = Heading | Paragraph | Facts | Table | Listing | Mono
-
-
-def title_of(certificate: Certificate, language: Language) -> str:
-    """What the page is called."""
-    word = words(language)
-    kind = str(certificate.body.get("statement", ""))
-    return word(kind) if kind in ("erased", "shredded") else kind
-
-
-def lines_of(certificate: Certificate, language: Language) -> Iterator[Block]:
-    """The certificate, part by part.
+def page_of(certificate: Certificate, language: Language) -> Page:
+    """The certificate as a page.
 
     Args:
         certificate: erased or shredded.
@@ -86,6 +29,21 @@ def lines_of(certificate: Certificate, language: Language) -> Iterator[Block]:
     Raises:
         ConfigurationError: no such language.
     """
+    body = certificate.body
+    organisation, request = str(body.get("organisation") or ""), str(body.get("request") or "")
+    blocks = tuple(_lines(certificate, language))
+    return Page(_title(certificate, language), organisation, language, blocks, request)
+
+
+def _title(certificate: Certificate, language: Language) -> str:
+    """What the page is called."""
+    word = words(language)
+    kind = str(certificate.body.get("statement", ""))
+    return word(kind) if kind in ("erased", "shredded") else kind
+
+
+def _lines(certificate: Certificate, language: Language) -> Iterator[Block]:
+    """The certificate, part by part."""
     body, word = certificate.body, words(language)
     kind = str(body.get("statement", ""))
     if kind in ("erased", "shredded"):

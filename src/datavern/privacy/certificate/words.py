@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Callable, Sequence
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 from datavern.contracts.errors import ConfigurationError
+from datavern.privacy.pages.blocks import Language
 
-__all__ = ["Language", "day", "moment", "said", "words"]
-
-Language = Literal["nb", "en"]
+__all__ = ["day", "moment", "said", "words"]
 
 _WORDS: Final[dict[str, tuple[str, str]]] = {
     "erased": ("Bekreftelse på sletting", "Certificate of erasure"),

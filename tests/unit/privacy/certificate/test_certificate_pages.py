@@ -175,9 +175,10 @@ def test_letters_that_the_font_lacks_are_written_as_their_codes():
 
     import fpdf
 
-    from datavern.privacy.certificate import pdf as certificate_pdf
+    from datavern.privacy.pages import pdf
+    from datavern.privacy.pages.blocks import Page
 
-    drawn = certificate_pdf._Document(fpdf, files("fontpkg_fira_sans") / "files", issued(), "nb")
+    drawn = pdf._Document(fpdf, files("fontpkg_fira_sans") / "files", Page("Side", "Eksempel kommune", "nb", ()))
     drawn.close()
     assert drawn._shown("Æøå čđŋšŧž – ж\n中💾") == "Æøå čđŋšŧž – ж [U+4E2D][U+1F4BE]"
 

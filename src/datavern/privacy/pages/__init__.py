@@ -1,0 +1,1 @@
+"""Pages for people: what is said on them, and how that looks on the web and on paper."""
