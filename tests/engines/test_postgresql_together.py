@@ -458,6 +458,90 @@ async def test_many_processes(db, postgresql_database, tmp_path):
     assert await told(db) == numbers
 
 
+# ---- under conditions -----------------------------------------------------------------------------------------------
+
+
+GUARD = "SELECT id FROM living WHERE id = $1 AND NOT dead FOR SHARE"
+
+
+async def guarded(db: DatabaseManager, row: tuple[int, str], *keys: str, table: str = "t") -> bool:
+    """A row with its entry, if those keys live."""
+    entry = await db.audit.entry("written", details={"id": str(row[0])})
+    guards = [(GUARD, [key]) for key in keys]
+    values = {"id": row[0], "a": row[1]}
+    return bool(await db["main"].capabilities.guarded.insert(table, values, guards=guards, audit=entry))
+
+
+@pytest.fixture
+async def living(db: DatabaseManager) -> Any:
+    main = db["main"]
+    await main.execute("CREATE TABLE living (id text PRIMARY KEY, dead boolean NOT NULL DEFAULT false)")
+    await main.execute_many("INSERT INTO living (id) VALUES ($1)", [("k0",), ("k1",), ("k2",)])
+    await main.execute("INSERT INTO living VALUES ('gone', true)")
+    return main
+
+
+async def test_rows_under_conditions_come_together(db, living):
+    for start in (0, 40):
+        found = await asyncio.gather(*(guarded(db, (i, "a"), f"k{i % 3}") for i in range(start, start + 40)))
+        assert found == [True] * 40
+    assert await told(db) == [*range(80)]
+    assert await sizes(db) == [40, 40 - FEW, *[1] * FEW]
+
+
+async def test_each_is_told_of_its_own_conditions(db, living):
+    keys = [["k0", "k1"] if i % 4 else ["k0", "gone"] for i in range(40)]
+    keys[7], keys[9] = ["nobody's", "k1"], ["k0", "no'; DROP TABLE living"]
+    expected = [i % 4 > 0 and i not in {7, 9} for i in range(40)]
+    assert await asyncio.gather(*(guarded(db, (i, "a"), *keys[i]) for i in range(40))) == expected
+    assert await told(db) == [i for i in range(40) if expected[i]]
+    assert max(await sizes(db)) > 20
+    assert await asyncio.gather(*(guarded(db, (i, "a"), "gone") for i in range(40))) == [False] * 40
+    assert await asyncio.gather(*(guarded(db, (i, "a")) for i in range(100, 140))) == [True] * 40
+
+
+@pytest.mark.parametrize("place", [0, FEW, FEW + 5, 39])
+@pytest.mark.parametrize("dies", [True, False])
+async def test_whoever_waits_for_a_condition_waits_alone(db, living, place, dies):
+    """As a write does that meets the erasure of its person."""
+    async with living.transaction() as tx:
+        await tx.execute("UPDATE living SET dead = $1 WHERE id = 'k2'", [dies])
+        running = [asyncio.create_task(guarded(db, (i, "a"), "k2" if i == place else f"k{i % 2}")) for i in range(40)]
+        others = [task for i, task in enumerate(running) if i != place]
+        assert await asyncio.wait_for(asyncio.gather(*others), 20) == [True] * 39
+        assert not running[place].done()
+    assert await running[place] is not dies
+    assert await told(db) == [i for i in range(40) if i != place or not dies]
+
+
+async def test_whoever_fails_under_conditions_fails_alone(db, living):
+    await guarded(db, (7, "there"), "k0")
+    found = await asyncio.gather(
+        *(guarded(db, (i, "far too long a text" if i == 20 else "a"), "k0") for i in range(40)), return_exceptions=True
+    )
+    assert [i for i, one in enumerate(found) if one is not True] == [7, 20]
+    assert isinstance(found[7], ConstraintViolated)
+    assert isinstance(found[20], ConstraintViolated)
+    assert await told(db) == [i for i in range(40) if i != 20]
+
+
+@pytest.mark.parametrize("table", ["triggered", "parted"])
+async def test_under_conditions_too_what_could_see_a_transaction_is_given_one_each(db, living, table):
+    for start in (0, 40):
+        found = [guarded(db, (i, "a"), "k0", table=table) for i in range(start, start + 40)]
+        assert await asyncio.gather(*found) == [True] * 40
+    assert await sizes(db, table) == [1] * 80
+
+
+async def test_not_under_conditions_either_where_it_is_not_wanted(db, living, postgresql_database, tmp_path):
+    async with opened(postgresql_database, tmp_path, group_commit=False) as other:
+        assert await asyncio.gather(*(guarded(other, (i, "a"), "k0") for i in range(40))) == [True] * 40
+        assert await sizes(other) == [1] * 40
+
+
+# ---- settings -------------------------------------------------------------------------------------------------------
+
+
 async def test_too_few_parameters(db):
     with pytest.raises(QueryRejected, match="takes 2 parameters, 1 was given"):
         await write(db, (1,))

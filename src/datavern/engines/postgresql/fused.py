@@ -118,7 +118,7 @@ class Fusing:
             if len(values) <= _MOST_PARAMETERS:
                 failure: ProviderError
                 try:
-                    send = self._send if plan.together is None else self._gathered
+                    send = self._send if plan.together is None else self.gathered
                     count = await send(plan, sql, values, does, parameters)
                 except ProviderError as error:
                     failure = error
@@ -198,18 +198,21 @@ class Fusing:
                 return count
             await provider._end(slot, sql, found)  # noqa: SLF001
 
-    async def _gathered(self, plan: Plan, sql: str, values: Sequence[Any], does: Effect, given: Any) -> int:
-        """One row: by itself, or with those that come at the same time."""
+    async def gathered(self, plan: Plan, sql: str, values: Sequence[Any], does: Effect, given: Any) -> int:
+        """How many rows it was: one by itself, or with those that come at the same time."""
         together = plan.together
-        assert together is not None  # noqa: S101  (for the type checker: the caller looked)
+        if together is None:
+            return await self._send(plan, sql, values, does, given)
         if together.begins():
             started = time.perf_counter()
             try:
                 return await self._send(plan, sql, values, does, given)
             finally:
                 together.ended(time.perf_counter() - started)
-        if not self._provider._pooled and are_small(values) and await together.write(values):  # noqa: SLF001
-            return 1
+        if not self._provider._pooled and are_small(values):  # noqa: SLF001
+            written = await together.write(values)
+            if written is not None:
+                return int(written)
         return await self._send(plan, sql, values, does, given)
 
     def _plan(self, known: tuple[str, str | None, bool], audit: Entry | None) -> Plan:

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any, Final
 from datavern.contracts.errors import QueryRejected
 from datavern.contracts.fused import Entry, Guard, entry_statement
 from datavern.engines.postgresql.fused import Plan, is_unsupported, nowhere
-from datavern.engines.postgresql.splice import HELD, held
+from datavern.engines.postgresql.splice import HELD, held, shared_held
 from datavern.engines.postgresql.statements import WRITES
+from datavern.engines.postgresql.together import Together
 
 if TYPE_CHECKING:
     from datavern.engines.postgresql.provider import PostgreSQLProvider
@@ -39,22 +40,29 @@ class PostgreSQLGuarded:
         entry, written = entry_statement(audit, provider.face, source=HELD)
         columns = tuple(row)
         known = (store, columns, tuple(guard for guard, _ in guards), entry)
-        plan, order = self._texts.get(known) or self._text(known, [len(values) for _, values in guards])
+        plan, order = self._texts.get(known) or self._text(known, [len(values) for _, values in guards], len(written))
         values = [value for _, given in guards for value in given]
         values += [row[columns[i]] for i in order]
         values += written
         try:
-            return await provider._fusing._send(plan, plan.text, values, WRITES, values) > 0  # noqa: SLF001
+            return await provider._fusing.gathered(plan, plan.text, values, WRITES, values) > 0  # noqa: SLF001
         except QueryRejected as error:
             if not is_unsupported(error):
                 raise
         return False
 
-    def _text(self, known: tuple[Any, ...], takes: Sequence[int]) -> tuple[Plan, tuple[int, ...]]:
+    def _text(self, known: tuple[Any, ...], takes: Sequence[int], written: int) -> tuple[Plan, tuple[int, ...]]:
         store, columns, guards, entry = known
-        insert, order = self._provider._subjects.insert_for_each(store, columns, HELD)  # noqa: SLF001
-        text = held(guards, insert, entry, taken=(*takes, len(order)))
+        provider = self._provider
+        insert, order = provider._subjects.insert_for_each(store, columns, HELD)  # noqa: SLF001
+        taken = (*takes, len(order))
+        together = None
+        table = provider._subjects.quoted_store(store)  # noqa: SLF001
+        if provider.settings.group_commit and "\\" not in table:  # it is to stand in a literal
+            text = shared_held(guards, insert, entry, table=table, taken=taken, takes=written)
+            together = Together(provider, text, returning=True)
         if len(self._texts) >= _KNOWN_TEXTS:
             self._texts.clear()
-        found = self._texts[known] = (Plan(text, nowhere, 0, counts=False), order)
+        plan = Plan(held(guards, insert, entry, taken=taken), nowhere, 0, counts=False, together=together)
+        found = self._texts[known] = (plan, order)
         return found

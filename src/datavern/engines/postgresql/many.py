@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import types
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Coroutine, Generator, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from datavern.contracts.values import Parameters
@@ -21,17 +21,24 @@ if TYPE_CHECKING:
 __all__ = ["many"]
 
 
-async def many(connection: asyncpg.Connection, sql: str, parameters: Sequence[Parameters]) -> None:
-    """Run a statement for each set of parameters, all or none."""
+async def many(
+    connection: asyncpg.Connection, sql: str, parameters: Sequence[Parameters], *, returning: bool = False
+) -> Any:
+    """Run a statement for each set of parameters, all or none; the rows of all of them, where it returns some."""
     task = asyncio.current_task()
     before = 0 if task is None else task.cancelling()
+    rows = None
+    sets = _Sets(parameters)
     try:
-        await _watched(connection, sql, _Sets(parameters))
+        rows = await _watched(
+            connection, sets, (connection.fetchmany if returning else connection.executemany)(sql, sets)
+        )
     except Exception:
         if task is None or task.cancelling() == before:
             raise
     if task is not None and task.cancelling() > before:
         raise asyncio.CancelledError
+    return rows
 
 
 class _Sets:
@@ -49,8 +56,8 @@ class _Sets:
 
 
 @types.coroutine
-def _watched(connection: asyncpg.Connection, sql: str, sets: _Sets) -> Generator[Any, Any, None]:
-    running = connection.executemany(sql, sets).__await__()
+def _watched(connection: asyncpg.Connection, sets: _Sets, call: Coroutine[Any, Any, Any]) -> Generator[Any, Any, Any]:
+    running = call.__await__()
     try:
         waited_for = running.send(None)
         while True:
@@ -62,5 +69,5 @@ def _watched(connection: asyncpg.Connection, sql: str, sets: _Sets) -> Generator
                 waited_for = running.throw(error)
             else:
                 waited_for = running.send(None)
-    except StopIteration:
-        return
+    except StopIteration as ended:
+        return ended.value

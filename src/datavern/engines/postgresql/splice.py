@@ -19,15 +19,28 @@ from typing import Final
 from datavern.engines.idempotency import CHANGE
 from datavern.engines.postgresql.statements import Token, tokens_of
 
-__all__ = ["HELD", "Shape", "Spliced", "counted", "held", "is_readable", "shape", "shared", "single_row", "tagged"]
+__all__ = [
+    "HELD",
+    "Shape",
+    "Spliced",
+    "counted",
+    "held",
+    "is_readable",
+    "shape",
+    "shared",
+    "shared_held",
+    "single_row",
+    "tagged",
+]
 
 ENTRY: Final = "datavern_entry"
 HELD: Final = "datavern_held"
 """A relation with one row where every guard holds, and none where one does not."""
+_CHECKED: Final = "datavern_checked"
 PATIENCE: Final = 10
 """Milliseconds that a transaction which several callers share waits for a lock."""
 
-_CHECK: Final = """SELECT CASE WHEN ${first}::pg_catalog.bool THEN pg_catalog.set_config('lock_timeout', CASE
+_CHECK: Final = """SELECT CASE WHEN ${number}::pg_catalog.int4 = 0 THEN pg_catalog.set_config('lock_timeout', CASE
 WHEN EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.oid = {oid} AND c.relkind = 'r' AND NOT c.relhasrules)
 AND NOT EXISTS (SELECT FROM pg_catalog.pg_trigger t WHERE t.tgrelid = {oid} AND NOT t.tgisinternal)
 THEN '{patience}' ELSE 'this table is not for sharing a transaction' END, true) END"""
@@ -275,6 +288,14 @@ def held(guards: tuple[str, ...], row: str, entry: str, *, taken: tuple[int, ...
         entry: that of the entry; it is the outer statement, since no rule of the caller's can replace it.
         taken: how many parameters each guard and the row take; they come in this order, and the entry's last.
     """
+    parts, condition = _guarded(guards, taken)
+    parts.append(f"{HELD} AS MATERIALIZED (SELECT 1 WHERE {condition})")
+    parts.append(f"datavern_row_written AS ({_renumbered(row, sum(taken[:-1]))})")
+    return f"WITH {', '.join(parts)} {_renumbered(entry, sum(taken))}"
+
+
+def _guarded(guards: tuple[str, ...], taken: tuple[int, ...]) -> tuple[list[str], str]:
+    """The guards, and what is true where each has a row."""
     parts = []
     names = []
     first = 0
@@ -283,10 +304,7 @@ def held(guards: tuple[str, ...], row: str, entry: str, *, taken: tuple[int, ...
         parts.append(f"{names[-1]} AS MATERIALIZED ({_renumbered(guard, first)})")
         first += takes
     counts = (f"(SELECT pg_catalog.count(*) FROM {name}) > 0" for name in names)  # noqa: S608  (names of our own)
-    condition = " AND ".join(counts)
-    parts.append(f"{HELD} AS MATERIALIZED (SELECT 1" + (f" WHERE {condition})" if names else ")"))
-    parts.append(f"datavern_row_written AS ({_renumbered(row, first)})")
-    return f"WITH {', '.join(parts)} {_renumbered(entry, first + taken[-1])}"
+    return parts, " AND ".join(counts) or "true"
 
 
 def shared(sql: str, of: Shape, *, table: str, entry: str, takes: int) -> str:
@@ -300,13 +318,41 @@ def shared(sql: str, of: Shape, *, table: str, entry: str, takes: int) -> str:
         of: its shape.
         table: the table's name: `single_row`.
         entry: the insert of the entry, which reads `HELD`.
-        takes: how many parameters it takes; they follow the caller's. The last of all is whether this is the first
-            row of the transaction.
+        takes: how many parameters it takes; they follow the caller's. The last of all is the row's number in the
+            transaction, from 0.
     """
-    oid = "'" + table.replace("'", "''") + "'::pg_catalog.regclass"
-    check = _CHECK.format(first=of.highest + takes + 1, oid=oid, patience=PATIENCE)
+    check = _check(table, of.highest + takes + 1)
     row = f"{CHANGE} AS ({sql[of.main : of.end]})"
     return f"WITH {HELD} AS MATERIALIZED ({check}), {row} {_renumbered(entry, of.highest)}"
+
+
+def shared_held(
+    guards: tuple[str, ...], row: str, entry: str, *, table: str, taken: tuple[int, ...], takes: int
+) -> str:
+    """The same as `held`, for a transaction with others: it gives the row's number where the guards held.
+
+    The check is done before the guards are asked, which may wait for locks: CASE sees to that.
+
+    Args:
+        guards: as `held`, as `row`, `entry` and `taken`.
+        row: see above.
+        entry: see above.
+        table: the table's name, as PostgreSQL reads it.
+        taken: see above.
+        takes: how many parameters the entry takes. The last of all is the row's number in the transaction, from 0.
+    """
+    parts, condition = _guarded(guards, taken)
+    number = sum(taken) + takes + 1
+    checked = f"(SELECT pg_catalog.count(*) FROM {_CHECKED}) > 0"  # noqa: S608  (a name of our own)
+    parts.insert(0, f"{_CHECKED} AS MATERIALIZED ({_check(table, number)})")
+    parts.append(f"{HELD} AS MATERIALIZED (SELECT 1 WHERE CASE WHEN {checked} THEN {condition} END)")
+    parts.append(f"datavern_row_written AS ({_renumbered(row, sum(taken[:-1]))})")
+    return f"WITH {', '.join(parts)} {_renumbered(entry, sum(taken))} RETURNING ${number}::pg_catalog.int4"
+
+
+def _check(table: str, number: int) -> str:
+    oid = "'" + table.replace("'", "''") + "'::pg_catalog.regclass"
+    return _CHECK.format(number=number, oid=oid, patience=PATIENCE)
 
 
 def _renumbered(sql: str, by: int) -> str:

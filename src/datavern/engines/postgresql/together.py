@@ -23,7 +23,7 @@ Sources: PostgreSQL 18 documentation, 54.2.4 (Pipelining: what stands before one
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from datavern.connectors.gathering import ALONE, Asked, Gathering
@@ -57,18 +57,20 @@ class Together(Gathering[Sequence[Any]]):
 
     Args:
         provider: whose pool they go through.
-        text: inserts a row and its entry, and takes their parameters and whether they are the first of a group:
-            `splice.shared`.
+        text: inserts a row and its entry, and takes their parameters and then the row's number in the group
+            (`splice.shared`).
+        returning: it gives that number where the row was inserted (`splice.shared_held`); otherwise each one is.
     """
 
-    __slots__ = ("_alone_took", "_crowd", "_pause", "_provider", "_single", "_skips", "_text")
+    __slots__ = ("_alone_took", "_crowd", "_pause", "_provider", "_returning", "_single", "_skips", "_text")
 
     waiters = "inserts"
 
-    def __init__(self, provider: PostgreSQLProvider, text: str) -> None:
+    def __init__(self, provider: PostgreSQLProvider, text: str, *, returning: bool = False) -> None:
         super().__init__(name=provider.name, pool=provider.settings.pool, size=_SIZE, at_once=_AT_ONCE)
         self._provider = provider
         self._text = text
+        self._returning = returning
         self._single = 0  # rows under way that nobody has to wait for
         self._crowd = False  # the last ones came together
         self._skips = 0
@@ -93,8 +95,8 @@ class Together(Gathering[Sequence[Any]]):
         self._single = max(0, self._single - 1)
         self._learn(took)
 
-    async def write(self, values: Sequence[Any]) -> bool:
-        """Insert a row with those that come now. False: it was not, and may be by itself.
+    async def write(self, values: Sequence[Any]) -> bool | None:
+        """Insert a row with those that come now: whether it was. None: it was not, and may be by itself.
 
         Raises:
             OutcomeUnknown: the connection broke before the answer came.
@@ -104,28 +106,28 @@ class Together(Gathering[Sequence[Any]]):
         self._crowd = True
         answer = await self._join(values)
         if answer is not ALONE:
-            return bool(answer)
+            return answer  # type: ignore[no-any-return]  # as `_answer` gives it
         try:
-            return await self._insert([values])
+            written = await self._insert([values])
+            return None if written is None else 0 in written
         finally:
             self._alone_ended()
 
     async def _answer(self, batch: list[Asked[Sequence[Any]]]) -> None:
         written = await self._insert([values for values, _, _ in batch])
-        for _, future, _ in batch:
+        for number, (_, future, _) in enumerate(batch):
             if not future.done():
-                future.set_result(written)
+                future.set_result(None if written is None else number in written)
 
-    async def _insert(self, rows: list[Sequence[Any]]) -> bool:
-        """All of them, or none: False."""
+    async def _insert(self, rows: list[Sequence[Any]]) -> Container[int] | None:
+        """The numbers of those that were inserted; None: the group was undone."""
         provider = self._provider
-        sets = [(*values, False) for values in rows]
-        sets[0] = (*rows[0], True)
+        sets = [(*values, number) for number, values in enumerate(rows)]
         pool = provider._pool  # noqa: SLF001  (two halves of one engine, here and below)
         slot = pool.take() or await pool.acquire()
         started = time.perf_counter()
         try:
-            await many(slot.connection, self._text, sets)
+            told = await many(slot.connection, self._text, sets, returning=self._returning)
         except Exception as error:  # noqa: BLE001  (translated, or told by whoever goes alone now)
             found = fault(error, name=provider.name, stage="statement", effect=WRITES, parameters=sets, many=True)
         except BaseException:
@@ -141,12 +143,12 @@ class Together(Gathering[Sequence[Any]]):
                 self._go_alone()
             else:
                 self._pause = _FIRST_PAUSE
-            return True
+            return {row[0] for row in told} if self._returning else range(len(rows))
         provider._part(slot, found)  # noqa: SLF001
         if isinstance(found.error, OutcomeUnknown):
             raise found.error
         self._go_alone()
-        return False
+        return None
 
     def _learn(self, took: float) -> None:
         known = self._alone_took
