@@ -8,6 +8,7 @@ import json
 from contextlib import asynccontextmanager
 
 import pytest
+from tests.waiting import until
 
 from datavern import ConsentRequired, Dataset, Field, KeyErased, SerializationConflict, SubjectRequest
 
@@ -194,3 +195,54 @@ async def test_a_manager_opens_while_somebody_else_writes(managed, database):
             other = managed(EVENTS, databases={"main": database.provider(location="norway")})
             async with asyncio.timeout(60), other as db:
                 assert await db.personal("events").get("1") is None
+
+
+async def test_many_writers_and_an_erasure_and_a_withdrawal_among_them(managed, database):
+    """What is written at the same time may share a transaction: what ends one person's rows ends no other's."""
+    visits = Dataset(
+        "visits",
+        database="main",
+        subject="who",
+        purposes=[PURPOSE],
+        erasure="delete",
+        fields={"note": Field(sealed=True, lookup=True)},
+    )
+    people = ["anna", "berit", "cecilie", "dag"]
+    written = {who: [] for who in people}
+    ended = {who: [] for who in people}
+    enough = asyncio.Event()
+
+    async with two_managers(managed, database, visits) as (one, other):
+        consents = {who: await one.consents.grant(subject=who, purpose=PURPOSE) for who in people}
+
+        async def write(number, who):
+            row = 0
+            while not enough.is_set() and not ended[who]:
+                id_ = f"{who}-{number}-{row}"
+                try:
+                    await other.personal("visits").insert({"id": id_, "who": who, "note": "æøå"}, consent=consents[who])
+                except (KeyErased, ConsentRequired) as error:
+                    ended[who].append(error)
+                else:
+                    written[who].append(id_)
+                row += 1
+
+        async with asyncio.timeout(120), asyncio.TaskGroup() as group:
+            for number in range(4):
+                for who in people:
+                    group.create_task(write(number, who))
+            await until(lambda: all(written.values()))
+            await erase(one, "anna")
+            await one.consents.withdraw(consents["berit"])
+            seen = {who: len(ids) for who, ids in written.items()}
+            await until(lambda: ended["anna"] and ended["berit"])
+            await until(lambda: all(len(written[who]) > seen[who] for who in people[2:]))
+            enough.set()
+
+        assert not ended["cecilie"]
+        assert not ended["dag"]
+        rows = await one["main"].query("SELECT id, who FROM visits")
+        assert {row["id"] for row in rows} == {*written["berit"], *written["cecilie"], *written["dag"]}
+        entries = await one["main"].query("SELECT entry_id FROM datavern_audit WHERE action = 'inserted'")
+        assert len(entries) == sum(map(len, written.values()))
+        assert (await one.audit.verify()).ok
