@@ -16,10 +16,12 @@ from datavern import (
     ConstraintViolated,
     DatabaseManager,
     FailoverGroup,
+    IdempotencyKeyReused,
     QueryRejected,
     SerializationConflict,
     actor,
 )
+from datavern.contracts.values import timestamp
 from datavern.testing import create_test_database
 from datavern.testing.contract.errors import PLANTED, nothing_planted
 
@@ -406,16 +408,6 @@ async def test_a_claim_in_a_transaction_of_ones_own(main, sql):
     assert await cases(main) == {0: "s0"}
 
 
-async def test_statements_and_transactions_share_their_keys(main, sql):
-    async def work(tx):
-        return await tx.execute(sql(INSERT), [1, "a"])
-
-    await main.run_in_transaction(work, idempotency_key="a transaction's")
-    assert await main.execute(sql(CLOSE), [1], idempotency_key="a transaction's") == 0
-    assert await main.execute(sql(CLOSE), [1], idempotency_key="a statement's") == 1
-    assert await main.run_in_transaction(work, idempotency_key="a statement's") is None
-
-
 @pytest.mark.parametrize("settings", [{"idempotency_key": " "}, {"idempotency_key": "k", "read_only": True}])
 async def test_a_key_that_makes_no_sense(main, settings):
     async def work(tx):
@@ -439,7 +431,6 @@ async def test_a_new_subjects_handle_is_made_in_the_callers_transaction(db, main
 async def test_a_key_makes_a_change_once(db, main, sql):
     assert await main.execute(sql(INSERT), [1, "a"], idempotency_key="first") == 1
     assert await main.execute(sql(INSERT), [1, "a"], idempotency_key="first") == 1
-    assert await main.execute(sql(INSERT), [9, "other"], idempotency_key="first") == 1  # a key names one change
     for _ in range(3):
         entry = await db.audit.entry("closed")
         assert await main.execute(sql(CLOSE), [1], audit=entry, idempotency_key="æøå \"'") == 1
@@ -502,8 +493,9 @@ async def test_in_a_transaction_a_key_lives_and_dies_with_it(db, main, sql):
         assert await tx.execute(sql(INSERT), [2, "b"], idempotency_key="l") == 1
         assert await tx.execute(sql("UPDATE cases SET changes = 5"), idempotency_key="m") == 2
     assert await main.execute(sql(INSERT), [1, "a"], idempotency_key="k") == 1
-    assert await main.execute("UPDATE cases SET changes = 9", idempotency_key="m") == 2
-    assert await main.query_value("SELECT max(changes) FROM cases") == 5
+    await main.execute("UPDATE cases SET changes = 9")
+    assert await main.execute("UPDATE cases SET changes = 5", idempotency_key="m") == 2
+    assert await main.query_value("SELECT max(changes) FROM cases") == 9
 
 
 async def test_whoever_holds_the_key_is_waited_for(main, sql, database):
@@ -551,6 +543,138 @@ async def test_what_is_no_key_is_refused(main, sql, key, says):
 async def test_the_longest_key(main, sql):
     for _ in range(2):
         assert await main.execute(sql(INSERT), [1, "a"], idempotency_key="å" * 255) == 1
+
+
+ANOTHER = "UPDATE cases SET state = 'another' WHERE id = $1"
+
+
+async def keyed(main, how, change, values, *, key, audit=None):
+    if how == "alone":
+        return await main.execute(change, values, audit=audit, idempotency_key=key)
+    async with main.transaction() as tx:
+        return await tx.execute(change, values, audit=audit, idempotency_key=key)
+
+
+@pytest.mark.parametrize("first", ["alone", "in a transaction"])
+@pytest.mark.parametrize("then", ["alone", "in a transaction"])
+async def test_a_key_that_is_used_for_another_change_is_refused(db, main, sql, first, then):
+    assert await keyed(main, first, sql(INSERT), [1, PLANTED], key="used") == 1
+    for change, values, says in (
+        (ANOTHER, [1], "another statement"),
+        (INSERT, [2, PLANTED], "other parameters"),
+        (INSERT, [1, "other"], "other parameters"),  # and its row is there already
+        ("UPDATE no_such_table SET a = $1", [1], "another statement"),
+        ("UPDATE cases SET changes = 100 WHERE id = $1", [1], "another statement"),
+    ):
+        for audit in (None, await db.audit.entry("never")):
+            with pytest.raises(IdempotencyKeyReused, match=says) as refused:
+                await keyed(main, then, sql(change), values, key="used", audit=audit)
+            assert "uuid4" in str(refused.value)
+            assert "used before" in str(refused.value)
+            assert isinstance(refused.value, QueryRejected)
+            assert refused.value.retry == "never"
+            assert refused.value.provider == main.name
+            nothing_planted(refused.value)
+    assert await keyed(main, then, sql(INSERT), [1, PLANTED], key="used") == 1
+    assert await cases(main) == {1: PLANTED}
+    assert await entries(main) == []
+
+
+async def test_a_transaction_goes_on_after_a_key_that_was_used(main, sql):
+    await main.execute(sql(INSERT), [1, "a"], idempotency_key="used")
+    async with main.transaction() as tx:
+        await tx.execute(sql(INSERT), [2, "b"])
+        with pytest.raises(IdempotencyKeyReused):
+            await tx.execute(sql(ANOTHER), [1], idempotency_key="used")
+        await tx.execute(sql(INSERT), [3, "c"], idempotency_key="new")
+        with pytest.raises(IdempotencyKeyReused):
+            await tx.claim("new")
+    assert await cases(main) == {1: "a", 2: "b", 3: "c"}
+
+
+async def test_what_says_the_same_is_a_repetition(main, sql):
+    await main.execute(sql(INSERT), [1, "a"], idempotency_key="k")
+    assert await main.execute(sql(INSERT.replace(" VALUES", "\n  VALUES")), (1, "a"), idempotency_key="k") == 1
+    assert await cases(main) == {1: "a"}
+
+
+async def test_a_statement_and_the_work_of_a_transaction_are_told_apart(main, sql):
+    async def work(tx):
+        return await tx.execute(sql(INSERT), [7, "g"])
+
+    assert await main.execute(sql(INSERT), [1, "a"], idempotency_key="of one row") == 1
+    assert await main.execute(sql(ANOTHER), [77], idempotency_key="of none") == 0
+    for key in ("of one row", "of none"):
+        with pytest.raises(IdempotencyKeyReused, match="for a statement"):
+            await main.run_in_transaction(work, idempotency_key=key)
+    assert await main.run_in_transaction(work, idempotency_key="work") == 1
+    async with main.transaction() as tx:
+        assert await tx.claim("claimed") is None
+    for key in ("work", "claimed"):
+        with pytest.raises(IdempotencyKeyReused, match="for a transaction"):
+            await main.execute(sql(INSERT), [8, "h"], idempotency_key=key)
+        with pytest.raises(IdempotencyKeyReused, match="for a transaction"):
+            async with main.transaction() as tx:
+                await tx.execute(sql(INSERT), [8, "h"], idempotency_key=key)
+    assert await main.run_in_transaction(work, idempotency_key="work") is None
+    async with main.transaction() as tx:
+        assert await tx.claim("claimed") == 0
+    assert await cases(main) == {1: "a", 7: "g"}
+
+
+async def test_of_several_at_once_with_one_key_all_but_one_change_are_refused(main, sql, database):
+    async with database.provider("elsewhere", location="norway") as elsewhere:
+        results = await asyncio.gather(
+            *(
+                (main, elsewhere)[n % 2].execute(sql(INSERT), [n % 3, f"s{n % 3}"], idempotency_key="one")
+                for n in range(12)
+            ),
+            return_exceptions=True,
+        )
+    (made,) = await cases(main)
+    assert [n for n, r in enumerate(results) if r == 1] == [n for n in range(12) if n % 3 == made]
+    assert all(r == 1 or isinstance(r, IdempotencyKeyReused) for r in results)
+
+
+@pytest.mark.parametrize("how", ["alone", "in a transaction", "with work"])
+async def test_the_table_of_an_earlier_version(main, sql, database, how):
+    """It is given what it lacks, its keys count, and processes of that version go on."""
+    await main.execute(sql(INSERT), [0, "there"], idempotency_key="makes the table")
+    await main.execute("ALTER TABLE datavern_idempotency DROP COLUMN asked")
+    earlier = sql('INSERT INTO datavern_idempotency ("key", at, changed) VALUES ($1, $2, $3)')
+    await main.execute(earlier, ["old", timestamp(), 5])
+    await main.execute(earlier, ["old work", timestamp(), -5])
+
+    async def work(tx):
+        return await tx.execute(sql(INSERT), [1, "a"])
+
+    async with database.provider("later", location="norway") as later:
+        if how == "with work":
+            assert await later.run_in_transaction(work, idempotency_key="new") == 1
+            with pytest.raises(IdempotencyKeyReused):
+                await later.run_in_transaction(work, idempotency_key="old")
+            assert await later.run_in_transaction(work, idempotency_key="old work") is None
+        else:
+            assert await keyed(later, how, sql(INSERT), [1, "a"], key="new") == 1
+            with pytest.raises(IdempotencyKeyReused):
+                await keyed(later, how, sql(INSERT), [2, "a"], key="new")
+        assert await later.execute(sql(ANOTHER), [1], idempotency_key="old") == 5
+        with pytest.raises(IdempotencyKeyReused, match="for a transaction"):
+            await later.execute(sql(ANOTHER), [1], idempotency_key="old work")
+        await main.execute(earlier, ["of both at once", timestamp(), 3])
+        assert await later.execute(sql(ANOTHER), [1], idempotency_key="of both at once") == 3
+    assert await cases(main) == {0: "there", 1: "a"}
+
+
+async def test_the_table_of_an_earlier_version_is_given_what_it_lacks_once(main, sql, database):
+    await main.execute(sql(INSERT), [0, "there"], idempotency_key="makes the table")
+    await main.execute("ALTER TABLE datavern_idempotency DROP COLUMN asked")
+    async with (
+        database.provider("one", location="norway") as one,
+        database.provider("other", location="norway") as other,
+    ):
+        calls = [(one, other)[n % 2].execute(sql(INSERT), [n, f"{n}"], idempotency_key=f"k{n}") for n in range(1, 9)]
+        assert await asyncio.gather(*calls) == [1] * 8
 
 
 async def test_keys_are_purged(main, sql, database):

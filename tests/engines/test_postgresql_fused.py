@@ -376,6 +376,39 @@ async def test_under_a_stricter_default_isolation(postgresql_database, isolation
         await strict.execute(f'ALTER DATABASE "{name}" RESET default_transaction_isolation')
 
 
+@pytest.mark.parametrize("how", ["alone", "in a transaction"])
+async def test_who_may_not_give_an_earlier_versions_table_what_it_lacks_is_told_what_to_do(db, postgresql_server, how):
+    main = db["main"]
+    role = f"plain_{uuid.uuid4().hex[:8]}"
+    await main.execute("UPDATE t SET n = 0", idempotency_key="makes the table")
+    await main.execute("ALTER TABLE datavern_idempotency DROP COLUMN asked")
+    await main.execute(f"CREATE ROLE {role} LOGIN PASSWORD 'plain'")
+    try:
+        await main.execute(f"GRANT SELECT, INSERT, UPDATE, DELETE ON t, datavern_idempotency TO {role}")
+        plain = PostgreSQLProvider(
+            name="plain",
+            location="norway",
+            host=postgresql_server.host,
+            port=postgresql_server.port,
+            database=await main.query_value("SELECT current_database()"),
+            username=role,
+            password="plain",
+            pool=Pool(min=0, max=2),
+        )
+        async with plain:
+            with pytest.raises(ConfigurationError, match="ALTER TABLE datavern_idempotency ADD asked INTEGER"):
+                if how == "alone":
+                    await plain.execute("UPDATE t SET n = 7", idempotency_key="k")
+                else:
+                    async with plain.transaction() as tx:
+                        await tx.execute("UPDATE t SET n = 7", idempotency_key="k")
+            await main.execute("ALTER TABLE datavern_idempotency ADD asked INTEGER")
+            assert await plain.execute("UPDATE t SET n = 8", idempotency_key="k") == 5
+    finally:
+        await main.execute(f"DROP OWNED BY {role}")
+        await main.execute(f"DROP ROLE {role}")
+
+
 async def test_a_connection_that_breaks_is_an_unknown_outcome_that_a_key_settles(db):
     main = db["main"]
     await main.execute("UPDATE t SET n = 0", idempotency_key="made")

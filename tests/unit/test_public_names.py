@@ -12,11 +12,12 @@ PUBLIC = """
 AuditError AzureSQLProvider Background BackupCorrupt BackupError BackupMissing CapabilityMissing ChecksumMismatch
 Classification ConfigurationError ConnectionFailed Consent ConsentRequired ConstraintViolated CryptoError DataMap
 DatabaseManager Dataset DatavernError DecryptionFailed ErasureIncomplete Exemption FailoverGroup Field Health
-HistoryDiverged Identity KeyErased KeyUnavailable Keyring LegalBasis Location LockTimeout LogTampered MigrationError
-MigrationFailed MongoDBProvider NoHealthyConnection OutcomeUnknown Pool PoolStats PoolTimeout PostgreSQLProvider
-PrivacyError ProcessingRestricted ProviderError QueryRejected RedisProvider RequestIncomplete ResidencyViolation
-RestoreForbidden RotationIncomplete Row SQLiteProvider Secret SerializationConflict SubjectRequest
-SubjectRequestRejected SubjectResponse TLS TransferError __version__ actor env purpose restricted_use
+HistoryDiverged IdempotencyKeyReused Identity KeyErased KeyUnavailable Keyring LegalBasis Location LockTimeout
+LogTampered MigrationError MigrationFailed MongoDBProvider NoHealthyConnection OutcomeUnknown Pool PoolStats
+PoolTimeout PostgreSQLProvider PrivacyError ProcessingRestricted ProviderError QueryRejected RedisProvider
+RequestIncomplete ResidencyViolation RestoreForbidden RotationIncomplete Row SQLiteProvider Secret
+SerializationConflict SubjectRequest SubjectRequestRejected SubjectResponse TLS TransferError __version__ actor env
+purpose restricted_use
 """.split()  # noqa: SIM905  (a page of words reads better than a page of quotes)
 
 

@@ -32,6 +32,7 @@ __all__ = [
     "DriverError",
     "ErasureIncomplete",
     "HistoryDiverged",
+    "IdempotencyKeyReused",
     "KeyErased",
     "KeyUnavailable",
     "LockTimeout",
@@ -175,6 +176,10 @@ class QueryRejected(ProviderError):
 
 class ConstraintViolated(QueryRejected):
     """A unique, foreign key, not-null, check or exclusion constraint said no; `constraint` names it."""
+
+
+class IdempotencyKeyReused(QueryRejected):
+    """An idempotency key that names another change already; nothing was done. A key names one change: use a new one."""
 
 
 class SerializationConflict(ProviderError):

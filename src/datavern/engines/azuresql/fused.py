@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 __all__ = ["AzureSQLGuarded", "Fusing"]
 
 
-_IS_THERE: Final = f"SELECT OBJECT_ID(N'{idempotency.TABLE}', N'U')"
+_IS_THERE: Final = f"SELECT COL_LENGTH(N'{idempotency.TABLE}', N'{idempotency.ASKED}')"
+"""Nothing where the table is not there, or is an earlier version's."""
 
 
 class Fusing:
@@ -65,8 +66,10 @@ class Fusing:
         entry: tuple[str, Sequence[Any]] | None,
         key: str | None,
     ) -> int:
-        if key is not None and (made := await self._found(tx, key, 0)) is not None:
-            return idempotency.count_of(made)
+        if key is not None:
+            asked = idempotency.asked(key, sql, parameters)
+            if (made := await self._found(tx, key, 0, asked)) is not None:
+                return idempotency.count_of(made, asked, provider=self._provider.name)
         tx._audited = entry is not None  # noqa: SLF001  (one engine, here and below)
         try:
             count = await tx.execute(sql, parameters)
@@ -83,22 +86,22 @@ class Fusing:
         """Write a key in an open transaction; what is there under it, or None where it is new."""
         known = checked_key(key)
         await self._prepare_keys_inside(tx)
-        found = await self._found(tx, known, idempotency.changed_of(mark))
-        return None if found is None else idempotency.mark_of(found)
+        found = await self._found(tx, known, idempotency.changed_of(mark), idempotency.WORK)
+        return None if found is None else idempotency.mark_of(found, provider=self._provider.name)
 
-    async def _found(self, tx: AzureSQLTransaction, key: str, number: int) -> int | None:
-        """Write a key; the number that is there under it, or None where it is new."""
+    async def _found(self, tx: AzureSQLTransaction, key: str, number: int, asked: int) -> Sequence[Any] | None:
+        """Write a key; what is there under it, or None where it is new."""
         dialect = self._provider._ledger.dialect  # noqa: SLF001  (one engine)
         keys = idempotency.keys()
         try:
             async with tx.savepoint():
-                await tx.execute(*keys.insert.bind(dialect, key=key, at=timestamp(), changed=number))
+                await tx.execute(*keys.insert.bind(dialect, key=key, at=timestamp(), changed=number, asked=asked))
         except ConstraintViolated:  # it was made, or was being made: the insert has waited for that
-            found = await tx.query_value(*keys.find.bind(dialect, of_key=key))
+            found = await tx.query_one(*keys.find.bind(dialect, of_key=key))
             if found is None:
                 name = self._provider.name
                 raise SerializationConflict(f"{name}: the idempotency key went just now", provider=name) from None
-            return int(found)
+            return tuple(found)
         return None
 
     async def _prepare_keys_inside(self, tx: AzureSQLTransaction) -> None:

@@ -26,6 +26,10 @@ UNION ALL
 SELECT i.name FROM sys.indexes i JOIN sys.objects o ON o.object_id = i.object_id
 WHERE o.type = 'U' AND o.schema_id = SCHEMA_ID() AND i.name IS NOT NULL
 """
+_COLUMNS: Final = """
+SELECT c.name FROM sys.columns c JOIN sys.objects o ON o.object_id = c.object_id
+WHERE o.type = 'U' AND o.schema_id = SCHEMA_ID() AND o.name = @P1
+"""
 # On Azure the physical name changes when a database is restored or copied; elsewhere the day of its making does.
 _IDENTITY: Final = """
 SELECT CONCAT(d.physical_database_name, N'/', CONVERT(nvarchar(33), d.create_date, 126), N'/', d.service_broker_guid)
@@ -52,6 +56,10 @@ class AzureSQLLedger(RelationalLedger):
     async def names(self, tx: Session) -> set[str]:
         """The tables and indexes of the user's default schema."""
         return {row[0] for row in await tx.query(_NAMES)}
+
+    async def columns(self, tx: Session, table: str) -> set[str]:
+        """The columns of a table of the user's default schema."""
+        return {row[0] for row in await tx.query(_COLUMNS, [table])}
 
     async def exclude(self, tx: Transaction) -> None:
         """Wait until nobody else makes tables in this database."""

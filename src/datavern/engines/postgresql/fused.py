@@ -49,7 +49,10 @@ _COUNT: Final = f"SELECT pg_catalog.count(*) FROM {idempotency.CHANGE}"  # noqa:
 _RULES: Final = "SELECT true FROM pg_catalog.pg_rewrite WHERE ev_type <> '1' AND oid >= 16384 LIMIT 1"
 """Whether somebody made a rule that is not a view's: ev_type 1 is SELECT, lower ids are the server's own (PostgreSQL 18
 documentation, 52.44 and 52.1: FirstNormalObjectId)."""
-_IS_THERE: Final = f"SELECT pg_catalog.to_regclass('{idempotency.TABLE}') IS NOT NULL"
+_COLUMNS: Final = (
+    "SELECT pg_catalog.count(*) FROM pg_catalog.pg_attribute "  # noqa: S608  (names of our own)
+    f"WHERE attrelid = pg_catalog.to_regclass('{idempotency.TABLE}') AND attname IN ('key', '{idempotency.ASKED}')"
+)
 
 
 class Plan(NamedTuple):
@@ -102,11 +105,11 @@ class Fusing:
         does = provider._effects.get(sql)  # noqa: SLF001  (two halves of one engine, here and below)
         if does is None or (type(parameters) is not list and type(parameters) is not tuple):
             does = provider._checked(sql, parameters, audited=audit is not None)  # noqa: SLF001
-        written: tuple[str, ...] = ()
+        written: tuple[Any, ...] = ()
         if key is not None:
             key = checked_key(key)
             await self.prepare_keys()
-            written = (key, timestamp())
+            written = (key, timestamp(), idempotency.asked(key, sql, parameters))
         known = (sql, None if entry is None else entry[0], key is not None)
         plan = self._plans.get(known) or self._plan(known, audit)
         if plan.text:
@@ -127,17 +130,17 @@ class Fusing:
                         return count
                     return await self._looked_into(sql, parameters, entry)
                 if not is_unsupported(failure):
-                    return await self._made_before(key, failure)
+                    return await self._made_before(written, failure)
                 self._plans[known] = _STEPWISE
         begin = begin_statement(None if key is None else "read committed", read_only=False)
         async with PostgreSQLTransaction(provider, begin, read_only=False) as tx:
             return await self._steps(tx, sql, parameters, entry, written)
 
-    async def _made_before(self, key: str | None, failure: ProviderError) -> int:
+    async def _made_before(self, written: tuple[Any, ...], failure: ProviderError) -> int:
         """What the change of that key has changed, which is why this one failed; else it failed for itself."""
-        if key is None or failure.retry == "safe" or isinstance(failure, OutcomeUnknown):
+        if not written or failure.retry == "safe" or isinstance(failure, OutcomeUnknown):
             raise failure
-        made = await self._count_of(self._provider, key)
+        made = await self._count_of(self._provider, written)
         if made is None:
             raise failure
         return made
@@ -261,9 +264,9 @@ class Fusing:
     ) -> int:
         """The same in an open transaction, statement by statement: how many rows the caller's own changed."""
         entry = None if audit is None else entry_statement(audit, self._provider.face)
-        written: tuple[str, ...] = ()
+        written: tuple[Any, ...] = ()
         if key is not None:
-            written = (checked_key(key), timestamp())
+            written = (checked_key(key), timestamp(), idempotency.asked(key, sql, parameters))
             if not self._ready:
                 await self._prepare_keys_inside(tx)
         return await self._steps(tx, sql, parameters, entry, written)
@@ -274,15 +277,16 @@ class Fusing:
         sql: str,
         parameters: Parameters,
         entry: tuple[str, Sequence[Any]] | None,
-        written: tuple[str, ...],
+        written: tuple[Any, ...],
     ) -> int:
         name = self._provider.name
         dialect, keys = self._dialect(), None
         if written:
             keys = idempotency.keys()
             # Waits for whoever writes the same key at this moment.
-            if not await tx.execute(*_CLAIM.bind(dialect, key=written[0], at=written[1], changed=0)):
-                made = await self._count_of(tx, written[0])
+            claim = _CLAIM.bind(dialect, key=written[0], at=written[1], asked=written[2], changed=0)
+            if not await tx.execute(*claim):
+                made = await self._count_of(tx, written)
                 if made is None:
                     raise SerializationConflict(f"{name}: the idempotency key went just now", provider=name)
                 return made
@@ -308,18 +312,20 @@ class Fusing:
         """See `PostgreSQLTransaction.claim`."""
         if not self._ready:
             await self._prepare_keys_inside(tx)
-        values = {"key": checked_key(key), "at": timestamp(), "changed": idempotency.changed_of(mark)}
+        changed, asked = idempotency.changed_of(mark), idempotency.WORK
+        values = {"key": checked_key(key), "at": timestamp(), "changed": changed, "asked": asked}
         if await tx.execute(*_CLAIM.bind(self._dialect(), **values)):  # waits for whoever writes the same key
             return None
-        changed = await tx.query_value(*idempotency.keys().find.bind(self._dialect(), of_key=key))
-        if changed is None:
+        found = await tx.query_one(*idempotency.keys().find.bind(self._dialect(), of_key=key))
+        if found is None:
             raise SerializationConflict(f"{tx.provider.name}: the idempotency key went just now")
-        return idempotency.mark_of(changed)
+        return idempotency.mark_of(found, provider=tx.provider.name)
 
-    async def _count_of(self, session: Any, key: str) -> int | None:
+    async def _count_of(self, session: Any, written: tuple[Any, ...]) -> int | None:
         """What the change of that key has changed; None where it was not made."""
-        found = await session.query_value(*idempotency.keys().find.bind(self._dialect(), of_key=key))
-        return None if found is None else idempotency.count_of(found)
+        key, _, asked = written
+        found = await session.query_one(*idempotency.keys().find.bind(self._dialect(), of_key=key))
+        return None if found is None else idempotency.count_of(found, asked, provider=self._provider.name)
 
     async def prepare_keys(self) -> None:
         """Make the table where it is not there, and let go of old keys now and then."""
@@ -334,7 +340,8 @@ class Fusing:
 
     async def _prepare_keys_inside(self, tx: PostgreSQLTransaction) -> None:
         """Make the table in the caller's transaction, where it is not there: it may be rolled back with it."""
-        if not await tx.query_value(_IS_THERE):
+        there = await tx.query_value(_COLUMNS)
+        if there < 2:  # noqa: PLR2004  (none: no table; one: an earlier version's)
             await self._provider._ledger.make_tables(tx, idempotency.keys().metadata)  # noqa: SLF001
             tx._made_keys = True  # noqa: SLF001
         elif not tx._made_keys:  # noqa: SLF001

@@ -21,6 +21,10 @@ _DEFAULT: Final = (
     "JOIN pg_catalog.pg_attribute a ON a.attrelid = d.adrelid AND a.attnum = d.adnum "
     "WHERE d.adrelid = pg_catalog.to_regclass($1) AND a.attname = $2"
 )
+_COLUMNS: Final = (
+    "SELECT attname::text FROM pg_catalog.pg_attribute "
+    "WHERE attrelid = pg_catalog.to_regclass($1) AND attnum > 0 AND NOT attisdropped"
+)
 _NUMBER: Final = re.compile(r"\'?([0-9]+)\'?(?:::bigint)?")
 
 
@@ -45,6 +49,10 @@ class PostgreSQLLedger(RelationalLedger):
         """The tables and indexes that a name without a schema finds."""
         rows = await tx.query("SELECT c.relname::text FROM pg_catalog.pg_class c WHERE pg_table_is_visible(c.oid)")
         return {row[0] for row in rows}
+
+    async def columns(self, tx: Session, table: str) -> set[str]:
+        """The columns of the table that a name without a schema finds."""
+        return {row[0] for row in await tx.query(_COLUMNS, [table])}
 
     async def default_of(self, session: Session, table: str, column: str) -> int | None:
         """The number that a column takes where an insert gives none; None where it has none."""

@@ -30,11 +30,13 @@ _Statement = tuple[str, Sequence[Any]]
 
 
 class _Keyed(NamedTuple):
-    """An idempotency key, when it was used, and before when keys are to go."""
+    """An idempotency key, when it was used, what was asked under it, and before when keys are to go."""
 
     key: str
     at: str
+    asked: int
     purge_before: str | None
+    provider: str
 
 
 class Fused(NamedTuple):
@@ -54,7 +56,7 @@ class Fusing:
         self._provider = provider
         self._used = 0
 
-    def fused(self, sql: Any, audit: Entry | None, key: str | None) -> Fused:
+    def fused(self, sql: Any, parameters: Any, audit: Entry | None, key: str | None) -> Fused:
         """A statement with what goes with it.
 
         Raises:
@@ -71,20 +73,24 @@ class Fusing:
         if audit is None and provider._mapped is not None:  # noqa: SLF001  (one engine)
             provider._mapped.check(sql)  # noqa: SLF001
         entry = None if audit is None else entry_statement(audit, provider.face)
-        keyed = None if key is None else self.keyed(key)
+        keyed = None if key is None else self._keyed(key, partial(idempotency.asked, sql=sql, parameters=parameters))
         return Fused(sql, entry, keyed)
 
-    def keyed(self, key: str) -> _Keyed:
-        """A key that is used now.
+    def claimed(self, key: str) -> _Keyed:
+        """A key that a transaction uses now.
 
         Raises:
             ConfigurationError: it may not be one.
         """
+        return self._keyed(key, lambda _: idempotency.WORK)
+
+    def _keyed(self, key: str, asked: Callable[[str], int]) -> _Keyed:
         checked = checked_key(key)
         _create()
         due = self._used % idempotency.EVERY == 0
         self._used += 1
-        return _Keyed(checked, timestamp(), idempotency.expired(idempotency.KEPT) if due else None)
+        before = idempotency.expired(idempotency.KEPT) if due else None
+        return _Keyed(checked, timestamp(), asked(checked), before, self._provider.name)
 
     async def purge(self, older_than: dt.timedelta) -> int:
         """Delete the keys that are older, a part at a time, so that nobody waits for long; how many."""
@@ -102,7 +108,7 @@ def run_fused(connection: sqlite3.Connection, what: Fused, parameters: Parameter
     """How many rows the caller's statement changed. What it has begun when it fails is the writer's to undo."""
     keyed = what.keyed
     if keyed is not None and (made := _made(connection, keyed)) is not None:
-        return idempotency.count_of(made)
+        return idempotency.count_of(made, keyed.asked, provider=keyed.provider)
     count = run_count(connection, what.sql, parameters)
     if keyed is not None:
         _write(connection, keyed, count)
@@ -124,7 +130,7 @@ def run_claim(connection: sqlite3.Connection, keyed: _Keyed, mark: int) -> int |
 def _claim(connection: sqlite3.Connection, keyed: _Keyed, mark: int) -> int | None:
     made = _made(connection, keyed)
     if made is not None:
-        return idempotency.mark_of(made)
+        return idempotency.mark_of(made, provider=keyed.provider)
     _write(connection, keyed, idempotency.changed_of(mark))
     return None
 
@@ -156,24 +162,35 @@ def _create() -> tuple[str, ...]:
     return tuple(str(step.compile(dialect=dialect())) for step in steps)
 
 
+def _late(there: set[str]) -> tuple[str, ...]:
+    from datavern.engines.own_tables import later_columns  # noqa: PLC0415  (SQLAlchemy is there: see _create)
+
+    return tuple(later_columns(idempotency.keys().table, there, dialect()))
+
+
 def _write(connection: sqlite3.Connection, keyed: _Keyed, changed: int) -> None:
-    insert = idempotency.keys().insert.bind(dialect(), key=keyed.key, at=keyed.at, changed=changed)
+    insert = idempotency.keys().insert.bind(dialect(), key=keyed.key, at=keyed.at, changed=changed, asked=keyed.asked)
     connection.execute(*insert)
     if keyed.purge_before is not None:
         _purge(keyed.purge_before, connection)
 
 
-def _made(connection: sqlite3.Connection, keyed: _Keyed) -> int | None:
-    """What stands at that key; None where it was not made. Makes the table where it is missing."""
+def _made(connection: sqlite3.Connection, keyed: _Keyed) -> Sequence[Any] | None:
+    """What stands at that key; None where it was not made. Makes the table, or what it lacks, where it is missing."""
+    find = idempotency.keys().find.bind(dialect(), of_key=keyed.key)
     try:
-        row = connection.execute(*idempotency.keys().find.bind(dialect(), of_key=keyed.key)).fetchone()
+        row: Sequence[Any] | None = connection.execute(*find).fetchone()
     except sqlite3.OperationalError:
+        steps = _create()
         if _is_there(connection):
-            raise
-        for step in _create():
+            columns = connection.execute("SELECT name FROM pragma_table_info(?, 'main')", [idempotency.TABLE])
+            steps = _late({name for (name,) in columns})
+            if not steps:
+                raise
+        for step in steps:
             connection.execute(step)
-        return None
-    return None if row is None else int(row[0])
+        row = connection.execute(*find).fetchone()
+    return row
 
 
 def _is_there(connection: sqlite3.Connection) -> bool:

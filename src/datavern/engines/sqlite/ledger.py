@@ -35,6 +35,10 @@ class SQLiteLedger(RelationalLedger):
         """The tables and indexes that are there."""
         return {row[0] for row in await tx.query("SELECT name FROM sqlite_master WHERE type IN ('table', 'index')")}
 
+    async def columns(self, tx: Session, table: str) -> set[str]:
+        """The columns of a table."""
+        return {row[0] for row in await tx.query("SELECT name FROM pragma_table_info(?, 'main')", [table])}
+
     async def exclude(self, tx: Transaction) -> None:
         """A transaction that writes keeps every other out."""
 

@@ -195,7 +195,7 @@ class SQLiteProvider(Statements, SQLiteSearches, Upkeep, RelationalGround):
         return job
 
     def _submit_fused(self, sql: Any, parameters: Any, audit: Entry | None, key: str | None) -> Job:
-        fused = self._fusing.fused(sql, audit, key)
+        fused = self._fusing.fused(sql, parameters, audit, key)
         self._refuse_temporary(sql)
         return self._send(run_fused, fused, parameters)
 

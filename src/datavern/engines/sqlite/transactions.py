@@ -189,7 +189,7 @@ class SQLiteTransaction(Statements):
         return job
 
     def _submit_fused(self, sql: Any, parameters: Any, audit: Entry | None, key: str | None) -> Job:
-        what = self._provider._fusing.fused(sql, audit, key)  # noqa: SLF001
+        what = self._provider._fusing.fused(sql, parameters, audit, key)  # noqa: SLF001
         return self._send(run_fused_or_none, what, parameters)
 
     async def claim(self, idempotency_key: str, mark: int = 0) -> int | None:
@@ -205,7 +205,7 @@ class SQLiteTransaction(Statements):
         Raises:
             ConfigurationError: the key may not be one.
         """
-        job = self._send(run_claim, self._provider._fusing.keyed(idempotency_key), mark)  # noqa: SLF001
+        job = self._send(run_claim, self._provider._fusing.claimed(idempotency_key), mark)  # noqa: SLF001
         try:
             return await job  # type: ignore[no-any-return]  # what the job returns
         except asyncio.CancelledError:

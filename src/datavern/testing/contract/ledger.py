@@ -50,6 +50,30 @@ class LedgerContract(Contract):
             assert await needs(other, "ledger").create_tables(metadata) == []
 
     @asks("session")
+    async def test_a_table_of_an_earlier_version_gets_its_later_columns(self, provider: Any) -> None:
+        import sqlalchemy as sa  # noqa: PLC0415  (see above)
+
+        def tables(*columns: sa.Column[Any]) -> sa.MetaData:
+            metadata = sa.MetaData()
+            sa.Table("datavern_c", metadata, sa.Column("id", sa.Text, primary_key=True), *columns)
+            return metadata
+
+        ledger = needs(provider, "ledger")
+        await ledger.create_tables(tables())
+        insert = Statement(lambda: sa.insert(tables().tables["datavern_c"]).values(id=sa.bindparam("id")))
+        await provider.execute(*insert.bind(ledger.dialect, id="of before"))
+
+        def later() -> sa.MetaData:
+            return tables(sa.Column("came", sa.Integer, info={"later": True}))
+
+        made = await asyncio.gather(*(ledger.create_tables(later()) for _ in range(3)))
+        assert sorted(len(m) for m in made) == [0, 0, 1]
+        assert await ledger.create_tables(later()) == []
+        await provider.execute(*insert.bind(ledger.dialect, id="of both"))
+        rows = await provider.query("SELECT id, came FROM datavern_c ORDER BY id")
+        assert [tuple(row) for row in rows] == [("of before", None), ("of both", None)]
+
+    @asks("session")
     async def test_a_statement_compiled_for_the_dialect_runs(self, provider: Any) -> None:
         import sqlalchemy as sa  # noqa: PLC0415  (see above)
 
