@@ -255,7 +255,7 @@ class Fusing:
         entry, values = entry_statement(audit, face, source=HELD)
         if values != entry_statement(audit, face)[1]:  # in another order
             return None
-        return Together(self._provider, shared(sql, of, table=table, entry=entry, takes=len(values)))
+        return Together(self._provider, table, shared(sql, of, table=table, entry=entry, takes=len(values)))
 
     # ---- statements of a transaction --------------------------------------------------------------------------------
 

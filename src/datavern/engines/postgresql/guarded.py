@@ -60,7 +60,7 @@ class PostgreSQLGuarded:
         table = provider._subjects.quoted_store(store)  # noqa: SLF001
         if provider.settings.group_commit and "\\" not in table:  # it is to stand in a literal
             text = shared_held(guards, insert, entry, table=table, taken=taken, takes=written)
-            together = Together(provider, text, returning=True)
+            together = Together(provider, table, text, returning=True)
         if len(self._texts) >= _KNOWN_TEXTS:
             self._texts.clear()
         plan = Plan(held(guards, insert, entry, taken=taken), nowhere, 0, counts=False, together=together)

@@ -41,9 +41,19 @@ PATIENCE: Final = 10
 """Milliseconds that a transaction which several callers share waits for a lock."""
 
 _CHECK: Final = """SELECT CASE WHEN ${number}::pg_catalog.int4 = 0 THEN pg_catalog.set_config('lock_timeout', CASE
-WHEN EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.oid = {oid} AND c.relkind = 'r' AND NOT c.relhasrules)
-AND NOT EXISTS (SELECT FROM pg_catalog.pg_trigger t WHERE t.tgrelid = {oid} AND NOT t.tgisinternal)
+WHEN EXISTS (SELECT FROM pg_catalog.pg_class c
+    WHERE c.oid = {oid} AND c.relkind = 'r' AND NOT c.relhasrules AND NOT c.relrowsecurity)
+AND NOT EXISTS (SELECT FROM pg_catalog.pg_trigger t
+    WHERE t.tgrelid = {oid} AND NOT (t.tgisinternal AND t.tgfoid < 16384))
+AND COALESCE(pg_catalog.current_setting('transaction_timeout', true)::pg_catalog.interval, '0')
+    NOT BETWEEN '1 ms' AND '10 s'
 THEN '{patience}' ELSE 'this table is not for sharing a transaction' END, true) END"""
+"""Whether rows may share a transaction, and if so `PATIENCE`; else an error.
+
+It is to be an ordinary table, without rules and policies, and without triggers but those of foreign keys (a partition's
+copies of others may call themselves internal, too); and the server is not to end the session because the transaction
+takes long (`transaction_timeout`, since PostgreSQL 17).
+"""
 _NOW: Final = [("word", "now"), ("mark", "("), ("mark", ")")]
 _COUNTED: Final = frozenset({"insert", "update", "delete"})
 _TAGGED: Final = frozenset({"select", "merge"})

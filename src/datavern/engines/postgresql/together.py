@@ -7,6 +7,8 @@ commit. It is done only where the callers cannot tell:
 - The text is a single row's ``INSERT INTO … VALUES (…)``, of parameters and literals (`splice.single_row`), into an
   ordinary table without rules and without triggers of anybody's: those could see, or do once, what belongs to a
   transaction. The server is asked with each group, under the lock that keeps a trigger from being made meanwhile.
+- Neither could a default or a check: none calls a function in SQL or a procedural language that is VOLATILE. That is
+  asked from time to time: a table that gets such a one is seen to have it within `_LOOKED`.
 - Nobody waits in a group: whoever does not get a lock within ten milliseconds undoes it. So a group is never what
   others wait for, and never part of a deadlock, whose search begins after a second (`deadlock_timeout`).
 - Where anything at all fails, the whole group is undone, and each of its rows is inserted by itself, as if there had
@@ -30,9 +32,11 @@ from datavern.connectors.gathering import ALONE, Asked, Gathering
 from datavern.contracts.errors import OutcomeUnknown
 from datavern.engines.postgresql.errors import fault
 from datavern.engines.postgresql.many import many
-from datavern.engines.postgresql.statements import WRITES
+from datavern.engines.postgresql.statements import WRITES, Effect
 
 if TYPE_CHECKING:
+    import asyncpg
+
     from datavern.engines.postgresql.provider import PostgreSQLProvider
 
 __all__ = ["Together", "are_small"]
@@ -47,9 +51,20 @@ _SMALL: Final = 65_536
 """Characters, bytes or elements of a value: a larger one keeps nobody else waiting."""
 _LONG: Final = 0.010
 """Seconds that a group may take longer than three rows by themselves."""
+_LOOKED: Final = 5.0
+"""Seconds for which it is known what a table's defaults and checks call."""
 _FIRST_PAUSE: Final = 16
 _LONGEST_PAUSE: Final = 4096
 """Rows that go alone after a group that failed; twice as many after each further one."""
+_CALLS: Final = """SELECT EXISTS (SELECT FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_depend d ON d.refobjid = p.oid
+WHERE p.provolatile = 'v' AND p.prolang > 13 AND d.refclassid = 'pg_catalog.pg_proc'::pg_catalog.regclass
+AND (d.classid, d.objid) IN (
+SELECT 'pg_catalog.pg_attrdef'::pg_catalog.regclass::pg_catalog.oid, a.oid FROM pg_catalog.pg_attrdef a
+WHERE a.adrelid = $1::pg_catalog.text::pg_catalog.regclass
+UNION ALL SELECT 'pg_catalog.pg_constraint'::pg_catalog.regclass, k.oid FROM pg_catalog.pg_constraint k
+WHERE k.conrelid = $1::pg_catalog.text::pg_catalog.regclass OR k.contypid <> 0))"""
+"""Whether a default or a check of a table, or the check of a domain, calls a function that may keep something in the
+transaction. Those in C are taken not to (12 and 13 are internal and C; PostgreSQL 18 documentation, 52.29)."""
 
 
 class Together(Gathering[Sequence[Any]]):
@@ -57,20 +72,25 @@ class Together(Gathering[Sequence[Any]]):
 
     Args:
         provider: whose pool they go through.
+        table: its name, as PostgreSQL reads it.
         text: inserts a row and its entry, and takes their parameters and then the row's number in the group
             (`splice.shared`).
         returning: it gives that number where the row was inserted (`splice.shared_held`); otherwise each one is.
     """
 
-    __slots__ = ("_alone_took", "_crowd", "_pause", "_provider", "_returning", "_single", "_skips", "_text")
+    __slots__ = (
+        "_alone_took", "_crowd", "_looked", "_pause", "_provider", "_returning", "_single", "_skips", "_table", "_text",
+    )  # fmt: skip
 
     waiters = "inserts"
 
-    def __init__(self, provider: PostgreSQLProvider, text: str, *, returning: bool = False) -> None:
+    def __init__(self, provider: PostgreSQLProvider, table: str, text: str, *, returning: bool = False) -> None:
         super().__init__(name=provider.name, pool=provider.settings.pool, size=_SIZE, at_once=_AT_ONCE)
         self._provider = provider
+        self._table = table
         self._text = text
         self._returning = returning
+        self._looked = -_LOOKED  # when nothing that the table calls could tell
         self._single = 0  # rows under way that nobody has to wait for
         self._crowd = False  # the last ones came together
         self._skips = 0
@@ -125,16 +145,24 @@ class Together(Gathering[Sequence[Any]]):
         sets = [(*values, number) for number, values in enumerate(rows)]
         pool = provider._pool  # noqa: SLF001  (two halves of one engine, here and below)
         slot = pool.take() or await pool.acquire()
+        told: Any = None
+        effect = Effect.READS
         started = time.perf_counter()
         try:
-            told = await many(slot.connection, self._text, sets, returning=self._returning)
+            may = started < self._looked + _LOOKED or await self._may(slot.connection)
+            if may:
+                effect, started = WRITES, time.perf_counter()
+                told = await many(slot.connection, self._text, sets, returning=self._returning)
         except Exception as error:  # noqa: BLE001  (translated, or told by whoever goes alone now)
-            found = fault(error, name=provider.name, stage="statement", effect=WRITES, parameters=sets, many=True)
+            found = fault(error, name=provider.name, stage="statement", effect=effect, parameters=sets, many=True)
         except BaseException:
             pool.recover(slot)
             raise
         else:
             pool.give(slot)
+            if not may:
+                self._go_alone()
+                return None
             self._crowd = bool(self._waiting) or len(rows) + self._single > _FEW
             took = time.perf_counter() - started
             if len(rows) == 1:
@@ -149,6 +177,13 @@ class Together(Gathering[Sequence[Any]]):
             raise found.error
         self._go_alone()
         return None
+
+    async def _may(self, connection: asyncpg.Connection) -> bool:
+        """Ask whether anything that the table calls could tell."""
+        if await connection.fetchval(_CALLS, self._table):
+            return False
+        self._looked = time.perf_counter()
+        return True
 
     def _learn(self, took: float) -> None:
         known = self._alone_took
