@@ -300,8 +300,8 @@ async def test_a_copy_with_a_key_that_does_not_unwrap_is_no_copy(db, keyring, tm
             await copies.write(main, ring, path)
         await main.execute(change, [wrapped, changed])
         created = await main.query_value("SELECT created_at FROM datavern_epochs")
-        values = f"VALUES ({placeholder(1)}, {placeholder(2)})"
-        await main.execute(f"INSERT INTO datavern_epochs (epoch, created_at) {values}", [7, created])
+        both = f"{placeholder(1)}, {placeholder(2)}"
+        await main.execute(f"INSERT INTO datavern_epochs (epoch, created_at) VALUES ({both})", [7, created])
         await main.execute(f"UPDATE {table} SET epoch = 7 WHERE {column} = {placeholder(1)}", [wrapped])
         with pytest.raises(DecryptionFailed, match="another epoch than its row says"):
             await copies.write(main, ring, path)

@@ -23,7 +23,7 @@ async def db(database):
 @pytest.mark.parametrize("alone", [True, False])
 async def test_what_is_no_set_of_parameters(db, engine, sets, alone):
     insert = f"INSERT INTO t VALUES ({'?' if engine == 'sqlite' else '$1'})"
-    with pytest.raises(QueryRejected, match="parameters|placeholders") as caught:
+    with pytest.raises(QueryRejected, match="parameter|placeholders") as caught:
         if alone:
             await db.execute_many(insert, sets)
         else:
