@@ -62,6 +62,29 @@ def test_a_copy_goes_to_a_file_for_its_owner_alone(run: Run, project: Path):
     assert "copy.json is there already, and is not overwritten" in again.told
 
 
+def test_the_letter_is_a_page_and_a_pdf_in_norwegian(run: Run, project: Path):
+    done = run("subject", "access", WHO, "--html", "letter.html", "--pdf", "letter.pdf")
+    assert done.code == 0, done.told
+    assert "is in letter.html and letter.pdf, for the person alone" in " ".join(done.said.split())
+    page = (project / "letter.html").read_text(encoding="utf-8")
+    assert "<h1>Svar på krav om innsyn</h1>" in page
+    assert "Folkeregisteret" in page
+    assert (project / "letter.pdf").read_bytes().startswith(b"%PDF-")
+    assert stat.S_IMODE((project / "letter.html").stat().st_mode) == 0o600
+    assert "@example." not in done.said
+    again = run("subject", "access", WHO, "--html", "letter.html")
+    assert "letter.html is there already" in again.told
+
+    received = run("subject", "receive", "access", WHO, "--identity", "bankid", "--json").json["id"]
+    done = run("subject", "process", received, "--html", "second.html", "--language", "en")
+    assert done.code == 0, done.told
+    assert "<h1>Answer to your request for access</h1>" in (project / "second.html").read_text(encoding="utf-8")
+    received = run("subject", "receive", "portability", WHO, "--json").json["id"]
+    refused = run("subject", "process", received, "--html", "third.html")
+    assert refused.code == 1
+    assert "--html and --pdf are for access and erasure, and this is portability" in refused.told
+
+
 def test_a_subject_that_nobody_knows_is_an_answer_too(run: Run, project: Path):
     done = run("subject", "access", "nobody")
     assert done.code == 0

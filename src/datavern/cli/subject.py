@@ -35,6 +35,7 @@ from datavern.cli.subject_answers import (
     Subject,
     answer,
     body_of,
+    letter_of,
     request_of,
     tables,
 )
@@ -59,6 +60,10 @@ app.add_typer(subject_standing.app)
 
 Page = Annotated[Path | None, typer.Option("--html", help="Write it as a page to this new file.")]
 Pdf = Annotated[Path | None, typer.Option("--pdf", help="Write it as PDF to this new file (datavern[pdf]).")]
+LetterPage = Annotated[Path | None, typer.Option("--html", help="Write the letter as a page to this new file.")]
+LetterPdf = Annotated[
+    Path | None, typer.Option("--pdf", help="Write the letter as PDF to this new file (datavern[pdf]).")
+]
 SignedFile = Annotated[Path | None, typer.Option("--output", "-o", help="Write the signed JSON to this new file.")]
 
 
@@ -68,35 +73,42 @@ def access(
     *,
     received: Received = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Write the copy to this new file.")] = None,
+    html: LetterPage = None,
+    pdf: LetterPdf = None,
+    language: Language = "nb",
     identity: IdentityOption = None,
     config: Config = CONFIG,
     actor: Actor = None,
     json_output: Json = False,
     verbose: Verbose = False,
 ) -> None:
-    """Give a person a copy of all their data: GDPR Article 15."""
+    """Give a person a copy of all their data, and what they are to be told with it: GDPR Article 15."""
     out = Output(as_json=json_output, verbose=verbose)
 
     async def work() -> bool:
-        require_new(output)
+        _all_new(output, html, pdf)
         response = await _process(request_of("access", subject, received, identity), config)
         data = response.data or {}
         said = answer(response, deadline=received is not None)
+        letters = letter_of(response, html, pdf, language)
         if output is not None:
             copy = {"subject": subject, **said, "data": data}
             write_new(output, json.dumps(jsonable(copy), ensure_ascii=False, indent=2) + "\n")
-            out.document({**said, "output": str(output), "rows": {k: len(v) for k, v in data.items()}})
+            counts = {k: len(v) for k, v in data.items()}
+            out.document({**said, "output": str(output), "letters": letters, "rows": counts})
         else:
-            out.document({**said, "data": data})
-        if output is None and not json_output:
+            out.document({**said, "letters": letters, "data": data})
+        if not (output or letters or json_output):
             tables(out, data)
         rows = sum(len(v) for v in data.values())
         out.say(f"{response.message}" if response.message else f"{rows} rows in {len(data)} stores")
-        told_of(out, response)
+        told_of(out, response, letter=bool(letters))
         if received is not None and response.deadline is not None:
             out.say(f"The answer is due by {response.deadline.isoformat()}.")
         if output is not None:
             out.say(f"The copy is in {output}: {rows} {'row' if rows == 1 else 'rows'}, for the person alone.")
+        if letters:
+            out.say(f"The letter, with the copy in it, is in {' and '.join(letters)}, for the person alone.")
         return bool(response.success)
 
     if not command(out, work, actor=actor):

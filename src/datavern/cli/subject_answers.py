@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from datavern.cli.common import DATE, Output, jsonable, shown, write_new
+from datavern.contracts.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from datavern.privacy.datamap.information import Information
     from datavern.privacy.journal.values import Identity, SubjectRequest, SubjectResponse
 
 __all__ = ["IdentityOption", "Language", "Received", "Subject", "answer", "answered", "body_of", "identity_of",
-           "request_of", "tables", "wrote"]  # fmt: skip
+           "letter_of", "request_of", "tables", "wrote"]  # fmt: skip
 
 Subject = Annotated[str, typer.Argument(help="Who: the id that the data map calls the subject.")]
 Received = Annotated[
@@ -72,25 +73,28 @@ def answer(response: SubjectResponse, *, deadline: bool) -> dict[str, Any]:
     }
 
 
-def answered(out: Output, response: SubjectResponse, output: Path | None) -> None:
-    """Show an answer of any kind."""
-    whole = {**answer(response, deadline=True), "output": None if output is None else str(output)}
+def answered(out: Output, response: SubjectResponse, output: Path | None, letters: Sequence[str] = ()) -> None:
+    """Show an answer of any kind. What was written to files, the answer or its `letters`, is not shown as well."""
+    written = None if output is None else str(output)
+    whole = {**answer(response, deadline=True), "output": written, "letters": list(letters)}
     if output is None:
         whole |= {"data": response.data, "certificate": body_of(response.certificate)}
     out.document(whole)
-    if output is None and response.data is not None and not out.as_json:
+    if not (output or letters or response.data is None or out.as_json):
         tables(out, response.data)
     if output is None and response.certificate is not None:
         out.say(str(response.certificate))
         out.say()
     out.say(response.message)
-    told(out, response)
+    told(out, response, letter=bool(letters))
+    if letters:
+        out.say(f"For the person alone: {' and '.join(letters)}.")
     if output is not None and (response.data is not None or response.certificate is not None):
         out.say(f"It is in {output}.")
 
 
-def told(out: Output, response: SubjectResponse) -> None:
-    """Say what else is to be known of an answer."""
+def told(out: Output, response: SubjectResponse, *, letter: bool = False) -> None:
+    """Say what else is to be known of an answer; `letter`: the letter to the person is written, and says it."""
     if response.identity is not None:
         by = f", by {response.identity.verified_by}" if response.identity.verified_by else ""
         out.say(f"Identity: {response.identity.method}{by}.")
@@ -105,8 +109,9 @@ def told(out: Output, response: SubjectResponse) -> None:
         out.say(f"Left out: {one.dataset}.{one.field}, {one.times} times, by {one.of}: {one.why}.")
     for label, names in response.recipients.items():
         out.say(f"To be told of it (GDPR Art. 19), of {label}: {', '.join(names)}.")
-    if response.success and response.letters:  # of an access request: what the person may ask for
+    if response.letter is not None and not letter:
         out.say(f"Tell the person: {response.letters['en']}")
+        out.say("The whole letter, in Norwegian or English: --html FILE or --pdf FILE.")
 
 
 def _information(said: Information) -> Iterator[str]:
@@ -139,6 +144,20 @@ def wrote(response: SubjectResponse, output: Path) -> None:
     elif response.data is not None:
         copy = {**answer(response, deadline=True), "data": response.data}
         write_new(output, json.dumps(jsonable(copy), ensure_ascii=False, indent=2) + "\n")
+
+
+def letter_of(
+    response: SubjectResponse, html: Path | None, pdf: Path | None, language: Literal["nb", "en"]
+) -> list[str]:
+    """Write the letter of an access answer, or the certificate of an erasure, as it was asked for; the files' names."""
+    statement = response.letter or response.certificate
+    if (html or pdf) and statement is None:
+        raise ConfigurationError("--html and --pdf are for answers to access requests and for erasures: leave them out")
+    if html is not None and statement is not None:
+        write_new(html, statement.to_html(language))
+    if pdf is not None and statement is not None:
+        write_new(pdf, statement.to_pdf(language))
+    return [str(file) for file in (html, pdf) if file is not None]
 
 
 def body_of(certificate: Any) -> Any:

@@ -28,6 +28,7 @@ from datavern.cli.subject_answers import (
     Subject,
     answered,
     identity_of,
+    letter_of,
     request_of,
     wrote,
 )
@@ -106,6 +107,11 @@ def process(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="A new file for the copy or certificate; a folder of files.")
     ] = None,
+    html: Annotated[
+        Path | None, typer.Option("--html", help="The letter, or the certificate, as a page in this new file.")
+    ] = None,
+    pdf: Annotated[Path | None, typer.Option("--pdf", help="The same as PDF in this new file (datavern[pdf]).")] = None,
+    language: Language = "nb",
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before an erasure.")] = False,
     config: Config = CONFIG,
     actor: Actor = None,
@@ -116,15 +122,18 @@ def process(
     out = Output(as_json=json_output, verbose=verbose)
 
     async def work() -> bool:
-        require_new(output)
+        for file in (output, html, pdf):
+            require_new(file)
         async with mapped_manager(config) as db:
             entry = next((r for r in await db.subject_requests.open() if r.id == request), None)
+            if (html or pdf) and entry is not None and entry.kind not in ("access", "erasure"):
+                raise ConfigurationError(f"--html and --pdf are for access and erasure, and this is {entry.kind}")
             if entry is not None and entry.kind == "erasure" and not yes:
                 raise ConfigurationError("nothing was changed: an erasure cannot be undone, and this needs --yes")
             response = await db.subject_requests.process(request)
         if output is not None:
             wrote(response, output)
-        answered(out, response, output)
+        answered(out, response, output, letter_of(response, html, pdf, language))
         return bool(response.success)
 
     if not command(out, work, actor=actor):

@@ -64,6 +64,8 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], Sequence[Derived
         "keyring": general.keyring,
         "ledger": general.ledger,
         "organisation": general.organisation,
+        "contact": general.contact,
+        "dpo": general.dpo,
         "key_copies": general.key_copies,
         "consent_age": general.consent_age,
         "checkpoints": general.checkpoints,

@@ -37,6 +37,8 @@ class DatabaseManager(ShortForm, Spanning):
         keyring: where the keys are (``file:keys``); needed for sealed fields, consent, audit and subject requests.
         ledger: name of the database that holds Datavern's own tables; may be left out when there is only one.
         organisation: who is responsible for the data, as it stands on certificates.
+        contact: how the organisation is reached about personal data, as it stands on letters to people.
+        dpo: its data protection officer, and how to reach them, as it stands on letters to people.
         key_copies: where a rotation of the keys puts its copy of the key store: a folder, not on the disk of the data,
             or a `datavern.privacy.sealing.rotation.Saved`; with keys in files, a folder beside them when left out.
         checkpoints: where the audit log's checkpoints are published: ``file:folder``, ``database:name``, or a
@@ -64,6 +66,8 @@ class DatabaseManager(ShortForm, Spanning):
         keyring: str | None = None,
         ledger: str | None = None,
         organisation: str = "",
+        contact: str = "",
+        dpo: str = "",
         key_copies: Any = None,
         checkpoints: Sequence[str | Publisher] = (),
         location: str | None = None,
@@ -91,6 +95,7 @@ class DatabaseManager(ShortForm, Spanning):
         self._data_map = data_map
         self._keyring = keyring
         self._organisation = organisation
+        self._reached = {"contact": contact, "dpo": dpo}
         self._key_copies = key_copies
         self._ledger = ledger
         self._privacy = None
@@ -193,6 +198,7 @@ class DatabaseManager(ShortForm, Spanning):
             keyring=self._keyring,
             ledger=self._ledger,
             organisation=self._organisation,
+            **self._reached,
             key_copies=self._key_copies,
             consent_age=self._consent_age,
             publishers=[publisher(one, self._databases) for one in self._checkpoints],

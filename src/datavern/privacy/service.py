@@ -79,6 +79,8 @@ class Privacy(Catalogue):
         keyring: where the keys are: ``file:keys``.
         ledger: name of the database that holds Datavern's own tables.
         organisation: who is responsible for the data, as it stands on certificates.
+        contact: how that one is reached, for the letters to people.
+        dpo: its data protection officer, for the letters to people.
         key_copies: where copies of the key store go: a folder; None: beside a ring of files.
         publishers: where the audit log's checkpoints are published.
         require_identity: whether subject requests need it recorded how it was made sure who asks.
@@ -91,6 +93,8 @@ class Privacy(Catalogue):
         ledger: the database that holds Datavern's own tables.
         ledger_name: its name in the manager.
         organisation: as given.
+        contact: as given.
+        dpo: as given.
         require_identity: as given.
         derived: as given.
         transfers: as given.
@@ -105,6 +109,8 @@ class Privacy(Catalogue):
         keyring: str,
         ledger: str,
         organisation: str = "",
+        contact: str = "",
+        dpo: str = "",
         key_copies: Any = None,
         publishers: Sequence[Publisher] = (),
         require_identity: bool = False,
@@ -122,6 +128,7 @@ class Privacy(Catalogue):
         self.ledger_name = ledger
         self.ledger = databases[ledger]
         self.organisation = organisation
+        self.contact, self.dpo = contact, dpo
         self.keys = KeyStore(self._keyring, self.ledger)
         self.keys.rotator = Rotator(self, self._keyring, key_copies)
         self._sites: dict[str, Site] = {}

@@ -17,6 +17,7 @@ from datavern.privacy.journal.journal import new_request_id
 if TYPE_CHECKING:
     from datavern.privacy.certificate.certificate import Certificate
     from datavern.privacy.datamap.information import Information
+    from datavern.privacy.pages.blocks import Letter
 
 __all__ = [
     "Extension",
@@ -222,6 +223,7 @@ class SubjectResponse:
         found: of a restriction: dataset → rows about the person; where a store could not be reached it is missing.
         letters: what to write to the person, by language ("nb" and "en"): of a refusal, why; of an access request, what
             they may ask for.
+        letter: of an access request: the copy with all of `information`, as a page or PDF for the person.
     """
 
     success: bool
@@ -239,6 +241,7 @@ class SubjectResponse:
     decisions: Sequence[Mapping[str, Any]] = ()
     found: Mapping[str, int] = field(default_factory=dict)
     letters: Mapping[str, str] = field(default_factory=dict)
+    letter: Letter | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
-__all__ = ["Block", "Facts", "Heading", "Language", "Listing", "Mono", "Page", "Paragraph", "Table"]
+__all__ = ["Block", "Facts", "Heading", "Language", "Letter", "Listing", "Mono", "Page", "Paragraph", "Table"]
 
 Language = Literal["nb", "en"]
 
@@ -78,3 +78,15 @@ class Page:
     language: Language
     blocks: Sequence[Block]
     foot: str = ""
+
+
+class Letter(Protocol):
+    """What a person is given to read."""
+
+    def to_html(self, language: Language = "nb") -> str:
+        """A page that stands by itself. Raises `ConfigurationError`: no such language."""
+        ...
+
+    def to_pdf(self, language: Language = "nb") -> bytes:
+        """The same as PDF. Raises `ConfigurationError`: ``datavern[pdf]`` is not installed, or no such language."""
+        ...

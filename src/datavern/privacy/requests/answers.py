@@ -17,6 +17,7 @@ from datavern.privacy.requests.masking import Masking
 
 if TYPE_CHECKING:
     from datavern.privacy.consent.standing import Mark
+    from datavern.privacy.datamap.dataset import Dataset
     from datavern.privacy.service import Privacy
 
 __all__ = ["Found", "counted", "gathered", "readable"]
@@ -33,12 +34,14 @@ class Found:
         information: dataset's label → what the data map says of it, where anything was found.
         masked: what was left out because it is about others.
         waiting: dataset's label → why it could not be looked into.
+        datasets: dataset's label → its entry in the data map, where anything was found.
     """
 
     data: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     information: dict[str, Information] = field(default_factory=dict)
     masked: list[Masked] = field(default_factory=list)
     waiting: dict[str, str] = field(default_factory=dict)
+    datasets: dict[str, Dataset] = field(default_factory=dict)
 
 
 async def gathered(privacy: Privacy, subject: str, *, derived: bool) -> Found:
@@ -70,6 +73,7 @@ async def gathered(privacy: Privacy, subject: str, *, derived: bool) -> Found:
             where = [t for t in sent if t.dataset == store.dataset.name]
             transfers = [Transferred(t.place.name, t.country, t.safeguard) for t in where]
             found.information[store.dataset.label] = informed(store.dataset, transfers)
+            found.datasets[store.dataset.label] = store.dataset
         found.masked += masking.report()
     found.data |= await _own(privacy, subject, whole=derived)
     for made in privacy.derived.values() if derived else ():

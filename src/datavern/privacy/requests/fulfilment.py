@@ -23,12 +23,13 @@ from datavern.contracts.values import timestamp
 from datavern.privacy.erasure.erasure import TOGETHER, Done, Erasures, recipients
 from datavern.privacy.journal.journal import Entry, Journal
 from datavern.privacy.journal.values import Receipt, SubjectRequest, SubjectResponse
-from datavern.privacy.requests.answers import counted, gathered
+from datavern.privacy.requests.answers import Found, counted, gathered
 from datavern.privacy.requests.rectification import plan, rectify
 from datavern.privacy.requests.register import Register, asked, entry_of, identity_of, rejected, renewed
 from datavern.privacy.requests.restriction import Restrictions
 
 if TYPE_CHECKING:
+    from datavern.privacy.requests.letter import AccessLetter
     from datavern.privacy.service import Privacy
 
 __all__ = ["Fulfilment"]
@@ -213,7 +214,25 @@ class Fulfilment:
             from datavern.privacy.datamap.information import RIGHTS  # noqa: PLC0415  (only for such requests)
 
             response = replace(response, information=found.information, letters=RIGHTS)
+            response = replace(response, letter=self._letter(entry, found, response))
         return replace(response, data=found.data, files=files, masked=found.masked)
+
+    def _letter(self, entry: Entry, found: Found, response: SubjectResponse) -> AccessLetter:
+        from datavern.privacy.requests.letter import AccessLetter, Sender  # noqa: PLC0415  (only for such requests)
+
+        privacy = self._privacy
+        return AccessLetter(
+            sender=Sender(privacy.organisation, privacy.contact, privacy.dpo),
+            subject=entry.subject,
+            request=entry.id,
+            received=entry.received,
+            completed=response.completed_at,
+            identity=response.identity,
+            data=found.data,
+            information=found.information,
+            datasets=found.datasets,
+            masked=found.masked,
+        )
 
     async def _begun(self, entry: Entry) -> Entry:
         if entry.begun_at is not None:
