@@ -27,7 +27,8 @@ from datavern.crypto.key_files import write_document
 from datavern.crypto.lookup_keys import life_ids
 
 NAME, MAIL, NUMBER, PLACE = "planted-Åse-Ås", "planted@example.no", "13097248022", "planted-place"
-PLANTED = (NAME, MAIL, NUMBER, PLACE)
+WRONG, SHORT = "13097248032", "1023712345"
+PLANTED = (NAME, MAIL, NUMBER, PLACE, WRONG, SHORT)
 PURPOSE = "customer-account"
 
 
@@ -101,7 +102,9 @@ def rows():
         "a type that cannot be sealed": ({"name": {NAME}}, ConfigurationError, r"users\.name: .*set cannot be sealed"),
         "a type that the engine does not know": ({"place": {PLACE}}, QueryRejected, "set|not a value that fits text"),
         "a number that is no text": ({"personal_number": int(NUMBER)}, ConfigurationError, "as text .str., not as int"),
-        "nothing of a number": ({"personal_number": "planted-place"}, ConfigurationError, "is empty, or nothing of it"),
+        "nothing of a number": ({"personal_number": "planted-place"}, ConfigurationError, "11 digits, and there are 0"),
+        "a number without its zero": ({"personal_number": SHORT}, ConfigurationError, "lose its first zero"),
+        "a number with a wrong digit": ({"personal_number": WRONG}, ConfigurationError, "so a digit is wrong. Ask"),
         "a fødselsnummer as the subject": ({"id": NUMBER}, ConfigurationError, "fødselsnummer cannot be a subject id"),
         "no subject": ({"id": None, "name": NAME}, ConfigurationError, r"users\.id: missing"),
         "a column of Datavern's own": ({"email_lookup": MAIL}, ConfigurationError, "Datavern's own"),

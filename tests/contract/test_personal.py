@@ -374,6 +374,55 @@ async def test_a_transaction_of_another_database_is_refused(db, managed, consent
             await db.personal("users").insert(PERSON, consent=consent, transaction=tx)
 
 
+def registered(**more):
+    fields = {"number": Field(sealed=True, lookup=True, unique=True, kind="fodselsnummer", **more), "name": Field()}
+    return Dataset("register", database="main", subject="id", legal_basis="folkeregisterloven § 1", fields=fields)
+
+
+async def test_what_cannot_be_a_number_is_refused_before_it_is_sealed(managed):
+    """Sealed, nobody sees it: whoever is looked up by the right number would not be found."""
+    async with managed(registered()) as db:
+        await db.prepare("register")
+        register = db.personal("register")
+        good = ("13097248022", "530972 48016", "10915596784")  # fødselsnummer, D-number, Tenor
+        await register.insert_many([{"id": f"p{n}", "number": number} for n, number in enumerate(good)])
+        wrong = {"id": "p9", "number": "13097248032"}
+        for call in (
+            register.insert(wrong),
+            register.insert_many([{"id": "p8", "number": None}, wrong]),
+            register.update("p0", {"number": wrong["number"]}),
+            db.subject_requests.process(
+                SubjectRequest("rectification", subject="p0", changes={"register": {"number": wrong["number"]}})
+            ),
+        ):
+            with pytest.raises(ConfigurationError, match="register.number: no fødselsnummer or D-number") as refused:
+                await call
+            assert "13097248032" not in str(refused.value)
+        with pytest.raises(ConfigurationError, match="row 2 of 2: register.number"):
+            await register.insert_many([{"id": "p8", "number": None}, wrong])
+        assert await register.get("p8") is None
+        assert (await register.find(number="13097248022"))[0]["id"] == "p0"
+
+
+async def test_what_was_stored_before_it_was_looked_at_is_found_changed_and_erased(managed):
+    old = "13097248032"
+    async with managed(registered(unverified=True)) as db:
+        await db.prepare("register")
+        await db.personal("register").insert_many([{"id": "p1", "number": old}, {"id": "p2", "number": "hjelp 12-7"}])
+    async with managed(registered()) as db:
+        register, requests = db.personal("register"), db.subject_requests
+        assert (await register.find(number=old))[0]["id"] == "p1"
+        assert await register.update("p1", {"name": "Åse"})
+        assert (await requests.process(SubjectRequest("access", subject="p1"))).data["main.register"][0][
+            "number"
+        ] == old
+        right = {"register": {"number": "13097248022"}}
+        await requests.process(SubjectRequest("rectification", subject="p1", changes=right))
+        assert (await register.get("p1"))["number"] == "13097248022"
+        assert (await requests.process(SubjectRequest("erasure", subject="p2"))).success
+        assert await register.get("p2") is None
+
+
 async def test_a_duplicate_of_a_sealed_unique_value_is_told_without_it(managed, caplog):
     fields = {"number": Field(sealed=True, lookup=True, unique=True, kind="fodselsnummer"), "name": Field(unique=True)}
     dataset = Dataset("people", database="main", subject="id", fields=fields)

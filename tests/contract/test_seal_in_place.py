@@ -20,7 +20,8 @@ PLAIN = Dataset(
 
 
 def sealed(**changes):
-    number = {"sealed": True, "lookup": True, "kind": "fodselsnummer", **changes.pop("number", {})}
+    # What somebody used for long holds numbers that are none.
+    number = {"sealed": True, "lookup": True, "kind": "fodselsnummer", "unverified": True, **changes.pop("number", {})}
     settings = {"erasure": "anonymize", **changes}
     return Dataset(
         "people", database="main", subject="id", legal_basis="kommuneloven § 1",
@@ -338,7 +339,7 @@ async def test_halfway_no_other_type_is_taken(managed, table):
 
 async def test_numbers_dates_and_nothing(managed, table, sql, engine):
     await table(rows=0, number="{integer}")
-    async with managed(sealed(number={"kind": None})) as db:
+    async with managed(sealed(number={"kind": None, "unverified": False})) as db:
         await db["main"].execute("INSERT INTO people VALUES ('a', 42, 'A'), ('b', NULL, 'B'), ('c', -1, 'C')")
         done = await db.seal("people.number", rewrite="plain")
         assert done.rows == 2

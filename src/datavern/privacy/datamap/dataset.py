@@ -96,6 +96,8 @@ class Field:
         category: what kind of data it is: "contact", "financial", "health", … (docs/data-map.md). Special categories
             (GDPR Art. 9) and crimes (Art. 10) ask for more than a legal basis. What `kind` tells need not be said.
         source: where it comes from, where that is another place than the dataset's `source`.
+        unverified: of kind "fodselsnummer": whether it also takes what cannot be one, such as help numbers of a
+            hospital, or old numbers as they came. Without it such a value is refused when it is written.
         anonymize: what stands in it once its row was anonymised (``erasure = "anonymize"``); emptied when left out:
             ``"null"``, ``"pseudonym"``, ``{"constant": …}``, ``{"generalise": "decade"}``, ``{"noise": 5}``,
             ``{"fake": "name"}`` (docs/retention.md). What could be turned back is refused.
@@ -114,6 +116,7 @@ class Field:
     of: str | None = None
     category: str | None = None
     source: str | None = None
+    unverified: bool = False
     anonymize: str | Mapping[str, Any] | None = field(default=None, hash=False)
 
     def __post_init__(self) -> None:
@@ -153,6 +156,8 @@ class Field:
             raise ConfigurationError("of names the column or path that says whose the field is, such as receiver_id")
         if self.source is not None and (not isinstance(self.source, str) or not self.source.strip()):
             raise ConfigurationError('source says where it comes from: "Folkeregisteret", or "person"')
+        if self.unverified and self.kind != "fodselsnummer":
+            raise ConfigurationError("unverified is for fields of kind fodselsnummer: leave it out")
 
     def _check_parts(self) -> None:
         """What leads to a part of a value."""

@@ -47,8 +47,7 @@ class Batch:
     def __init__(
         self, rows: Rows, given: Sequence[Mapping[str, Any]], consent: Any, people: Sequence[str] | None = None
     ) -> None:
-        for row in given:
-            rows.check_names(row)
+        _check(rows, given)
         self._rows = rows
         self._given = given
         self.fitted: list[dict[str, Any]] = [rows.fitted(row) for row in given]
@@ -125,6 +124,18 @@ class Batch:
             if consents:
                 details["consents"] = consents
             yield self._handles[subject], details
+
+
+def _check(rows: Rows, given: Sequence[Mapping[str, Any]]) -> None:
+    """Refuse what may not be written; of several rows it is told which, from 1."""
+    problem, number = "", 0
+    try:
+        for number, row in enumerate(given, 1):  # noqa: B007  (told where one is refused)
+            rows.check_names(row)
+    except ConfigurationError as error:
+        problem = str(error)
+    if problem:
+        raise ConfigurationError(problem if len(given) == 1 else f"row {number} of {len(given)}: {problem}")
 
 
 def _consents_for(consent: Any, subjects: Sequence[str]) -> list[Any]:

@@ -13,6 +13,7 @@ from datavern.crypto.lookup_keys import life_ids
 from datavern.crypto.sealed import RowSealer
 from datavern.privacy.datamap.dataset import ASIDE, ERASED_AT, LOOKUP, NGRAMS, PREFIX, RETAINED_UNTIL, ROW_TAG, Dataset
 from datavern.privacy.personal.ids import fit, is_id
+from datavern.privacy.personal.numbers import check_numbers, numbers_of
 
 if TYPE_CHECKING:
     from datavern.contracts.stores import Column, Store
@@ -50,6 +51,7 @@ class FoundRows:
         "_lookup_lives",
         "_lookups",
         "_named",
+        "_numbers",
         "_own",
         "_present",
         "_retained",
@@ -115,6 +117,7 @@ class FoundRows:
         self._present = tuple(name for name in self._own if name in self.columns)
         only = self.key_columns[0] if len(self.key_columns) == 1 else None
         self._text_key = only.name if only is not None and (only.type == "text" or "char" in only.type) else None
+        self._numbers = numbers_of(dataset)
         kinds = {name: field.kind for name, field in dataset.fields.items()}
         self._lookups = tuple(
             (n, c, kinds[n], indexer(lookup_keys[n].key, n, kinds[n])) for n, c in dataset.lookups.items()
@@ -134,7 +137,7 @@ class FoundRows:
         return not self._named.issuperset(row)
 
     def check_names(self, row: Mapping[str, Any]) -> None:
-        """Refuse columns that are Datavern's own to write, and those that the table has not, before anything is sent.
+        """Refuse columns that are Datavern's own, or that the table has not, and numbers that cannot be, before all.
 
         A database that takes ``Name`` for ``name`` would be given in the clear what belongs into a sealed field.
 
@@ -149,6 +152,8 @@ class FoundRows:
         if not self._own.isdisjoint(row):
             name = min(self._own.intersection(row))
             raise ConfigurationError(f"{self.dataset.name}: {name} is Datavern's own column: leave it out")
+        if self._numbers:
+            check_numbers(self.dataset, self._numbers, row)
 
     def fitted(self, row: Mapping[str, Any]) -> dict[str, Any]:
         """A row, copied, with its ids as the table's types want them.
