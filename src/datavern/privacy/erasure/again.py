@@ -21,8 +21,8 @@ from datavern.privacy.journal.journal import Entry
 if TYPE_CHECKING:
     from datavern.contracts.capabilities import Transaction
     from datavern.crypto.erased import Ended, EndedErasures
-    from datavern.privacy.erasure.erasure import Survey
     from datavern.privacy.erasure.progress import Outcome
+    from datavern.privacy.erasure.survey import Survey
     from datavern.privacy.journal.journal import Journal, Steps
     from datavern.privacy.service import Privacy
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from time import monotonic
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -30,6 +30,7 @@ from datavern.privacy.erasure.numbers import NUMBERS, numbers_kept, numbers_to_k
 from datavern.privacy.erasure.progress import Place, Progress, nothing, step_details, why
 from datavern.privacy.erasure.records import RecordErasures
 from datavern.privacy.erasure.rows import RowErasure
+from datavern.privacy.erasure.survey import Survey, in_order, recipients
 from datavern.privacy.erasure.turns import hold_back, linked_first, turns
 from datavern.privacy.journal.values import Receipt
 from datavern.privacy.links.links import numbers_known
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
     from datavern.privacy.personal.store import PersonalStore
     from datavern.privacy.service import Privacy
 
-__all__ = ["CONSENTS", "TOGETHER", "Done", "Erasures", "in_order", "recipients"]
+__all__ = ["CONSENTS", "TOGETHER", "Done", "Erasures"]
 
 CONSENTS = "datavern.consents"
 TOGETHER = 250
@@ -344,61 +345,6 @@ class Erasures:
     async def _elsewhere(self, progress: Progress) -> Done | Receipt:
         """What came of an erasure that was not closed here: it waits, or another process has closed it."""
         return (None if progress.waiting else await self.done(progress.entry.id)) or _receipt(progress)
-
-
-@dataclass(slots=True)
-class Survey:
-    """The datasets as an erasure finds them.
-
-    Attributes:
-        labels: of all of them.
-        stores: all of them.
-        tables: database → those with rows that commit with their steps, in the order in which they go.
-        records: those without.
-        refused: label → why a dataset cannot be reached, or not be ended as it stands.
-    """
-
-    labels: tuple[str, ...]
-    stores: Sequence[PersonalStore]
-    tables: dict[str, list[Place]] = field(default_factory=dict)
-    records: list[Place] = field(default_factory=list)
-    refused: dict[str, DatavernError] = field(default_factory=dict)
-
-    @property
-    def linked(self) -> dict[str, list[str]]:
-        """Dataset's label → the labels of those whose rows are found through it."""
-        found: dict[str, list[str]] = {}
-        for store in self.stores:
-            if store.link is not None:
-                found.setdefault(store.link.target.dataset.label, []).append(store.dataset.label)
-        return found
-
-
-def recipients(stores: Sequence[PersonalStore], *, found: Mapping[str, Mapping[str, Any]]) -> dict[str, list[str]]:
-    """Dataset → who was given its data and must be told (GDPR Art. 19), of the datasets where anything was found."""
-    told = {store.dataset.label: list(store.dataset.recipients) for store in stores}
-    return {label: names for label, names in told.items() if names and found.get(label, {}).get("found")}
-
-
-def in_order(places: Sequence[Place]) -> list[Place]:
-    """The datasets of one database: a row goes after what refers to it."""
-    by_table = {place.store.dataset.table: place for place in places}
-    ordered: list[Place] = []
-    seen: set[str] = set()
-
-    def visit(place: Place) -> None:
-        if place.label in seen:
-            return
-        seen.add(place.label)
-        referring = place.rows.store.referenced_by if place.rows is not None else ()
-        others = [by_table[name] for name in (one.rpartition(".")[0] for one in referring) if name in by_table]
-        for other in sorted(others, key=lambda one: one.label):
-            visit(other)
-        ordered.append(place)
-
-    for place in places:
-        visit(place)
-    return ordered
 
 
 def _receipt(progress: Progress) -> Receipt:

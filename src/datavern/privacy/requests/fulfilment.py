@@ -20,7 +20,8 @@ from datavern.contracts.errors import (
 )
 from datavern.contracts.subjects import canonical_subject
 from datavern.contracts.values import timestamp
-from datavern.privacy.erasure.erasure import TOGETHER, Done, Erasures, recipients
+from datavern.privacy.erasure.erasure import TOGETHER, Done, Erasures
+from datavern.privacy.erasure.survey import recipients
 from datavern.privacy.journal.journal import Entry, Journal
 from datavern.privacy.journal.values import Receipt, SubjectRequest, SubjectResponse
 from datavern.privacy.requests.answers import Found, counted, gathered

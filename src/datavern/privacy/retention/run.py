@@ -18,8 +18,8 @@ from datavern.contracts.capabilities import needs
 from datavern.contracts.errors import ConfigurationError, DatavernError
 from datavern.contracts.values import today
 from datavern.privacy.datamap.dataset import ERASED_AT, OWN_DATASETS, RETAINED_UNTIL
-from datavern.privacy.erasure.erasure import in_order
 from datavern.privacy.erasure.progress import Place, why
+from datavern.privacy.erasure.survey import in_order
 from datavern.privacy.journal.values import Receipt
 from datavern.privacy.personal.records import RecordStore
 from datavern.privacy.retention.expiring import Expired, Pass, stays
