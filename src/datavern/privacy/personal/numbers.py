@@ -1,7 +1,7 @@
 """What is written into a field of kind fodselsnummer: a number that can be one, for once it is sealed nobody sees it.
 
 What is stored already is found, sealed anew, re-indexed and erased whatever it is: this is asked of what an application
-writes alone (docs/decisions/0029).
+writes alone (docs/decisions/0030).
 """
 
 from __future__ import annotations
