@@ -11,6 +11,7 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,7 +20,9 @@ from tests.waiting import until
 
 from datavern import (
     ConnectionFailed,
+    DatabaseManager,
     FailoverGroup,
+    Keyring,
     NoHealthyConnection,
     OutcomeUnknown,
     PostgreSQLProvider,
@@ -160,6 +163,51 @@ async def test_without_a_key_what_is_not_known_is_told_and_nothing_else_fails(pa
         assert all(isinstance(e, OutcomeUnknown) for errors in ledger.failed.values() for e in errors), ledger.failed
         assert all(len(errors) == 1 for errors in ledger.failed.values())
         await ledger.compare()
+    await asyncio.to_thread(pair.swapped)
+
+
+async def test_inserts_that_come_together(pair: Pair, tmp_path: Path) -> None:
+    """Rows with their audit entries, through the group: what is on its way together is told as one by one."""
+    await pair.synchronous(True)
+    ring = await Keyring.create(f"file:{tmp_path / 'keys'}")
+    await ring.close()
+    told: dict[str, str] = {}
+    over = False
+    async with DatabaseManager({"main": pair.group()}, keyring=ring.url, ledger="main") as db:
+
+        async def writer(number: int) -> None:
+            while not over:
+                key = uuid.uuid4().hex
+                entry = await db.audit.entry("written", details={"key": key})
+                try:
+                    await db["main"].execute(
+                        "INSERT INTO ledger (key, writer) VALUES ($1, $2)", [key, number], audit=entry
+                    )
+                except OutcomeUnknown:
+                    told[key] = "cannot tell"
+                else:
+                    told[key] = "done"
+
+        writers = [asyncio.create_task(writer(number)) for number in range(WRITERS)]
+        for last in (False, True):
+            already = len(told)
+            await until(lambda already=already: len(told) > already + 10 * WRITERS)
+            if not last:
+                await asyncio.to_thread(kill, pair.primary)
+                await asyncio.to_thread(promote, pair.standby)
+        over = True
+        await asyncio.gather(*writers)
+        rows = await db["main"].query("SELECT key, xmin::text FROM ledger")
+        entries = await db["main"].query(
+            "SELECT details::json ->> 'key', xmin::text FROM datavern_audit WHERE action = 'written'"
+        )
+        assert sorted(map(tuple, rows)) == sorted(map(tuple, entries)), "a row without its entry, or twice"
+        there = {row[0] for row in rows}
+        assert not {key for key, what in told.items() if what == "done"} - there, "acknowledged, and lost"
+        assert there <= set(told)
+        assert len({row[1] for row in rows}) < len(rows), "the test does not test"
+        made = await db["main"].query("SELECT tablename FROM pg_tables WHERE tablename LIKE 'datavern%'")
+        await db["main"].execute(f"DROP TABLE {', '.join(row[0] for row in made)} CASCADE")
     await asyncio.to_thread(pair.swapped)
 
 
