@@ -239,6 +239,12 @@ async def test_an_answer_says_where_the_data_came_from_and_went_and_what_is_deci
             "purposes", "categories", "recipients", "retention", "source", "automated_decisions",
         )  # fmt: skip
         assert answer.information["main.silent"].transfers == ()
+        # Nobody is given it: there is nobody to tell (Art. 19).
+        right = await db.subject_requests.process(asks("rectification", changes={"visits": {"name": "Right"}}))
+        erased = await db.subject_requests.process(asks("erasure"))
+        assert not right.recipients
+        assert not erased.recipients
+        assert not erased.certificate.body["recipients"]
 
 
 # ---- refusals -------------------------------------------------------------------------------------------------------

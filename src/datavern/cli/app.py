@@ -72,7 +72,10 @@ def datavern(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and leave.")
     ] = False,
 ) -> None:
-    """Keep people's data safe and lawful."""
+    """Keep people's data safe and lawful.
+
+    New here? `datavern demo` shows it on people who do not exist, and `datavern init` makes a project.
+    """
 
 
 def run() -> None:

@@ -316,9 +316,9 @@ def list_(
         out.document({log: [dict(row) for row in rows] for log, rows in found.items()})
         for log, rows in found.items():
             out.table(
-                ["entry", "at", "what, by whom"],
-                [[r["entry_id"], r["at"][:19], _done(r)] for r in reversed(rows)],
-                whole={"entry", "at"},
+                ["entry", "at (UTC)", "what, by whom"],
+                [[r["entry_id"], r["at"][:19].replace("T", " "), _done(r)] for r in reversed(rows)],
+                whole={"entry"},
                 title=log if len(found) > 1 else None,
             )
 

@@ -48,15 +48,20 @@ app = typer.Typer(
 
 Id = Annotated[str, typer.Argument(metavar="BREACH", help="The breach; `datavern breach list` shows it.")]
 _MOMENT = "a moment, such as 2026-11-28T14:05 (Norway's time), or with its offset"
-Kinds = Annotated[list[str] | None, typer.Option("--kind", help="confidentiality, integrity or availability; again.")]
+Kinds = Annotated[
+    list[str] | None,
+    typer.Option("--kind", metavar="KIND", help="confidentiality, integrity or availability; repeatable."),
+]
 Description = Annotated[
     str | None, typer.Option("--description", "-d", help="What happened; @FILE reads it from a file.")
 ]
 Happened = Annotated[str | None, typer.Option("--happened", metavar="WHEN", help=f"When it happened: {_MOMENT}.")]
 Ended = Annotated[str | None, typer.Option("--ended", metavar="WHEN", help="When it ended.")]
 Aware = Annotated[str | None, typer.Option("--aware", metavar="WHEN", help="When you became aware; now when left out.")]
-Datasets = Annotated[list[str] | None, typer.Option("--dataset", help="A dataset of the data map; again.")]
-Databases = Annotated[list[str] | None, typer.Option("--database", help="A database; again.")]
+Datasets = Annotated[
+    list[str] | None, typer.Option("--dataset", metavar="NAME", help="A dataset of the data map; repeatable.")
+]
+Databases = Annotated[list[str] | None, typer.Option("--database", metavar="NAME", help="A database; repeatable.")]
 Seen = Annotated[
     bool | None, typer.Option("--plain/--stored", help="Seen as the application shows it, or as it lies in the store.")
 ]
@@ -65,7 +70,7 @@ Consequences = Annotated[str | None, typer.Option("--consequences", help="The li
 Measures = Annotated[str | None, typer.Option("--measures", help="Taken or proposed; @FILE.")]
 Contact = Annotated[str | None, typer.Option("--contact", help="The data protection officer, or another contact.")]
 Where = Annotated[
-    list[str] | None, typer.Option("--where", metavar="DATASET.COLUMN=VALUE", help="Count such rows alone; again.")
+    list[str] | None, typer.Option("--where", metavar="DATASET.COLUMN=VALUE", help="Count such rows alone; repeatable.")
 ]
 Window = Annotated[
     list[str] | None,

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import datetime as dt
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from datavern.cli.common import CONFIG, DATE, Actor, Config, Json, Output, Verbose, command, manager_of
+from datavern.cli.common import CONFIG, DATE, Actor, Config, Json, Output, Verbose, command, manager_of, shown
 from datavern.cli.group import Group
 from datavern.contracts.errors import ConfigurationError
 
@@ -30,7 +30,8 @@ def place(
     subject: Subject = None,
     dataset: Dataset = None,
     key: Annotated[
-        list[str] | None, typer.Option(help="The primary key of one row of --dataset; once for each of its columns.")
+        list[str] | None,
+        typer.Option(metavar="VALUE", help="The primary key of one row of --dataset; once for each of its columns."),
     ] = None,
     where: Annotated[
         list[str] | None, typer.Option(metavar="FIELD=VALUE", help="Rows of --dataset that match now.")
@@ -115,12 +116,17 @@ def list_(
         for h in holds:
             whose = h.subject or "several people, or nobody"
             end = f"until {h.until}" if h.until else "until it is released"
-            out.say(f"{h.id}: {h.dataset or 'everything'} of {whose}, {h.rows} rows when it was placed, {end}")
-            out.say(f"  {h.reason} (placed by {h.placed_by or 'nobody named'}, {h.placed_at})")
+            rows = f"{h.rows} {'row' if h.rows == 1 else 'rows'}"
+            out.say(f"{h.id}: {h.dataset or 'everything'} of {whose}, {rows} when it was placed, {end}")
+            out.say(f"  {h.reason} (placed by {h.placed_by or 'nobody named'}, {_moment(h.placed_at)})")
             if h.released_at:
-                out.say(f"  released by {h.released_by or 'nobody named'}, {h.released_at}")
+                out.say(f"  released by {h.released_by or 'nobody named'}, {_moment(h.released_at)}")
 
     command(out, work)
+
+
+def _moment(at: Any) -> str:
+    return shown(dt.datetime.fromisoformat(str(at)))
 
 
 def _fields(where: list[str] | None) -> dict[str, str] | None:

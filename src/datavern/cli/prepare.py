@@ -14,7 +14,9 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions
 
 @app.command()
 def prepare(
-    datasets: Annotated[list[str] | None, typer.Argument(help="Which ones; all of the data map when none.")] = None,
+    datasets: Annotated[
+        list[str] | None, typer.Argument(metavar="DATASET", help="Which ones; all of the data map when none.")
+    ] = None,
     *,
     config: Config = CONFIG,
     json_output: Json = False,

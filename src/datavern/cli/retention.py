@@ -63,7 +63,7 @@ def run(
 def anonymity(
     dataset: Annotated[str, typer.Argument(help="A dataset whose rows are anonymised.")],
     *,
-    field: Annotated[list[str] | None, typer.Option(help="What is compared, once for each.")] = None,
+    field: Annotated[list[str] | None, typer.Option(metavar="FIELD", help="What is compared; repeatable.")] = None,
     config: Config = CONFIG,
     json_output: Json = False,
     verbose: Verbose = False,

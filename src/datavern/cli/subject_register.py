@@ -65,6 +65,8 @@ def receive(
             found = await db.subject_requests.receive(request)
         out.document(found)
         out.say(f"Received: request {found.id}, to be answered by {found.deadline.isoformat()}.")
+        if found.overdue:
+            out.say("That day has passed: answer as soon as you can.", "bold red")
 
     command(out, work, actor=actor)
 
@@ -76,7 +78,7 @@ def list_(
     json_output: Json = False,
     verbose: Verbose = False,
 ) -> None:
-    """List the open requests, the most urgent first. Exits 1 when one is overdue."""
+    """List the open requests, the most urgent first. Exit code 1 when one is overdue."""
     out = Output(as_json=json_output, verbose=verbose)
 
     async def work() -> bool:
@@ -145,7 +147,8 @@ def rectify(
     subject: Subject,
     *,
     put: Annotated[
-        list[str] | None, typer.Option("--set", metavar="DATASET.FIELD=VALUE", help="A right value, as text.")
+        list[str] | None,
+        typer.Option("--set", metavar="DATASET.FIELD=VALUE", help="A right value, as text; repeatable."),
     ] = None,
     changes: Annotated[Path | None, typer.Option("--changes", help="A JSON file: dataset, field, right value.")] = None,
     received: Received = None,

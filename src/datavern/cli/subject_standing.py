@@ -18,7 +18,10 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions
 def restrict(
     subject: Subject,
     *,
-    dataset: Annotated[list[str] | None, typer.Option("--dataset", help="In which; in all of them without it.")] = None,
+    dataset: Annotated[
+        list[str] | None,
+        typer.Option("--dataset", metavar="NAME", help="In which, repeatable; in all of them without it."),
+    ] = None,
     ground: Annotated[
         Literal["accuracy", "unlawful", "legal_claims", "objection"] | None, typer.Option(help="Art. 18(1)(a) to (d).")
     ] = None,
@@ -48,7 +51,10 @@ def restrict(
 def object_(
     subject: Subject,
     *,
-    purpose: Annotated[list[str] | None, typer.Option("--purpose", help="To which; to all of them without it.")] = None,
+    purpose: Annotated[
+        list[str] | None,
+        typer.Option("--purpose", metavar="NAME", help="To which, repeatable; to all of them without it."),
+    ] = None,
     override: Annotated[
         str | None, typer.Option(help="Compelling legitimate grounds for going on: Art. 21(1).")
     ] = None,

@@ -11,8 +11,10 @@ from datavern.privacy.datamap.categories import CATEGORIES, categories_of
 if TYPE_CHECKING:
     from datavern.privacy.datamap.dataset import Dataset
 
-__all__ = ["PERSON", "RIGHTS", "Information", "Transferred", "informed", "unsaid"]
+__all__ = ["NOBODY", "PERSON", "RIGHTS", "Information", "Transferred", "informed", "unsaid"]
 
+NOBODY: Final = "none"
+"""The recipient that is none."""
 PERSON: Final = "person"
 """The source that is the person."""
 

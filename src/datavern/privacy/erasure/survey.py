@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from datavern.privacy.datamap.information import NOBODY
+
 if TYPE_CHECKING:
     from datavern.contracts.errors import DatavernError
     from datavern.privacy.erasure.progress import Place
@@ -43,8 +45,11 @@ class Survey:
 
 
 def recipients(stores: Sequence[PersonalStore], *, found: Mapping[str, Mapping[str, Any]]) -> dict[str, list[str]]:
-    """Dataset → who was given its data and must be told (GDPR Art. 19), of the datasets where anything was found."""
-    told = {store.dataset.label: list(store.dataset.recipients) for store in stores}
+    """Dataset → who was given its data and must be told (GDPR Art. 19), of the datasets where anything was found.
+
+    Where the data map says that nobody is given it ("none"), there is nobody to tell.
+    """
+    told = {store.dataset.label: [one for one in store.dataset.recipients if one != NOBODY] for store in stores}
     return {label: names for label, names in told.items() if names and found.get(label, {}).get("found")}
 
 
