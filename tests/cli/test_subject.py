@@ -62,6 +62,21 @@ def test_a_copy_goes_to_a_file_for_its_owner_alone(run: Run, project: Path):
     assert "copy.json is there already, and is not overwritten" in again.told
 
 
+def test_a_person_is_found_by_another_word_for_who_they_are(run: Run, project: Path):
+    (person,) = run("subject", "access", WHO, "--json").json["data"]["main.people"]
+    found = run("subject", "find", "people.personal_number", person["personal_number"])
+    assert (found.code, found.said.strip()) == (0, WHO)
+    found = run("subject", "find", "people.email", "--json", text=f"{person['email'].upper()}\n")
+    assert found.json == {"subjects": [WHO], "withheld": 0}
+    assert run("subject", "find", "people.personal_number", "13097248022").code == 1
+    assert "is sealed without lookup" in run("subject", "find", "people.name", person["name"]).told
+    assert "expected DATASET.FIELD" in run("subject", "find", "people").told
+    assert "say the value" in run("subject", "find", "people.email", text="").told
+    assert run("subject", "restrict", WHO).code == 0
+    found = run("subject", "find", "people.personal_number", person["personal_number"])
+    assert (found.code, found.said.startswith("1 more: the use of their data is restricted")) == (1, True)
+
+
 def test_the_letter_is_a_page_and_a_pdf_in_norwegian(run: Run, project: Path):
     done = run("subject", "access", WHO, "--html", "letter.html", "--pdf", "letter.pdf")
     assert done.code == 0, done.told

@@ -76,7 +76,7 @@ HINTS: tuple[tuple[type[errors.DatavernError], str], ...] = (
     (errors.SerializationConflict, "Somebody changed the same rows: run the command again."),
     (errors.OutcomeUnknown, "It may or may not have happened: look before you run it again."),
     (errors.KeyUnavailable, "The key ring is not the one that sealed this: see keyring in datavern.toml."),
-    (errors.ConsentRequired, "`datavern consent grant SUBJECT PURPOSE` records a consent."),
+    (errors.ConsentRequired, "`datavern consent grant SUBJECT PURPOSE` records a consent; of a child, --guardian ID."),
     (
         errors.RotationIncomplete,
         "Nothing is lost: run `datavern keys rotate` again; `datavern keys status` shows where it is.",

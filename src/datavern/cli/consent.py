@@ -167,7 +167,7 @@ def show(
             ["purpose", c.purpose],
             ["granted", c.granted_at],
             ["holds", c.holds()],
-            ["ended", c.withdrawn_at or c.expires_at],
+            ["ends" if c.holds() else "ended", c.withdrawn_at or c.expires_at],
             ["how", c.source],
             ["explicit", c.explicit],
             ["by a guardian", c.by_guardian],

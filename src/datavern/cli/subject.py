@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from datavern.cli import subject_register, subject_standing
+from datavern.cli import subject_find, subject_register, subject_standing
 from datavern.cli.common import (
     CONFIG,
     Actor,
@@ -55,6 +55,7 @@ app = typer.Typer(
     help="Answer the people whom the data is about.",
 )
 
+app.add_typer(subject_find.app)
 app.add_typer(subject_register.app)
 app.add_typer(subject_standing.app)
 
