@@ -110,6 +110,9 @@ def access(
             out.say(f"The copy is in {output}: {rows} {'row' if rows == 1 else 'rows'}, for the person alone.")
         if letters:
             out.say(f"The letter, with the copy in it, is in {' and '.join(letters)}, for the person alone.")
+            if (abridged := getattr(response.letter, "abridged", 0)) and output is None:
+                values = "1 value is" if abridged == 1 else f"{abridged} values are"
+                out.say(f"{values} too long for it: give the person the copy too (--output FILE).", "yellow")
         return bool(response.success)
 
     if not command(out, work, actor=actor):

@@ -32,6 +32,7 @@ th, td { padding: .5rem .6rem; border-bottom: 1px solid var(--line); text-align:
 thead th { background: var(--shade); border-bottom: 2px solid var(--mark); }
 tbody th { font-weight: 600; }
 code, pre { font: .9rem/1.5 ui-monospace, "Cascadia Mono", Consolas, "DejaVu Sans Mono", monospace; }
+td { overflow-wrap: anywhere; }
 td code, th code { overflow-wrap: anywhere; font-weight: 400; }
 pre { margin: .8rem 0; padding: .8rem 1rem; background: var(--shade); border-left: .25rem solid var(--mark);
   white-space: pre-wrap; overflow-wrap: anywhere; }

@@ -23,6 +23,8 @@ __all__ = ["AccessLetter", "Sender"]
 
 _OWN = {"consents": "consents", "restrictions": "restrictions"}
 _WIDTHS = (32, 68)
+_LONGEST = 4000
+"""How many characters of a value a letter has: of a file's content it says the length, and the copy has it whole."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +69,13 @@ class AccessLetter:
     information: Mapping[str, Information]
     datasets: Mapping[str, Dataset] = field(repr=False)
     masked: Sequence[Masked] = ()
+
+    @property
+    def abridged(self) -> int:
+        """How many values are too long for it, a file's content among them: `data` has them whole, to go beside it."""
+        return sum(
+            len(_text(value)) > _LONGEST for rows in self.data.values() for row in rows for value in row.values()
+        )
 
     def to_html(self, language: Language = "nb") -> str:
         """A page that stands by itself: nothing is fetched, it can be read aloud, and printed.
@@ -180,6 +189,11 @@ def _shown(value: Any, word: Any) -> str:
         return "–"
     if isinstance(value, bool):
         return str(word("yes" if value else "no"))
-    if isinstance(value, Mapping | list):
-        return json.dumps(value, ensure_ascii=False)
-    return str(value)
+    text = _text(value)
+    if len(text) > _LONGEST:
+        return str(word("too-long", start=text[:40], length=f"{len(text):,}".replace(",", "\u00a0")))
+    return text
+
+
+def _text(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, Mapping | list) else str(value)

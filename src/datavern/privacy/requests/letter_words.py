@@ -62,6 +62,10 @@ _WORDS: Final[Mapping[str, tuple[str, str]]] = {
     "row-of": ("Oppføring {number} av {rows}", "Record {number} of {rows}"),
     "yes": ("ja", "yes"),
     "no": ("nei", "no"),
+    "too-long": (
+        "{start} … ({length} tegn; hele verdien følger med i en fil)",
+        "{start} … ({length} characters; the whole value comes with this in a file)",
+    ),
     "masked-heading": ("Hva som er utelatt", "What is left out"),
     "masked-caption": ("Opplysninger om andre enn deg", "Data about others than you"),
     "place": ("Sted", "Place"),

@@ -121,6 +121,14 @@ def test_everything_that_the_data_map_can_say_has_words_in_norwegian():
                                "nb") == "1 måned"  # fmt: skip
 
 
+def test_a_file_s_content_is_told_by_its_length():
+    long = replace(LETTER, data={"main.visits": [{"content": "QUJD" * 2000, "note": "kort"}]})
+    assert (LETTER.abridged, long.abridged) == (0, 1)
+    assert "(8\u00a0000 tegn; hele verdien følger med i en fil)" in long.to_html().replace("&nbsp;", "\u00a0")
+    assert len(long.to_html()) < 10_000
+    assert long.to_pdf().startswith(b"%PDF-")
+
+
 @pytest.mark.parametrize("language", ["nb", "en"])
 def test_the_pdf_has_its_language(language):
     pdf = LETTER.to_pdf(language)
