@@ -70,7 +70,7 @@ def test_a_key_that_does_not_unwrap_is_named_and_not_shown(run: Run, project: Pa
     done = run("keys", "verify")
     assert done.code == 1
     assert "a wrapped key did not open" in done.said
-    assert "1 do not unwrap" in done.said
+    assert "Problems found: 1." in done.said
 
 
 def test_a_rotation_that_cannot_end_says_what_it_waits_for(run: Run, project: Path):

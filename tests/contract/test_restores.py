@@ -273,6 +273,19 @@ async def test_a_ledger_that_was_set_back_too_finds_them_by_their_tombstones(man
         assert (await db.personal("events").get("bystander"))["note"] == "n"
 
 
+_FIRST = "DELETE FROM datavern_erasure_order WHERE changed = (SELECT min(changed) FROM datavern_erasure_order)"
+MIDDLE = [  # of a person who had keys, and of one who had none
+    *(
+        (f"DELETE FROM {table} WHERE changed = (SELECT min(changed) FROM {table} WHERE changed > {after})", what)
+        for table, what in (("datavern_tombstones", "tombstones"), ("datavern_erasure_order", "erasures"))
+        for after in (0, f"(SELECT min(changed) FROM {table})")
+    ),
+    ("DELETE FROM datavern_erasures WHERE erased_at = (SELECT min(erased_at) FROM datavern_erasures)", "erasures"),
+    (  # with what stood beside it: its destroyed keys tell
+        f"{_FIRST}; DELETE FROM datavern_erasures WHERE request NOT IN (SELECT request FROM datavern_erasure_order)",
+        "erasures",
+    ),
+]
 LOST = [
     ("DELETE FROM datavern_tombstones", "tombstones"),
     ("DROP TABLE datavern_tombstones", "tombstones"),
@@ -281,27 +294,64 @@ LOST = [
     ("DELETE FROM datavern_erasure_order", "erasures"),
     ("DROP TABLE datavern_erasure_order", "erasures"),
     ("DELETE FROM datavern_erasures WHERE erased_at = (SELECT max(erased_at) FROM datavern_erasures)", "erasures"),
+    *MIDDLE,
 ]
 
 
 @pytest.mark.parametrize(("loss", "what"), LOST)
-async def test_what_is_known_of_erasures_is_not_lost_without_a_word(managed, database, loss, what):
+async def test_what_is_known_of_erasures_is_not_lost_without_a_word(managed, database, monkeypatch, loss, what):
+    monkeypatch.setattr(heard, "_MANY", 100)
+
     def manager():
         return managed(EVENTS, BILLS, databases={"main": database.provider(location="norway")})
 
+    await erased(manager)
+    async with manager() as db:  # every erasure is known: nothing is said
+        await lose(db, loss)
+    with pytest.raises(ConfigurationError, match=rf"has lost {what}: .*Restore all tables of the key store together"):
+        async with manager():
+            raise AssertionError("it opened")
+
+
+@pytest.mark.parametrize(("loss", "what"), MIDDLE)
+async def test_of_an_erasure_in_the_middle_it_is_told_when_it_matters(managed, database, loss, what):
+    """Where an opening looks no more at all that there ever were: when the keys are verified, and before a replay."""
+
+    def manager():
+        return managed(EVENTS, BILLS, databases={"main": database.provider(location="norway")})
+
+    await erased(manager)
+    async with manager() as db:
+        assert await db.keys.verify() == []
+        await lose(db, loss)
+    async with manager() as db:  # what the database was seen to hold, it holds
+        found = await db.keys.verify()
+        assert found
+        assert all(problem.endswith(f"lost from the {what}") for problem in found)
+        with pytest.raises(ConfigurationError, match=f"has lost {what}"):
+            await db.subject_requests.replay("main")
+    async with manager() as db:  # it was set back, to before that was seen
+        await db["main"].execute("DELETE FROM datavern_request_steps WHERE request = '#heard'")
+    with pytest.raises(ConfigurationError, match=f"has lost {what}"):
+        async with manager():
+            raise AssertionError("it opened")
+
+
+async def erased(manager):
+    """A manager's database with erasures of people who had keys and of one who had none, and one who stays."""
     async with manager() as db:
         for dataset in ("events", "bills"):
             await db.prepare(dataset)
         for person in "abc":
             row = {"id": person, "who": person, "note": "Planted", "plain": "Planted"}
             await db.personal("events").insert(row)
-        for person in "ab":
+        for person in ("a", "nobody", "b"):
             await erase(db, person)
-    async with manager() as db:  # the first and the second erasure are known: nothing is said
-        await db["main"].execute(loss)
-    with pytest.raises(ConfigurationError, match=rf"has lost {what}: .*Restore all tables of the key store together"):
-        async with manager():
-            raise AssertionError("it opened")
+
+
+async def lose(db, statements):
+    for statement in statements.split("; "):
+        await db["main"].execute(statement)
 
 
 async def test_what_is_no_restore_is_refused(place):

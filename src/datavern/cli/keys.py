@@ -128,7 +128,7 @@ def rotate(
 
 @app.command()
 def verify(*, config: Config = CONFIG, json_output: Json = False, verbose: Verbose = False) -> None:
-    """Unwrap every key of the key store. Exit code 1 when one does not."""
+    """Unwrap every key of the key store, and look for lost erasures. Exit code 1 when something is wrong."""
     out = Output(as_json=json_output, verbose=verbose)
 
     async def work() -> bool:
@@ -139,7 +139,8 @@ def verify(*, config: Config = CONFIG, json_output: Json = False, verbose: Verbo
         out.document({"ok": not problems, "keys": number, "problems": problems})
         for problem in problems:
             out.say(problem, "bold red")
-        out.say(f"{number} keys, and every one of them unwraps." if not problems else f"{len(problems)} do not unwrap.")
+        well, found = f"{number} keys, and every one of them unwraps.", f"Problems found: {len(problems)}."
+        out.say(found if problems else well)
         return not problems
 
     if not command(out, work):

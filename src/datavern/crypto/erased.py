@@ -17,9 +17,9 @@ from datavern.contracts.errors import ConfigurationError
 from datavern.contracts.values import timestamp
 
 if TYPE_CHECKING:
-    from datavern.crypto.tables import ErasedStatements
+    from datavern.crypto.erased_statements import ErasedStatements
 
-__all__ = ["Ended", "EndedErasures", "Heard", "scope_of"]
+__all__ = ["Ended", "EndedErasures", "ErasuresLost", "Heard", "scope_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +37,10 @@ class Ended:
     tag: bytes
     datasets: frozenset[str]
     erased_at: str
+
+
+class ErasuresLost(ConfigurationError):
+    """The key store does not know any more which erasures there were."""
 
 
 class Heard(NamedTuple):
@@ -70,7 +74,7 @@ class EndedErasures:
     @property
     def _sql(self) -> ErasedStatements:
         if self._made is None:
-            from datavern.crypto.tables import ErasedStatements  # noqa: PLC0415  (loads SQLAlchemy)
+            from datavern.crypto.erased_statements import ErasedStatements  # noqa: PLC0415  (loads SQLAlchemy)
 
             self._made = ErasedStatements()
         return self._made
@@ -130,16 +134,44 @@ class EndedErasures:
         """Refuse a list that is not the one that was written: emptied, or an older copy beside newer keys.
 
         Raises:
-            ConfigurationError: says what to do.
+            ErasuresLost: says what to do.
         """
         dialect, session = needs(self._provider, "ledger").dialect, needs(self._provider, "session")
         for lost in (self._sql.lost_key, self._sql.lost_end):
             if await session.query_value(*lost.bind(dialect)) is not None:
-                raise ConfigurationError(
-                    f"the key store in {self._provider.name} has lost erasures: datavern_erasures or "
-                    "datavern_erasure_order was emptied, or is an older copy, and a database that was restored would "
-                    "not hear of them. Restore all tables of the key store together, from their latest backup"
-                )
+                raise self._lost("erasures")
+
+    async def check_every(self) -> None:
+        """The same, gone through to the end: of one that is missing somewhere in the middle, the other tables tell.
+
+        Raises:
+            ErasuresLost: says what to do.
+        """
+        for lost in await self.gaps(1):
+            raise self._lost(lost)
+
+    async def gaps(self, most: int) -> dict[str, list[str]]:
+        """What is missing, ``erasures`` or ``tombstones`` → of which requests and destroyed keys, as far as is told.
+
+        Args:
+            most: so many of each kind.
+        """
+        dialect, session = needs(self._provider, "ledger").dialect, needs(self._provider, "session")
+        found: dict[str, list[str]] = {}
+        for lost, searches in self._sql.gaps.items():
+            for search in searches:
+                for (of,) in await session.query(*search.bind(dialect, most=most)):
+                    name = f"request {of}" if isinstance(of, str) else f"destroyed key {bytes(of).hex()}"
+                    found.setdefault(lost, []).append(name)
+        return found
+
+    def _lost(self, what: str) -> ErasuresLost:
+        tables = "datavern_tombstones" if what == "tombstones" else "datavern_erasures or datavern_erasure_order"
+        return ErasuresLost(
+            f"the key store in {self._provider.name} has lost {what}: {tables} was emptied, lacks some, or is an older "
+            "copy, and a database that was restored would not hear of them. Restore all tables of the key store "
+            "together, from their latest backup"
+        )
 
     async def heard(self, scope: bytes) -> Heard | None:
         """Up to what a database was seen to hold its steps; None: nobody knows."""

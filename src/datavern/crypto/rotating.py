@@ -57,7 +57,11 @@ class Rotating:
         return await self.rotator.status()
 
     async def verify(self, **settings: Any) -> list[str]:
-        """Unwrap every key of the store: what does not unwrap, one line each; empty when all is well."""
+        """Unwrap every key of the store, and look whether each erasure stands in all of its tables.
+
+        Returns:
+            What does not unwrap, and what one of the tables has lost, one line each; empty when all is well.
+        """
         problems: list[str] = await self.rotator.verify(**settings)
         return problems
 

@@ -13,11 +13,13 @@ from datavern.contracts.statements import Among, Statement
 from datavern.crypto.key_rows import DESTROYED, ERASING, LIVING
 
 __all__ = [
-    "ErasedStatements",
     "LifeStatements",
     "StoreStatements",
     "copied",
     "epochs",
+    "erasure_order",
+    "erasures",
+    "heard",
     "inserted",
     "key_life",
     "key_store",
@@ -113,7 +115,7 @@ tombstones = sa.Table(
     _number("changed", index=True),
     _text("erased_at"),
 )
-_erasures = sa.Table(
+erasures = sa.Table(
     "datavern_erasures",  # each erasure that has ended: a restored database that has no step of one is behind
     key_store,
     _text("request", primary_key=True),
@@ -121,13 +123,13 @@ _erasures = sa.Table(
     _text("datasets"),  # canonical JSON: the labels of those that have a step of it
     _text("erased_at"),
 )
-_erasure_order = sa.Table(
+erasure_order = sa.Table(
     "datavern_erasure_order",  # the store's `changes` when each of them ended: who has seen n misses none up to n
     key_store,
     _text("request", primary_key=True),
     _number("changed", index=True),
 )
-_heard = sa.Table(
+heard = sa.Table(
     "datavern_heard",  # which databases were seen to have a step of each erasure, up to a change
     key_store,
     _bytes("scope", primary_key=True),  # which database, and which datasets of it
@@ -299,50 +301,6 @@ class StoreStatements:
             lambda: sa.update(lookup_keys).where(lk.key_id == p("id"), lk.state == p("was")).values(state=p("becomes"))
         )
         self.delete_lookup_key = Statement(lambda: sa.delete(lookup_keys).where(lk.key_id == p("id")))
-
-
-class ErasedStatements:
-    """What is said of erasures that have ended."""
-
-    def __init__(self) -> None:
-        e, k, s, o, h = _erasures.c, keys.c, store.c, _erasure_order.c, _heard.c
-        p = sa.bindparam
-        current = sa.select(s.changes).where(s.id == 1).scalar_subquery()
-        self.changes = Statement(lambda: sa.select(s.changes).where(s.id == 1))
-        self.every = Statement(lambda: sa.select(e.request, e.datasets, e.erased_at, e.subject_tag))
-        self.since = Statement(
-            lambda: (
-                sa.select(e.request, e.datasets, e.erased_at, e.subject_tag)
-                .join(_erasure_order, o.request == e.request)
-                .where(o.changed > p("reached"))
-            )
-        )
-        # A person's keys are destroyed in the transaction that writes down that the erasure has ended; the end of those
-        # of retained rows is no erasure of its own.
-        last = sa.select(sa.func.coalesce(sa.func.max(o.changed), 0)).scalar_subquery()
-        self.lost_key = Statement(
-            lambda: (
-                sa.select(k.key_id)
-                .where(k.changed > last, k.state == DESTROYED, k.dataset.not_like("%#retention"))
-                .limit(1)
-            )
-        )
-        self.lost_end = Statement(
-            lambda: sa.select(o.request).where(o.changed == last, ~sa.exists().where(e.request == o.request)).limit(1)
-        )
-        self.insert_order = Statement(lambda: sa.insert(_erasure_order).values(request=p("request"), changed=current))
-        self.heard = Statement(lambda: sa.select(h.token, h.reach).where(h.scope == p("of_scope")))
-        self.hear_again = Statement(
-            lambda: sa.update(_heard).where(h.scope == p("of_scope")).values(token=p("of_token"), reach=p("reached"))
-        )
-        self.hear = Statement(
-            lambda: sa.insert(_heard).values(scope=p("of_scope"), token=p("of_token"), reach=p("reached"))
-        )
-        self.known = Among(lambda values: sa.select(e.request).where(e.request.in_(values)))
-        self.insert = inserted(_erasures)
-        self.keys_of = Among(
-            lambda values: sa.select(k.subject_tag, k.key_id).where(k.subject_tag.in_(values), k.state == DESTROYED)
-        )
 
 
 class LifeStatements:

@@ -47,7 +47,11 @@ class Hearing:
         self._ended = ended
 
     async def behind(self, database: str) -> Sequence[Ended]:
-        """The erasures of which a database that holds its own steps lacks some. Of a store of records: none."""
+        """The erasures of which a database that holds its own steps lacks some. Of a store of records: none.
+
+        Raises:
+            ErasuresLost: all that there ever were are looked for, and some of them are missing.
+        """
         names = self._names(database)
         if not names:
             return []
@@ -55,6 +59,8 @@ class Hearing:
         heard = await self._ended.heard(scope_of(database, names))
         if heard is not None and heard.token not in await steps.done(_HEARD):
             heard = None
+        if heard is None:
+            await self._ended.check_every()
         since = await self._ended.since(heard)
         lacking = await _lacking(steps, names, since, heard)
         if not lacking and len(since) >= _MANY:

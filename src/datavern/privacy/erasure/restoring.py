@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from datavern.contracts.capabilities import needs
 from datavern.contracts.errors import ConfigurationError, DatavernError, ErasureIncomplete
 from datavern.contracts.values import now, timestamp
-from datavern.crypto.erased import EndedErasures
+from datavern.crypto.erased import EndedErasures, ErasuresLost
 from datavern.privacy.certificate.certificate import Certificate
 from datavern.privacy.erasure.again import Again, Work
 from datavern.privacy.erasure.heard import Hearing
@@ -96,26 +97,26 @@ class Restores:
             return
         await self._ended.check()
         databases = {store.dataset.database for store in self._privacy.datasets}
+        for database in databases.difference(marked):
+            await self._look_at(database)
         for database in databases:
-            if database in marked:
-                continue
-            try:
-                behind = await self._hearing.behind(database)
-            except DatavernError as error:
-                self._shut(database, f"whether {database} was restored cannot be told now ({why(error)})")
-                continue
-            if behind:
-                try:
-                    await self.replay(database)
-                except DatavernError as error:
-                    number = len(behind)
-                    self._shut(database, f"{database} was restored, and erasures wait there: {number} ({why(error)})")
-
-        for database in databases:
-            try:
+            with suppress(DatavernError):  # its database cannot be asked now: at the next opening
                 await self._still_kept(database)
-            except DatavernError:
-                continue  # its database cannot be asked now: at the next opening
+
+    async def _look_at(self, database: str) -> None:
+        try:
+            behind = await self._hearing.behind(database)
+        except ErasuresLost:
+            raise
+        except DatavernError as error:
+            self._shut(database, f"whether {database} was restored cannot be told now ({why(error)})")
+            return
+        if behind:
+            try:
+                await self.replay(database)
+            except DatavernError as error:
+                number = len(behind)
+                self._shut(database, f"{database} was restored, and erasures wait there: {number} ({why(error)})")
 
     async def _still_kept(self, database: str) -> None:
         """What a hold kept from erasures, and a restore brought back after they had completed: they wait for it again.
@@ -168,12 +169,14 @@ class Restores:
 
         Raises:
             ErasureIncomplete: a row cannot go as it stands; it stays shut, and `receipt` says what waits.
-            ConfigurationError: no such database with personal data, or `since` is missing.
+            ConfigurationError: no such database with personal data, or `since` is missing; or the ledger has lost what
+                it knew of the erasures.
         """
         stores = self._stores(database)
         self._shut(database, f"{database} was restored, and hears of the erasures since")
         marker = (await self._steps.done(_RESTORING)).get(database)
         moment = _moment(since) if since is not None else None if marker is None else marker["since"]
+        await self._ended.check_every()
         every = await self._ended.every()
         survey = await self._erasures.survey(stores)
         if survey.refused:

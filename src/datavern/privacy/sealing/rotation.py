@@ -20,6 +20,7 @@ from datavern.contracts.capabilities import needs
 from datavern.contracts.errors import ConfigurationError, DatavernError, RotationIncomplete
 from datavern.contracts.values import current_actor, timestamp
 from datavern.crypto import copies
+from datavern.crypto.erased import EndedErasures
 from datavern.crypto.rotations import Rotation, Rotations
 from datavern.privacy.sealing.reindex import Reindexing
 
@@ -33,6 +34,9 @@ __all__ = ["DUE", "Confirm", "KeyStatus", "Recovery", "Rotator", "Saved"]
 
 DUE: Final = dt.timedelta(days=30)
 """A rotation follows an erasure within this time."""
+
+_TOLD: Final = 100
+"""Lost erasures of each kind that are named."""
 
 Saved = Callable[["Provider", "Keyring"], Awaitable[Mapping[str, Any]]]
 """Saves the key store under the ring's current epoch, reads back what it saved, and says what is to be remembered of it
@@ -247,7 +251,9 @@ class Rotator:
     async def verify(self, progress: Callable[[int], None] = lambda _: None) -> list[str]:
         """See `KeyStore.verify`."""
         await self._keyring.reload()
-        return await self._rotations().verify(progress)
+        problems = await self._rotations().verify(progress)
+        lost = await EndedErasures(self._privacy.ledger).gaps(_TOLD)
+        return problems + [f"{of}: lost from the {what}" for what, names in lost.items() for of in dict.fromkeys(names)]
 
     async def export_recovery(self, *, threshold: int, shares: int) -> Export:
         """See `KeyStore.export_recovery`."""
