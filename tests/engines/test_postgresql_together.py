@@ -25,6 +25,7 @@ from datavern import (
 )
 from datavern.engines.postgresql import together
 from datavern.engines.postgresql.splice import single_row
+from datavern.testing.proxy import TCPProxy
 
 SCHEMA = """
 CREATE TABLE t (id int PRIMARY KEY, a text, CONSTRAINT short CHECK (length(a) < 10));
@@ -74,11 +75,13 @@ async def db(postgresql_database: Any, tmp_path: Path) -> AsyncIterator[Database
 
 
 @contextlib.asynccontextmanager
-async def opened(database: Any, folder: Path, **settings: Any) -> AsyncIterator[DatabaseManager]:
+async def opened(
+    database: Any, folder: Path, *, provider: Any = None, **settings: Any
+) -> AsyncIterator[DatabaseManager]:
     if not (folder / "keys").exists():
         ring = await Keyring.create(f"file:{folder / 'keys'}")
         await ring.close()
-    provider = database.provider("main", location="norway", **settings)
+    provider = provider or database.provider("main", location="norway", **settings)
     async with DatabaseManager({"main": provider}, keyring=f"file:{folder / 'keys'}", ledger="main") as db:
         yield db
 
@@ -368,6 +371,46 @@ async def test_whoever_waits_for_a_lock_waits_alone(db, place):
         await running[place]
     await main.execute("DELETE FROM t WHERE id = 1000")
     assert len(await told(db)) == 79
+
+
+async def test_whoever_takes_long_does_so_alone(db):
+    """A check that takes a minute for one value: nobody else waits for it."""
+    await db["main"].execute("ALTER TABLE t ADD CHECK (a <> 'slow' OR pg_sleep(60) IS NOT NULL)")
+    rows = [(i, "slow" if i == 20 else "a") for i in range(40)]
+    running = [asyncio.create_task(write(db, row)) for row in rows]
+    others = [task for i, task in enumerate(running) if i != 20]
+    assert await asyncio.wait_for(asyncio.gather(*others), 20) == [1] * 39
+    assert not running[20].done()
+    running[20].cancel()
+    await asyncio.wait(running)
+    assert await told(db) == [i for i in range(40) if i != 20]
+
+
+async def test_nobody_waits_for_a_connection_that_is_dead(
+    postgresql_database, postgresql_server, tmp_path, monkeypatch
+):
+    """Those that were open are frozen, as where a firewall has forgotten them: later rows go on others."""
+    monkeypatch.setattr(together, "_STUCK", 0.05)
+    with TCPProxy(postgresql_server.host, postgresql_server.port) as proxy:
+        url = postgresql_database.settings["url"].replace(f":{postgresql_server.port}/", f":{proxy.port}/")
+        provider = PostgreSQLProvider.from_url(url, name="main", location="norway")
+        async with opened(postgresql_database, tmp_path, provider=provider) as db:
+            await db["main"].execute(SCHEMA)
+            assert await all_of(db, rows_of(*range(40))) == [1] * 40
+            proxy.freeze(newcomers=False)
+            running: list[asyncio.Task[int]] = []
+
+            def more() -> bool:
+                running.append(asyncio.create_task(write(db, (1000 + len(running), "a"))))
+                return any(task.done() for task in running)
+
+            await until(more)
+            assert not all(task.done() for task in running[:-1])
+            proxy.thaw()
+            assert set(await asyncio.wait_for(asyncio.gather(*running), 60)) == {1}
+            await told(db)
+            plan = next(plan for plan in db["main"]._fusing._plans.values() if plan.together)
+            assert plan.together._at_once == together._AT_ONCE
 
 
 async def test_they_are_part_of_no_deadlock(db):

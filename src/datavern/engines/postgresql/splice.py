@@ -39,6 +39,8 @@ HELD: Final = "datavern_held"
 _CHECKED: Final = "datavern_checked"
 PATIENCE: Final = 10
 """Milliseconds that a transaction which several callers share waits for a lock."""
+LONGEST: Final = 250
+"""Milliseconds that a row may take in one, from the second on."""
 
 _CHECK: Final = """SELECT CASE WHEN ${number}::pg_catalog.int4 = 0 THEN pg_catalog.set_config('lock_timeout', CASE
 WHEN EXISTS (SELECT FROM pg_catalog.pg_class c
@@ -47,12 +49,16 @@ AND NOT EXISTS (SELECT FROM pg_catalog.pg_trigger t
     WHERE t.tgrelid = {oid} AND NOT (t.tgisinternal AND t.tgfoid < 16384))
 AND COALESCE(pg_catalog.current_setting('transaction_timeout', true)::pg_catalog.interval, '0')
     NOT BETWEEN '1 ms' AND '10 s'
-THEN '{patience}' ELSE 'this table is not for sharing a transaction' END, true) END"""
+THEN '{patience}' ELSE 'this table is not for sharing a transaction' END, true) ||
+pg_catalog.set_config('statement_timeout',
+    CASE WHEN pg_catalog.current_setting('statement_timeout')::pg_catalog.interval BETWEEN '1 ms' AND '{longest} ms'
+    THEN pg_catalog.current_setting('statement_timeout') ELSE '{longest}' END, true) END"""
 """Whether rows may share a transaction, and if so `PATIENCE`; else an error.
 
 It is to be an ordinary table, without rules and policies, and without triggers but those of foreign keys (a partition's
 copies of others may call themselves internal, too); and the server is not to end the session because the transaction
-takes long (`transaction_timeout`, since PostgreSQL 17).
+takes long (`transaction_timeout`, since PostgreSQL 17). Each further statement has `LONGEST`, or what the session has
+where that is less.
 """
 _NOW: Final = [("word", "now"), ("mark", "("), ("mark", ")")]
 _COUNTED: Final = frozenset({"insert", "update", "delete"})
@@ -362,7 +368,7 @@ def shared_held(
 
 def _check(table: str, number: int) -> str:
     oid = "'" + table.replace("'", "''") + "'::pg_catalog.regclass"
-    return _CHECK.format(number=number, oid=oid, patience=PATIENCE)
+    return _CHECK.format(number=number, oid=oid, patience=PATIENCE, longest=LONGEST)
 
 
 def _renumbered(sql: str, by: int) -> str:

@@ -10,7 +10,8 @@ commit. It is done only where the callers cannot tell:
 - Neither could a default or a check: none calls a function in SQL or a procedural language that is VOLATILE. That is
   asked from time to time: a table that gets such a one is seen to have it within `_LOOKED`.
 - Nobody waits in a group: whoever does not get a lock within ten milliseconds undoes it. So a group is never what
-  others wait for, and never part of a deadlock, whose search begins after a second (`deadlock_timeout`).
+  others wait for, and never part of a deadlock, whose search begins after a second (`deadlock_timeout`). Whoever takes
+  a quarter of a second for anything else undoes it, too, and no group waits for one that has no answer (`_STUCK`).
 - Where anything at all fails, the whole group is undone, and each of its rows is inserted by itself, as if there had
   been no group: each caller gets the error of that row and no other's.
 - A row that comes alone goes alone, at once. Where groups fail, or take longer than their rows would have by
@@ -37,6 +38,7 @@ from datavern.engines.postgresql.statements import WRITES, Effect
 if TYPE_CHECKING:
     import asyncpg
 
+    from datavern.connectors.pool import Slot
     from datavern.engines.postgresql.provider import PostgreSQLProvider
 
 __all__ = ["Together", "are_small"]
@@ -51,6 +53,8 @@ _SMALL: Final = 65_536
 """Characters, bytes or elements of a value: a larger one keeps nobody else waiting."""
 _LONG: Final = 0.010
 """Seconds that a group may take longer than three rows by themselves."""
+_STUCK: Final = 1.0
+"""Seconds without an answer, after which a group is not among those `_AT_ONCE` any more: its connection may be dead."""
 _LOOKED: Final = 5.0
 """Seconds for which it is known what a table's defaults and checks call."""
 _FIRST_PAUSE: Final = 16
@@ -141,10 +145,26 @@ class Together(Gathering[Sequence[Any]]):
 
     async def _insert(self, rows: list[Sequence[Any]]) -> Container[int] | None:
         """The numbers of those that were inserted; None: the group was undone."""
-        provider = self._provider
-        sets = [(*values, number) for number, values in enumerate(rows)]
-        pool = provider._pool  # noqa: SLF001  (two halves of one engine, here and below)
+        pool = self._provider._pool  # noqa: SLF001  (two halves of one engine, here and below)
         slot = pool.take() or await pool.acquire()
+        places: list[int] = []
+        timer = self._loop.call_later(_STUCK, self._is_stuck, places, context=self._context)
+        try:
+            return await self._insert_on(slot, rows)
+        finally:
+            timer.cancel()
+            self._at_once -= len(places)
+
+    def _is_stuck(self, places: list[int]) -> None:
+        """A group has no answer for so long: those who wait are not to wait for it."""
+        places.append(1)
+        self._at_once += 1
+        self._send()
+
+    async def _insert_on(self, slot: Slot[asyncpg.Connection], rows: list[Sequence[Any]]) -> Container[int] | None:
+        provider = self._provider
+        pool = provider._pool  # noqa: SLF001  (see above)
+        sets = [(*values, number) for number, values in enumerate(rows)]
         told: Any = None
         effect = Effect.READS
         started = time.perf_counter()
