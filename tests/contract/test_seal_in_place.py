@@ -66,6 +66,9 @@ async def test_a_column_is_sealed_where_it_is(managed, table):
     async with managed(sealed()) as db:
         with pytest.raises(ConfigurationError, match="datavern seal"):
             await db.prepare("people")
+        for size in (0, -1, True, 2.5, "7", 2**31):
+            with pytest.raises(ConfigurationError, match="batch_size is .*: expected a whole number from 1"):
+                await db.seal("people.number", batch_size=size)
         steps = []
         done = await db.seal("people.number", batch_size=7, step=lambda what, _: steps.append(what))
         assert (done.rows, done.verified, done.unindexed, done.dropped) == (40, 40, 0, True)

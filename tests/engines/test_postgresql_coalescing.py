@@ -53,21 +53,19 @@ async def outcome(awaitable: Any) -> Any:
         return type(error), str(error), error.code
 
 
-async def test_many_keys_are_one_statement_and_it_needs_no_reset(people: PostgreSQLProvider) -> None:
-    read = people.coalesced("people", key="id")
-
-    async def settled() -> bool:  # no connection is on its way, which would be taken next
-        return not people.stats().connecting
-
-    await until(settled)
-    await asyncio.gather(read(1), read(2))  # the driver learns what an array of these keys is, once for a connection
-    sent, resets = Sent(), people.stats().reset
-    sent.watch(people)
-    assert [row["id"] for row in await asyncio.gather(*(read(key) for key in range(1, 51)))] == list(range(1, 51))
-    assert len(sent.texts) == 1
-    assert "= ANY ($1)" in sent.texts[0]
-    assert people.stats().reset == resets
-    assert (read.keys, read.statements) == (52, 2)
+async def test_many_keys_are_one_statement_and_it_needs_no_reset(
+    people: PostgreSQLProvider, postgresql_database: EmptyDatabase
+) -> None:
+    async with postgresql_database.provider(location="norway", pool=Pool(max=1)) as one:
+        read = one.coalesced("people", key="id")
+        await asyncio.gather(read(1), read(2))  # the driver learns what an array of these keys is, for the connection
+        sent, resets = Sent(), one.stats().reset
+        sent.watch(one)
+        assert [row["id"] for row in await asyncio.gather(*(read(key) for key in range(1, 51)))] == list(range(1, 51))
+        assert len(sent.texts) == 1
+        assert "= ANY ($1)" in sent.texts[0]
+        assert one.stats().reset == resets
+        assert (read.keys, read.statements) == (52, 2)
 
 
 async def test_fifty_tasks_that_read_and_read_share_their_statements(people: PostgreSQLProvider) -> None:

@@ -319,6 +319,8 @@ async def test_a_type_that_has_no_binary_form(postgresql: Any) -> None:
 async def test_calls_that_cannot_be_meant(people: Any, columns: Any, rows: Any) -> None:
     with pytest.raises(ConfigurationError, match="copy_in"):
         await people.copy_in("people", columns, rows)
+    with pytest.raises(ConfigurationError, match="copy_in: the table's name"):
+        await people.copy_in(None, ["id"], [])
 
 
 async def test_what_the_source_raises_is_its_own(people: Any) -> None:

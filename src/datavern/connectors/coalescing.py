@@ -177,6 +177,8 @@ def check_read(table: str, key: str, columns: Sequence[str] | None, batch_size: 
         ConfigurationError: says what is wrong.
     """
     names = [key] if columns is None else [key, *columns]
+    if not isinstance(table, str) or not table:
+        raise ConfigurationError("coalesced: the table's name is empty, or is no text")
     if isinstance(columns, str):
         raise ConfigurationError(f"{table}: columns is a text: expected a list of names")
     if any(not isinstance(name, str) or not name or "\0" in name for name in names):

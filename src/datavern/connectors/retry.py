@@ -192,11 +192,12 @@ async def run_in_transaction(
         What `work` gave; None where an earlier call with the key has done it.
 
     Raises:
-        ConfigurationError: `attempts` is less than 1.
+        ConfigurationError: `attempts` is no whole number, or less than 1.
         CapabilityMissing: a key was given, and the engine's transactions cannot hold one.
     """
-    if attempts < 1:
-        raise ConfigurationError(f"run_in_transaction: attempts is {attempts}: expected at least 1")
+    if not isinstance(attempts, int) or attempts < 1:
+        given = attempts if isinstance(attempts, int) else f"a {type(attempts).__name__}"
+        raise ConfigurationError(f"run_in_transaction: attempts is {given}: expected a whole number, at least 1")
     if budget is not None:
         budget.earn()
     run = _Run(begin, work, idempotency_key)

@@ -87,6 +87,15 @@ async def test_work_that_is_not_async_is_told_of() -> None:
     assert Block.entered == 1
 
 
+@pytest.mark.parametrize("attempts", [0, -1, "3", 2.5, None])
+async def test_attempts_that_nobody_can_count(attempts: Any) -> None:
+    async def work(n: int) -> Any:
+        raise AssertionError(n)
+
+    with pytest.raises(ConfigurationError, match="expected a whole number, at least 1"):
+        await run_in_transaction(Block, work, attempts=attempts)
+
+
 async def test_not_for_ever(waits: list[float]) -> None:
     async def work(n: int) -> Any:
         raise SerializationConflict(f"attempt {n}")

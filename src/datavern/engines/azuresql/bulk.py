@@ -6,6 +6,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final, TypedDict
 
 from datavern.contracts.errors import ConfigurationError, QueryRejected
+from datavern.contracts.values import checked_size
 from datavern.engines.azuresql.loading import COLUMNS, LoadColumn, Unlike, load_columns, loadable
 from datavern.engines.azuresql.values import bound
 
@@ -51,8 +52,8 @@ async def bulk_insert(
     name = tx._provider.name  # noqa: SLF001  (one engine)
     if isinstance(columns, str | bytes) or not columns or not all(isinstance(c, str) and c for c in columns):
         raise ConfigurationError(f"{name}: bulk_insert: columns: expected a list of names")
-    if batch_size is not None and (isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1):
-        raise ConfigurationError(f"{name}: bulk_insert: batch_size: expected a whole number of at least 1")
+    if batch_size is not None:
+        checked_size(batch_size)
     bulk = _Bulk(tx, table, columns)
     if triggers and constraints and not lock_table:
         await bulk.look()

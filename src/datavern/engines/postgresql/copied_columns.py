@@ -69,6 +69,8 @@ class CopiedColumns:
         self._transaction = transaction
         self._name = provider.name
         self._table = table
+        if not isinstance(table, str) or not table:
+            raise ConfigurationError("copy_in: the table's name is empty, or is no text")
         self._columns = _checked(columns)
         subjects = provider._subjects  # noqa: SLF001  (two halves of one engine)
         self._quoted = [subjects.quoted(column) for column in self._columns]

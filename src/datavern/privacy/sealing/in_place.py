@@ -23,6 +23,7 @@ from datavern.contracts.errors import (
     QueryRejected,
 )
 from datavern.contracts.stores import Column, ShapeColumn, Store
+from datavern.contracts.values import checked_size
 from datavern.crypto.sealed import new_row_tags
 from datavern.privacy.datamap.dataset import ASIDE, RETAINED_UNTIL, ROW_TAG, Dataset
 from datavern.privacy.personal.rows import RETENTION, Rows
@@ -101,8 +102,6 @@ class InPlace:
     """
 
     def __init__(self, privacy: Privacy, column: str, *, batch_size: int = 500, step: Step | None = None) -> None:
-        if batch_size < 1:
-            raise ConfigurationError("batch_size is at least 1")
         dataset, field = field_named(column, lambda name: privacy.personal(name).dataset)
         self.column = column
         self.field = field
@@ -115,7 +114,7 @@ class InPlace:
         self._aside = field + ASIDE
         self._provider = self._store.provider
         self._columns = needs(self._provider, "columns")
-        self._batch_size = batch_size
+        self._batch_size = checked_size(batch_size)
         self._step = step or (lambda _what, _number: None)
         self._moved = self._unindexed = self._gone = 0
 

@@ -105,6 +105,10 @@ class PointReadsContract(Contract):
         for wrong in ({"key": ""}, {"columns": []}, {"columns": ["name"]}, {"columns": "id"}, {"batch_size": 0}):
             with pytest.raises(ConfigurationError):
                 self.read(people, **wrong)
+        no_table: Any
+        for no_table in ("", None):
+            with pytest.raises(ConfigurationError):
+                needs(people, "point_reads").coalesced(no_table, key="id")
         for wrong in ({"key": "nothing_here"}, {"columns": ["id", "nothing_here"]}):
             with pytest.raises(DatavernError):
                 await self.read(people, **wrong)(1)
