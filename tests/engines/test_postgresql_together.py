@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.waiting import until
+from tests.waiting import until, waits
 
 from datavern import (
     ConnectionFailed,
@@ -266,6 +266,8 @@ async def test_a_trigger_that_comes_later(db):
         ("INSERT INTO t (a) VALUES (my.now())", None),
         ("INSERT INTO t (a) VALUES (now(1))", None),
         ("INSERT INTO t (a) VALUES (())", None),
+        ("INSERT INTO t (a, b) VALUES ($1::pair, $1.f)", None),
+        ("INSERT INTO t (a, b) VALUES ($1::pair[], $1[1] . f)", None),
         ("INSERT INTO t (a) VALUES (f($1))", None),
         ("INSERT INTO t (a) VALUES ($1::numeric(3, 1))", None),
         ("INSERT INTO t (a) VALUES ((SELECT 1))", None),
@@ -452,6 +454,40 @@ async def test_cancelled(db, who):
             assert i in there or one != 1
     await until(lambda: main.stats().in_use == 0)
     assert await write(db, (9999, "a")) == 1
+
+
+async def test_one_who_leaves_as_the_turn_comes(db):
+    """Alone in a group: the turn that was given goes to the next one, whenever it was."""
+    await all_of(db, rows_of(*range(20)))
+    plan = next(plan for plan in db["main"]._fusing._plans.values() if plan.together)
+    for turns in range(6):
+        for id_ in range(100 + turns * 10, 103 + turns * 10):
+            plan.together._crowd = True  # nobody goes by himself
+            task = asyncio.create_task(write(db, (id_, "a")))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            task.cancel()
+            await asyncio.wait([task])
+    assert plan.together._alone == 0
+    assert await asyncio.wait_for(all_of(db, rows_of(*range(1000, 1040))), 20) == [1] * 40
+    await told(db)
+
+
+async def test_when_all_have_left_what_is_under_way_is_ended(db):
+    main = db["main"]
+    await all_of(db, rows_of(*range(20)))
+    plan = next(plan for plan in main._fusing._plans.values() if plan.together)
+    async with main.transaction() as tx:
+        await tx.execute("LOCK TABLE t IN ACCESS EXCLUSIVE MODE")
+        plan.together._crowd = True
+        running = [asyncio.create_task(write(db, row)) for row in rows_of(*range(100, 120))]
+        await waits(main)
+        for task in running:
+            task.cancel()
+        await asyncio.wait(running)
+        await until(lambda: main.stats().in_use == 1)
+    assert not plan.together._running
+    assert await told(db) == [*range(20)]
 
 
 @pytest.fixture

@@ -254,12 +254,17 @@ def single_row(sql: str) -> str | None:
     while at < len(tokens) - 1:
         if tokens[at : at + 3] == _NOW and tokens[at - 1] != ("mark", "."):
             at += 3
-        elif tokens[at] in {("mark", "("), ("mark", ")")}:
+        elif _may_call(*tokens[at - 1 : at + 1]):
             return None
         else:
             at += 1
     found = ".".join(name)
     return None if "\\" in found else found  # it is to stand in a literal
+
+
+def _may_call(before: tuple[str, str], token: tuple[str, str]) -> bool:
+    """Whether a function may be called there: f(…), and $1.f, which may be the same."""
+    return token in {("mark", "("), ("mark", ")")} or (token == ("mark", ".") and before[0] == "mark")
 
 
 # ---- texts ----------------------------------------------------------------------------------------------------------
