@@ -146,11 +146,12 @@ async def test_whoever_comes_alone_goes_alone(db):
 
 async def test_a_session_keeps_nothing_of_it(db):
     main = db["main"]
-    before = await main.query_value("SHOW lock_timeout")
+    settings = "current_setting('lock_timeout') || ' ' || current_setting('statement_timeout')"
+    before = await main.query_value(f"SELECT {settings}")
     await all_of(db, rows_of(*range(100)))
 
     async def asked() -> Any:
-        return await main.query_value("SELECT current_setting('lock_timeout') FROM pg_sleep(0.02)")
+        return await main.query_value(f"SELECT {settings} FROM pg_sleep(0.02)")
 
     assert set(await asyncio.gather(*(asked() for _ in range(main.settings.pool.max)))) == {before}
 

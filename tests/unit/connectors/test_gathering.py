@@ -6,9 +6,11 @@ import asyncio
 from typing import Any
 
 import pytest
+from tests.waiting import until
 
 from datavern.config import Pool
 from datavern.connectors.gathering import ALONE, Asked, Gathering
+from datavern.contracts.errors import PoolTimeout
 
 
 class Echo(Gathering[int]):
@@ -62,3 +64,19 @@ def test_a_loop_that_ended_in_the_middle_is_nobodys_trouble(calls: int, turns: i
         task.cancel()
     old.run_until_complete(asyncio.gather(*asyncio.all_tasks(old), return_exceptions=True))
     old.close()
+
+
+@pytest.mark.parametrize(("acquire", "left"), [(60.0, 10), (0.05, 0)], ids=["too many", "too late"])
+async def test_whoever_is_refused_is_in_the_line_no_more(acquire: float, left: int) -> None:
+    echo = Echo(name="echo", pool=Pool(acquire=acquire, max_waiting=10), size=1, at_once=1)
+    hanging = asyncio.ensure_future(echo.ask(-1))
+    await asyncio.sleep(0)
+    asking = [asyncio.ensure_future(echo.ask(n)) for n in range(40)]
+    await until(lambda: sum(task.done() for task in asking) == 40 - left)
+    assert len(echo._waiting) == left
+    assert echo._timed is bool(left)
+    hanging.cancel()
+    found = await asyncio.gather(*asking, return_exceptions=True)
+    assert found[:left] == [*range(left)]
+    assert {type(one) for one in found[left:]} == {PoolTimeout}
+    assert await echo.ask(3) == 3
