@@ -64,4 +64,5 @@ def test_health_again_and_again_leaves_out_what_nobody_has(run: Run, project: Pa
     ]
     (project / "main.db").write_bytes(b"no database at all, and long enough to be looked at as one" * 20)
     said = run("health", "--watch", "--count", "1", COLUMNS="80").said
-    assert "main.db: the file is not a SQLite database" in " ".join(said.split())
+    # A path that is longer than the screen is wide is broken, wherever that is on this machine.
+    assert "main.db:thefileisnotaSQLitedatabase" in "".join(said.split())
