@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import json.encoder
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from hashlib import blake2b
+from json.encoder import encode_basestring_ascii
 from typing import Any, Final
 
 from datavern.engines.idempotency import OF_PARAMETERS, OF_STATEMENT
@@ -27,33 +30,35 @@ def digits(key: str, sql: Any, parameters: Any) -> int:
     space counts as one blank. Values are compared as JSON has them, and of a kind that nobody here knows, the kind.
     """
     named = f"{key}\0".encode("utf-8", "surrogatepass")
-    text = " ".join(sql.split()) if isinstance(sql, str) else ""
-    statement = blake2b(named + text.encode("utf-8", "surrogatepass"), digest_size=OF_STATEMENT // 8).digest()
+    text = b""
+    if isinstance(sql, str):
+        text = _spaced(sql) if len(sql) < _LONG else _spaced.__wrapped__(sql)
+    statement = blake2b(named + text, digest_size=OF_STATEMENT // 8).digest()
     given = blake2b(named + _written(parameters), digest_size=OF_PARAMETERS // 8).digest()
     return 1 + int.from_bytes(statement + given, "big")
+
+
+@lru_cache(512)  # an application has few statements, and calls them again and again
+def _spaced(sql: str) -> bytes:
+    return " ".join(sql.split()).encode("utf-8", "surrogatepass")
 
 
 def _written(parameters: Any) -> bytes:
     """Parameters in words that are the same in every process."""
     given: Any = None
-    if isinstance(parameters, Mapping):
+    if not isinstance(parameters, list | tuple) and isinstance(parameters, Mapping):
         given = {str(name): _ends(value) for name, value in parameters.items()}
     elif isinstance(parameters, Sequence):
-        given = [_ends(value) for value in parameters]
+        given = [_ends(value) if isinstance(value, _SIZED) else value for value in parameters]
     try:
-        return _JSON.encode(given).encode()
-    except (
-        TypeError,
-        ValueError,
-        OverflowError,
-        RecursionError,
-        BufferError,
-    ):  # nothing that an engine takes: it will say so
-        return b""
+        text = _JSON.encode(given) if _in_c is None else "".join(_in_c(given, 0))
+    except (TypeError, ValueError, OverflowError, RecursionError, BufferError):
+        return b""  # nothing that an engine takes: it will say so
+    return text.encode()
 
 
 def _ends(value: Any) -> Any:
-    if isinstance(value, str | bytes | bytearray) and len(value) > _LONG:
+    if isinstance(value, _SIZED) and len(value) > _LONG:
         half = _LONG // 2
         return [len(value), value[:half], value[-half:]]
     return value
@@ -78,4 +83,8 @@ _TOLD: Final = frozenset(
     + [f"ipaddress.IPv{n}{what}" for n in (4, 6) for what in ("Address", "Network", "Interface")]
 )
 """Kinds that say all of themselves as text."""
+_SIZED: Final = (str, bytes, bytearray)
 _JSON: Final = json.JSONEncoder(sort_keys=True, default=_words)
+# `JSONEncoder.encode` builds this anew with each call, which is half of what short values take. No C encoder: None.
+_made_in_c: Any = getattr(json.encoder, "c_make_encoder", None)
+_in_c: Any = _made_in_c and _made_in_c(None, _words, encode_basestring_ascii, None, ": ", ", ", True, False, True)
