@@ -6,8 +6,8 @@ import datetime as dt
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-from datavern.contracts.errors import ConfigurationError
 from datavern.privacy.pages.blocks import Language
+from datavern.privacy.pages.speech import words_in
 
 __all__ = ["day", "moment", "said", "words"]
 
@@ -242,17 +242,5 @@ _MONTHS: Final[dict[Language, Sequence[str]]] = {
 
 
 def words(language: Language) -> Callable[..., str]:
-    """What gives the words of that language by their name.
-
-    Raises:
-        ConfigurationError: no such language.
-    """
-    if language not in ("nb", "en"):
-        raise ConfigurationError("language: expected nb or en")
-    which = 0 if language == "nb" else 1
-
-    def word(name: str, **values: Any) -> str:
-        text = _WORDS[name][which]
-        return text.format(**values) if values else text
-
-    return word
+    """What gives the words of that language by their name: see `words_in`."""
+    return words_in(language, _WORDS)

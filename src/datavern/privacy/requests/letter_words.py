@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from datavern.contracts.errors import ConfigurationError
 from datavern.privacy.datamap.categories import CATEGORIES
 from datavern.privacy.datamap.dataset import Dataset
 from datavern.privacy.pages.blocks import Language
+from datavern.privacy.pages.speech import words_in
 
 __all__ = ["basis", "category", "period", "safeguard", "why_masked", "words"]
 
@@ -189,20 +189,8 @@ _UNITS: Final[Mapping[str, tuple[tuple[str, str], tuple[str, str]]]] = {
 
 
 def words(language: Language) -> Callable[..., str]:
-    """What gives the words of that language by their name.
-
-    Raises:
-        ConfigurationError: no such language.
-    """
-    if language not in ("nb", "en"):
-        raise ConfigurationError("language: expected nb or en")
-    which = 0 if language == "nb" else 1
-
-    def word(name: str, **values: Any) -> str:
-        text = _WORDS[name][which]
-        return text.format(**values) if values else text
-
-    return word
+    """What gives the words of that language by their name: see `words_in`."""
+    return words_in(language, _WORDS)
 
 
 def basis(dataset: Dataset, purpose: str | None, language: Language) -> str:
