@@ -416,6 +416,24 @@ async def test_nobody_waits_for_a_connection_that_is_dead(
             assert plan.together._at_once == together._AT_ONCE
 
 
+async def test_those_in_line_are_sent_past_groups_without_an_answer(db, monkeypatch):
+    """Nobody else has to come for that."""
+    monkeypatch.setattr(together, "_STUCK", 1.0)
+    main = db["main"]
+    await all_of(db, rows_of(*range(40)))
+    plan = next(plan for plan in main._fusing._plans.values() if plan.together)
+    async with main.transaction() as tx:
+        await tx.execute("LOCK TABLE t IN ACCESS EXCLUSIVE MODE")
+        running = []
+        for wave in range(1, 4):
+            running.append(asyncio.create_task(all_of(db, rows_of(*range(wave * 100, wave * 100 + 40)))))
+            await until(lambda wave=wave: plan.together._waiting or len(plan.together._running) == wave)
+        await until(lambda: not plan.together._waiting)
+        assert not any(task.done() for task in running)
+    assert await asyncio.gather(*running) == [[1] * 40] * 3
+    assert len(await told(db)) == 160
+
+
 async def test_they_are_part_of_no_deadlock(db):
     """Two transactions that wait for a group, which waits for them: the group gives way."""
     main = db["main"]
