@@ -280,14 +280,15 @@ def require_file(path: Path, what: str) -> str:
     raise errors.ConfigurationError(f"{what} {path}: {reason}")
 
 
-def require_new(path: Path | None) -> None:
-    """Raise `ConfigurationError` when the file is there, or cannot be: before the work whose result it takes."""
-    if path is None:
-        return
-    if path.exists():
-        raise errors.ConfigurationError(f"{path} is there already, and is not overwritten: name another file")
-    if not path.absolute().parent.is_dir():
-        raise errors.ConfigurationError(f"{path}: there is no folder {path.absolute().parent}")
+def require_new(*paths: Path | None) -> None:
+    """Raise `ConfigurationError` when a file is there, or cannot be: before the work whose result it takes."""
+    for path in paths:
+        if path is None:
+            continue
+        if path.exists():
+            raise errors.ConfigurationError(f"{path} is there already, and is not overwritten: name another file")
+        if not path.absolute().parent.is_dir():
+            raise errors.ConfigurationError(f"{path}: there is no folder {path.absolute().parent}")
 
 
 def write_new(path: Path, content: str | bytes) -> None:

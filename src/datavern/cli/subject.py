@@ -87,7 +87,7 @@ def access(
     out = Output(as_json=json_output, verbose=verbose)
 
     async def work() -> bool:
-        _all_new(output, html, pdf)
+        require_new(output, html, pdf)
         response = await _process(request_of("access", subject, received, identity), config)
         data = response.data or {}
         said = answer(response, deadline=received is not None)
@@ -260,7 +260,7 @@ def certificate(
     out = Output(as_json=json_output, verbose=verbose)
 
     async def work() -> None:
-        _all_new(html, pdf, output)
+        require_new(html, pdf, output)
         kept = None if within is None else require_file(within, "checkpoint")
         async with manager_of(config) as db:
             found = await db.subject_requests.certificate(request, within=kept)
@@ -287,7 +287,7 @@ def shredded(
     out = Output(as_json=json_output, verbose=verbose)
 
     async def work() -> None:
-        _all_new(html, pdf, output)
+        require_new(html, pdf, output)
         async with manager_of(config) as db:
             statement = await db.subject_requests.shredded(subject)
         _write(out, statement, html=html, pdf=pdf, output=output, language=language)
@@ -350,11 +350,6 @@ def verify(
 
     if not command(out, work):
         raise typer.Exit(1)
-
-
-def _all_new(*files: Path | None) -> None:
-    for file in files:
-        require_new(file)
 
 
 def _write(

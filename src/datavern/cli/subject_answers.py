@@ -115,19 +115,21 @@ def told(out: Output, response: SubjectResponse, *, letter: bool = False) -> Non
 
 
 def _information(said: Information) -> Iterator[str]:
+    from datavern.privacy.datamap.information import NOBODY, NOTHING, PERSON
+
     for purpose, basis in said.purposes.items():
         yield f"used for {purpose}; basis: {basis}." if purpose else f"basis: {basis}."
     if said.recipients:
-        yield f"given to {'nobody' if said.recipients == ('none',) else ', '.join(said.recipients)}."
+        yield f"given to {'nobody' if said.recipients == (NOBODY,) else ', '.join(said.recipients)}."
     for one in said.transfers:
         to = f"{one.place}, {one.country}" if one.country else one.place
         yield f"can get outside of the EEA, to {to}: {one.safeguard or 'on grounds that nobody said'}."
     if said.kept is not None:
         yield f"kept for {said.kept}."
     for what, sources in said.sources.items():
-        named = ", ".join("the person" if source == "person" else source for source in sources)
+        named = ", ".join("the person" if source == PERSON else source for source in sources)
         yield f"{f'{what} comes' if what else 'comes'} from {named}."
-    if said.automated_decisions == "none":
+    if said.automated_decisions == NOTHING:
         yield "nothing is decided automatically."
     elif said.automated_decisions is not None:
         yield f"decided automatically: {said.automated_decisions.rstrip('.')}."

@@ -124,8 +124,7 @@ def process(
     out = Output(as_json=json_output, verbose=verbose)
 
     async def work() -> bool:
-        for file in (output, html, pdf):
-            require_new(file)
+        require_new(output, html, pdf)
         async with mapped_manager(config) as db:
             entry = next((r for r in await db.subject_requests.open() if r.id == request), None)
             if (html or pdf) and entry is not None and entry.kind not in ("access", "erasure"):

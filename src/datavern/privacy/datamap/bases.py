@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal, get_args
 from datavern.config import STRICT, checked
 from datavern.contracts.errors import ConfigurationError
 
-__all__ = ["BasisKind", "LegalBasis", "bases_of"]
+__all__ = ["BasisKind", "LegalBasis", "bases_of", "basis_in_words"]
 
 BasisKind = Literal[
     "consent", "contract", "legal_obligation", "vital_interests", "public_task", "legitimate_interests", "stated"
@@ -90,6 +90,11 @@ class LegalBasis:
         if words is None:
             return self.reference
         return words + (f": {self.reference}" if self.reference else "")
+
+
+def basis_in_words(basis: LegalBasis | str | None) -> str:
+    """What a purpose rests on, as records and answers say it: None, of `Dataset.basis_of`, is consent."""
+    return _WORDS["consent"] if basis is None else str(basis)
 
 
 def bases_of(value: Any, purposes: Sequence[str]) -> str | tuple[LegalBasis, ...] | None:

@@ -6,15 +6,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
+from datavern.privacy.datamap.bases import basis_in_words
 from datavern.privacy.datamap.categories import CATEGORIES, categories_of
 
 if TYPE_CHECKING:
     from datavern.privacy.datamap.dataset import Dataset
 
-__all__ = ["NOBODY", "PERSON", "RIGHTS", "Information", "Transferred", "informed", "unsaid"]
+__all__ = ["NOBODY", "NOTHING", "PERSON", "RIGHTS", "Information", "Transferred", "informed", "unsaid"]
 
 NOBODY: Final = "none"
 """The recipient that is none."""
+NOTHING: Final = "none"
+"""What is decided automatically where nothing is."""
 PERSON: Final = "person"
 """The source that is the person."""
 
@@ -78,9 +81,9 @@ def informed(dataset: Dataset, transfers: Sequence[Transferred] = ()) -> Informa
         dataset: which.
         transfers: where its data can get outside of the EEA.
     """
-    purposes = {purpose: _basis(dataset, purpose) for purpose in dataset.purposes}
+    purposes = {purpose: basis_in_words(dataset.basis_of(purpose)) for purpose in dataset.purposes}
     if not purposes and dataset.legal_basis is not None:
-        purposes = {"": _basis(dataset, None)}
+        purposes = {"": basis_in_words(dataset.basis_of(None))}
     categories = [CATEGORIES[name].words for name in categories_of(dataset)]
     kept = dataset.retention
     if kept is not None:
@@ -115,8 +118,3 @@ def unsaid(dataset: Dataset, transfers: Sequence[Transferred] = ()) -> Iterator[
         yield "automated_decisions"
     if any(one.safeguard is None for one in transfers):
         yield "transfer"
-
-
-def _basis(dataset: Dataset, purpose: str | None) -> str:
-    basis = dataset.basis_of(purpose)
-    return "consent (GDPR Art. 6(1)(a))" if basis is None else str(basis)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from datavern.privacy.datamap.bases import basis_in_words
 from datavern.privacy.datamap.categories import (
     CATEGORIES,
     categories_of,
@@ -43,7 +44,7 @@ def activity_of(dataset: Dataset, provider: Any, sent: Sequence[Transfer], *, au
         dataset=dataset.name,
         database=dataset.database,
         store=dataset.key or dataset.table,
-        purposes=[Purpose(name, _basis(dataset, name)) for name in dataset.purposes],
+        purposes=[Purpose(name, basis_in_words(dataset.basis_of(name))) for name in dataset.purposes],
         about=dataset.about,
         data=list(_data(dataset)),
         exemptions=[
@@ -59,11 +60,6 @@ def activity_of(dataset: Dataset, provider: Any, sent: Sequence[Transfer], *, au
         sources=dataset.sources,
         automated_decisions=dataset.automated_decisions,
     )
-
-
-def _basis(dataset: Dataset, purpose: str) -> str | None:
-    basis = dataset.basis_of(purpose)
-    return str(basis) if basis is not None else "consent (GDPR Art. 6(1)(a))"
 
 
 def _data(dataset: Dataset) -> Iterator[Data]:

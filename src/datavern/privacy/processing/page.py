@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from datavern.privacy.datamap.information import PERSON
 from datavern.privacy.processing.values import Activity, Controller, Missing
 
 __all__ = ["lines_of"]
@@ -100,7 +101,7 @@ def _of_activity(one: Activity) -> Iterator[str]:
 
 
 def _source(what: str, sources: Sequence[str]) -> str:
-    named = _listed(["the person" if source == "person" else source for source in sources])
+    named = _listed(["the person" if source == PERSON else source for source in sources])
     return f"{_text(what)}: {named}" if what else named
 
 

@@ -214,8 +214,8 @@ class Fulfilment:
         elif entry.kind == "access":
             from datavern.privacy.datamap.information import RIGHTS  # noqa: PLC0415  (only for such requests)
 
-            response = replace(response, information=found.information, letters=RIGHTS)
-            response = replace(response, letter=self._letter(entry, found, response))
+            letter = self._letter(entry, found, response)
+            response = replace(response, information=found.information, letters=RIGHTS, letter=letter)
         return replace(response, data=found.data, files=files, masked=found.masked)
 
     def _letter(self, entry: Entry, found: Found, response: SubjectResponse) -> AccessLetter:

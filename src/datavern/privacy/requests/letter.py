@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from datavern.privacy.certificate.words import day, moment
 from datavern.privacy.datamap.categories import categories_of
-from datavern.privacy.datamap.information import PERSON
+from datavern.privacy.datamap.information import NOBODY, NOTHING, PERSON
 from datavern.privacy.pages.blocks import Block, Facts, Heading, Language, Listing, Page, Paragraph, Table
 from datavern.privacy.requests.letter_words import basis, category, period, safeguard, why_masked, words
 
@@ -128,7 +128,7 @@ class AccessLetter:
             )
         yield Heading(word("rights-heading"))
         yield Paragraph(word("rights-lead"))
-        decided = any(i.automated_decisions not in (None, "none") for i in self.information.values())
+        decided = any(i.automated_decisions not in (None, NOTHING) for i in self.information.values())
         rights = ["rectification", "erasure", "restriction", "portability", "objection", "consent"]
         rights += [*(["human"] if decided else []), "complaint"]
         yield Listing([(word(f"right-{right}"), language) for right in rights])
@@ -159,7 +159,7 @@ class AccessLetter:
         if said.categories:
             yield word("categories"), "; ".join(category(name, language) for name in categories_of(dataset))
         if said.recipients:
-            yield word("recipients"), word("nobody") if said.recipients == ("none",) else ", ".join(said.recipients)
+            yield word("recipients"), word("nobody") if said.recipients == (NOBODY,) else ", ".join(said.recipients)
         if said.transfers:
             yield (
                 word("transfers"),
@@ -174,7 +174,7 @@ class AccessLetter:
         if said.sources:
             yield word("sources"), "; ".join(_source(what, sources, word) for what, sources in said.sources.items())
         if said.automated_decisions is not None:
-            none = said.automated_decisions == "none"
+            none = said.automated_decisions == NOTHING
             yield word("automated"), word("no-automated") if none else said.automated_decisions
 
 

@@ -8,10 +8,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
+from datavern.privacy.datamap.bases import basis_in_words
 from datavern.privacy.datamap.categories import CATEGORIES
 from datavern.privacy.datamap.dataset import Dataset
 from datavern.privacy.pages.blocks import Language
 from datavern.privacy.pages.speech import words_in
+from datavern.privacy.values.periods import units_of
 
 __all__ = ["basis", "category", "period", "safeguard", "why_masked", "words"]
 
@@ -197,7 +199,7 @@ def basis(dataset: Dataset, purpose: str | None, language: Language) -> str:
     """What a purpose rests on."""
     found = dataset.basis_of(purpose)
     if language == "en":
-        return "consent (GDPR Art. 6(1)(a))" if found is None else str(found)
+        return basis_in_words(found)
     if found is None:
         return _BASES["consent"]
     said = _BASES.get(found.kind)
@@ -223,14 +225,7 @@ def safeguard(dataset: Dataset, language: Language) -> str:
 def period(dataset: Dataset, language: Language) -> str:
     """For how long it is kept."""
     which = 0 if language == "nb" else 1
-    parts, number = [], ""
-    for letter in str(dataset.retention).strip().lower():
-        if letter.isdecimal():
-            number += letter
-        elif letter in _UNITS:
-            one, many = _UNITS[letter][which]
-            parts.append(f"{int(number)} {one if int(number) == 1 else many}")
-            number = ""
+    parts = [f"{number} {_UNITS[unit][which][number != 1]}" for unit, number in units_of(dataset.retention)]
     text = (" og ", " and ")[which].join(parts)
     if dataset.retention_from is not None:
         text += (f", regnet fra {dataset.retention_from}", f", counted from {dataset.retention_from}")[which]

@@ -17,6 +17,7 @@ from datavern.contracts.subjects import canonical_subject
 from datavern.contracts.values import current_actor, timestamp, today
 from datavern.privacy.consent import tables
 from datavern.privacy.consent.standing import WHOLE, Mark
+from datavern.privacy.datamap.bases import basis_in_words
 from datavern.privacy.datamap.dataset import OWN_DATASETS
 from datavern.privacy.requests.register import asked
 
@@ -239,7 +240,7 @@ def _decision(dataset: Dataset, purpose: str, override: Any) -> dict[str, Any]: 
     said: dict[str, Any] = {
         "dataset": dataset.label,
         "purpose": purpose,
-        "basis": str(basis) if basis is not None else "consent (GDPR Art. 6(1)(a))" if purpose else "",
+        "basis": basis_in_words(basis) if basis is not None or purpose else "",
     }
     reason = override if isinstance(override, str) else (override or {}).get(purpose)
     if basis is not None and basis.marketing:

@@ -6,14 +6,22 @@ import calendar
 import datetime as dt
 import re
 from dataclasses import dataclass
+from typing import Any
 
 from datavern.contracts.errors import ConfigurationError
 
-__all__ = ["Period"]
+__all__ = ["Period", "units_of"]
 
 _PERIOD = re.compile(r"(?:(\d+)y)?(?:(\d+)m)?(?:(\d+)w)?(?:(\d+)d)?")
+_UNITS = "ymwd"
 _MONTHS = 12
 _LONGEST_YEARS = 1000
+
+
+def units_of(text: Any) -> list[tuple[str, int]]:
+    """A period as it is written: unit ("y", "m", "w", "d") and how many, from long to short; nothing for no period."""
+    match = _PERIOD.fullmatch(text.strip().lower()) if isinstance(text, str) else None
+    return [(u, int(part)) for u, part in zip(_UNITS, match.groups(), strict=True) if part] if match else []
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,10 +43,9 @@ class Period:
         Raises:
             ConfigurationError: it is none of these, or nothing, or longer than a thousand years.
         """
-        match = _PERIOD.fullmatch(text.strip().lower()) if isinstance(text, str) else None
-        years, months, weeks, days = (int(part or 0) for part in match.groups()) if match else (0, 0, 0, 0)
-        period = cls(months=years * _MONTHS + months, days=weeks * 7 + days)
-        if not match or period == cls() or period.months + period.days // 30 > _LONGEST_YEARS * _MONTHS:
+        of = dict.fromkeys(_UNITS, 0) | dict(units_of(text))
+        period = cls(months=of["y"] * _MONTHS + of["m"], days=of["w"] * 7 + of["d"])
+        if period == cls() or period.months + period.days // 30 > _LONGEST_YEARS * _MONTHS:
             raise ConfigurationError("expected a period such as 30d, 18m, 5y or 3y6m")
         return period
 
