@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
 from collections.abc import Callable
 from typing import Any
+
+from datavern import ConnectionFailed
 
 DEADLINE = 60.0  # seconds: nothing is told from it but that a test hangs
 
@@ -42,3 +45,11 @@ async def settled(provider: Any) -> None:
 async def waits(provider: Any) -> None:
     """Until somebody in this database waits for a lock; SQLite does not tell."""
     await until(lambda: provider.query_value(_WAITING[provider.engine]))
+
+
+async def again(ask: Callable[[], Any]) -> Any:
+    """What a question to a provider gives, once a connection that was not ended or cut is there to carry it."""
+    async with asyncio.timeout(DEADLINE):
+        while True:
+            with contextlib.suppress(ConnectionFailed):
+                return await ask()

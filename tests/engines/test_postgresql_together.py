@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.waiting import until, waits
+from tests.waiting import again, until, waits
 
 from datavern import (
     ConnectionFailed,
@@ -523,13 +523,6 @@ async def kill(db: DatabaseManager, postgresql_database: Any) -> AsyncIterator[A
             )
 
         yield kill
-
-
-async def again(ask: Any) -> Any:
-    """A question, until a connection that was not ended is there to carry it."""
-    while True:
-        with contextlib.suppress(ConnectionFailed):
-            return await ask()
 
 
 async def test_a_connection_that_breaks(db, kill):

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.waiting import until
+from tests.waiting import again, until
 
 from datavern import (
     ConnectionFailed,
@@ -252,11 +252,3 @@ async def test_a_network_that_breaks_at_a_byte(
                 place += step
             assert set(happened) == {0} if way == "sent" else {6}
             assert await there(beside) >= {*ids}
-
-
-async def again(ask: Any) -> Any:
-    """A question, until a connection that was not cut is there to carry it."""
-    async with asyncio.timeout(60):
-        while True:
-            with contextlib.suppress(ConnectionFailed):
-                return await ask()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import json.encoder
 import os
 import re
 import time
@@ -14,6 +12,7 @@ from typing import Any, Final
 
 from datavern.contracts.errors import ConfigurationError
 from datavern.contracts.identity import is_fodselsnummer
+from datavern.contracts.json_text import encoder
 from datavern.contracts.values import Row, timestamp_of
 
 __all__ = [
@@ -33,10 +32,7 @@ GIVEN: Final = tuple(name for name in COLUMNS if name not in {"seq", "era", "sta
 """Those that the client gives; the database fills in the others."""
 
 _quote: Callable[[str], str] = encode_basestring
-_json = json.JSONEncoder(ensure_ascii=False, sort_keys=True, separators=(",", ":"), allow_nan=False)
-# `JSONEncoder.encode` builds this anew with each call, which is half of what a short text takes. No C encoder: None.
-_made_in_c: Any = getattr(json.encoder, "c_make_encoder", None)
-_in_c: Any = _made_in_c and _made_in_c(None, _json.default, encode_basestring, None, ":", ",", True, False, False)
+_json = encoder(ascii_only=False, separators=(",", ":"), allow_nan=False)
 _PREFIX: Final = "\0\1"  # RFC 6962's mark of a leaf, and the version of the form
 # Eleven digits as a word of their own: within a random handle or id (hexadecimal) they are there by chance.
 _ELEVEN: Final = re.compile(r"(?<![0-9A-Za-z])[0-9]{6}[ -]?[0-9]{5}(?![0-9A-Za-z])")
@@ -134,7 +130,7 @@ def details_text(details: Mapping[str, Any] | None) -> str | None:
         return None
     try:
         plain = details if type(details) is dict else dict(details)
-        text = _json.encode(plain) if _in_c is None else "".join(_in_c(plain, 0))
+        text = _json(plain)
     except (TypeError, ValueError, RecursionError):
         text = ""
     if not text:

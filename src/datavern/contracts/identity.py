@@ -25,7 +25,6 @@ __all__ = [
     "control_digits",
     "fodselsnummer",
     "is_account_number",
-    "is_eleven_digits_of_one",
     "is_fodselsnummer",
     "is_organisation_number",
 ]
@@ -45,7 +44,6 @@ D_NUMBER: Final = 40
 SERIES: Final[tuple[Kind, ...]] = ("fodselsnummer", "npid", "h-number", "npid-synthetic", "tenor")
 """By the offset on the month, in steps of 20."""
 
-_LAST_DAYS: Final = (0, 31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
 _SHAPE = re.compile(r"([0-9]{6})[ -]?([0-9]{5})")
 _LEADING_ZERO_LOST = 10
 
@@ -100,23 +98,6 @@ def fodselsnummer(text: str) -> IdentityNumber | None:
 def is_fodselsnummer(text: str) -> bool:
     """Whether `text` is a valid Norwegian identity number of any series: see `fodselsnummer`."""
     return fodselsnummer(text) is not None
-
-
-def is_eleven_digits_of_one(digits: str) -> bool:
-    """The same of digits alone, without saying what the number is: for rows by the hundred thousand."""
-    if len(digits) != DIGITS or not digits.isascii() or not digits.isdecimal():
-        return False
-    a, b, c, d, e, f, g, h, i, j, k = map(int, digits)
-    if (5 * a + 4 * b + 3 * c + 2 * d + 7 * e + 6 * f + 5 * g + 4 * h + 3 * i + 2 * j + k) % 11:
-        return False
-    if (3 * a + 7 * b + 6 * c + d + 8 * e + 9 * f + 4 * g + 5 * h + 2 * i + j) % 11 > RULE_2032[-1]:
-        return False
-    day, month = 10 * a + b, (10 * c + d) % 20
-    if not 0 < month <= 12:  # noqa: PLR2004  (months)
-        return False
-    # Every year that 4 divides has a 29 February: without a century, 00 is 2000.
-    last = 28 if month == 2 and (10 * e + f) % 4 else _LAST_DAYS[month]  # noqa: PLR2004  (February)
-    return 0 < (day - D_NUMBER if day > D_NUMBER else day) <= last
 
 
 def lost_its_zero(number: int) -> bool:

@@ -7,14 +7,12 @@ docs/decisions/0029.
 from __future__ import annotations
 
 import datetime as dt
-import json
-import json.encoder
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from hashlib import blake2b
-from json.encoder import encode_basestring_ascii
 from typing import Any, Final
 
+from datavern.contracts.json_text import encoder
 from datavern.engines.idempotency import OF_PARAMETERS, OF_STATEMENT
 
 __all__ = ["digits"]
@@ -51,10 +49,9 @@ def _written(parameters: Any) -> bytes:
     elif isinstance(parameters, Sequence):
         given = [_ends(value) if isinstance(value, _SIZED) else value for value in parameters]
     try:
-        text = _JSON.encode(given) if _in_c is None else "".join(_in_c(given, 0))
+        return _json(given).encode()
     except (TypeError, ValueError, OverflowError, RecursionError, BufferError):
         return b""  # nothing that an engine takes: it will say so
-    return text.encode()
 
 
 def _ends(value: Any) -> Any:
@@ -84,7 +81,4 @@ _TOLD: Final = frozenset(
 )
 """Kinds that say all of themselves as text."""
 _SIZED: Final = (str, bytes, bytearray)
-_JSON: Final = json.JSONEncoder(sort_keys=True, default=_words)
-# `JSONEncoder.encode` builds this anew with each call, which is half of what short values take. No C encoder: None.
-_made_in_c: Any = getattr(json.encoder, "c_make_encoder", None)
-_in_c: Any = _made_in_c and _made_in_c(None, _words, encode_basestring_ascii, None, ": ", ", ", True, False, True)
+_json: Final = encoder(ascii_only=True, separators=(", ", ": "), allow_nan=True, default=_words)

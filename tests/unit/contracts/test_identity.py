@@ -10,7 +10,6 @@ from datavern.contracts.identity import (
     control_digits,
     fodselsnummer,
     is_account_number,
-    is_eleven_digits_of_one,
     is_fodselsnummer,
     is_organisation_number,
 )
@@ -178,21 +177,3 @@ def test_organisation_numbers(text, valid):
 ])  # fmt: skip
 def test_account_numbers(text, valid):
     assert is_account_number(text) is valid
-
-
-@given(st.integers(0, 99), st.integers(0, 99), st.integers(0, 99), st.integers(0, 999), st.integers(0, 10))
-def test_the_quick_look_at_digits_says_the_same(day, month, year, individual, remainder):
-    for text in (whole(f"{day:02}{month:02}{year:02}{individual:03}", remainder), f"{day:02}{month:02}{year:02}01234"):
-        if text is not None:
-            assert is_eleven_digits_of_one(text) is is_fodselsnummer(text)
-
-
-@pytest.mark.parametrize(("day", "month", "year"), [(29, 2, 0), (29, 2, 4), (29, 2, 1), (71, 92, 3), (31, 44, 5)])
-def test_the_quick_look_knows_the_calendar(day, month, year):
-    numbers = [n for i in range(1000) for r in range(4) if (n := whole(f"{day:02}{month:02}{year:02}{i:03}", r))]
-    assert {is_eleven_digits_of_one(n) for n in numbers} == {is_fodselsnummer(n) for n in numbers}
-
-
-@pytest.mark.parametrize("text", ["", "1309724802", "130972480222", "1309724802x", "١٣٠٩٧٢٤٨٠٢٢", "130972 48022"])
-def test_the_quick_look_is_at_eleven_digits_alone(text):
-    assert not is_eleven_digits_of_one(text)

@@ -30,7 +30,7 @@ from datavern.contracts.values import Parameters, timestamp
 from datavern.engines import idempotency
 from datavern.engines.counts import takes
 from datavern.engines.postgresql.errors import fault
-from datavern.engines.postgresql.splice import HELD, counted, is_readable, shape, shared, single_row, tagged
+from datavern.engines.postgresql.splice import HELD, Shape, counted, is_readable, shape, shared, single_row, tagged
 from datavern.engines.postgresql.statements import TOUCHES, WRITES, Effect
 from datavern.engines.postgresql.together import Together, are_small
 from datavern.engines.postgresql.transaction import PostgreSQLTransaction, affected, begin_statement
@@ -49,10 +49,6 @@ _COUNT: Final = f"SELECT pg_catalog.count(*) FROM {idempotency.CHANGE}"  # noqa:
 _RULES: Final = "SELECT true FROM pg_catalog.pg_rewrite WHERE ev_type <> '1' AND oid >= 16384 LIMIT 1"
 """Whether somebody made a rule that is not a view's: ev_type 1 is SELECT, lower ids are the server's own (PostgreSQL 18
 documentation, 52.44 and 52.1: FirstNormalObjectId)."""
-_COLUMNS: Final = (
-    "SELECT pg_catalog.count(*) FROM pg_catalog.pg_attribute "  # noqa: S608  (names of our own)
-    f"WHERE attrelid = pg_catalog.to_regclass('{idempotency.TABLE}') AND attname IN ('key', '{idempotency.ASKED}')"
-)
 
 
 class Plan(NamedTuple):
@@ -121,8 +117,7 @@ class Fusing:
             if len(values) <= _MOST_PARAMETERS:
                 failure: ProviderError
                 try:
-                    send = self._send if plan.together is None else self.gathered
-                    count = await send(plan, sql, values, does, parameters)
+                    count = await self.gathered(plan, sql, values, does, parameters)
                 except ProviderError as error:
                     failure = error
                 else:
@@ -221,16 +216,14 @@ class Fusing:
     def _plan(self, known: tuple[str, str | None, bool], audit: Entry | None) -> Plan:
         """Made once for each text. One that is not spliced has no text, and is gone about stepwise."""
         sql, entry, keyed = known
-        plan = self._made(sql, entry, keyed=keyed) or _STEPWISE
-        if plan.replaceable and audit is not None and self._provider.settings.group_commit:
-            plan = plan._replace(together=self._together(sql, audit))
+        plan = self._made(sql, entry, keyed=keyed, audit=audit) or _STEPWISE
         if len(sql) <= _LONGEST_KNOWN:
             if len(self._plans) >= _KNOWN:
                 self._plans.clear()
             self._plans[known] = plan
         return plan
 
-    def _made(self, sql: str, entry: str | None, *, keyed: bool) -> Plan | None:
+    def _made(self, sql: str, entry: str | None, *, keyed: bool, audit: Entry | None = None) -> Plan | None:
         of = shape(sql)
         if of is None or (keyed and not of.is_counted):
             return None
@@ -244,12 +237,13 @@ class Fusing:
             spliced = counted(sql, of, entry=entry, closing=insert.sql, closing_takes=len(insert.names))
         else:
             spliced = counted(sql, of, entry=entry, closing=_COUNT)
-        return Plan(spliced.text, spliced.origin, of.highest, counts, replaceable)
+        together = self._together(sql, of, audit) if replaceable and audit is not None else None
+        return Plan(spliced.text, spliced.origin, of.highest, counts, replaceable, together)
 
-    def _together(self, sql: str, audit: Entry) -> Together | None:
+    def _together(self, sql: str, of: Shape, audit: Entry) -> Together | None:
         """Where rows of that text may share a transaction."""
-        of, table = shape(sql), single_row(sql)
-        if of is None or table is None:
+        table = single_row(sql) if self._provider.settings.group_commit else None
+        if table is None:
             return None
         face = self._provider.face
         entry, values = entry_statement(audit, face, source=HELD)
@@ -340,9 +334,9 @@ class Fusing:
 
     async def _prepare_keys_inside(self, tx: PostgreSQLTransaction) -> None:
         """Make the table in the caller's transaction, where it is not there: it may be rolled back with it."""
-        there = await tx.query_value(_COLUMNS)
-        if there < 2:  # noqa: PLR2004  (none: no table; one: an earlier version's)
-            await self._provider._ledger.make_tables(tx, idempotency.keys().metadata)  # noqa: SLF001
+        ledger = self._provider._ledger  # noqa: SLF001
+        if idempotency.ASKED not in await ledger.columns(tx, idempotency.TABLE):  # none, or an earlier version's
+            await ledger.make_tables(tx, idempotency.keys().metadata)
             tx._made_keys = True  # noqa: SLF001
         elif not tx._made_keys:  # noqa: SLF001
             self._ready = True

@@ -162,9 +162,11 @@ def _create() -> tuple[str, ...]:
     return tuple(str(step.compile(dialect=dialect())) for step in steps)
 
 
-def _late(there: set[str]) -> tuple[str, ...]:
+def _late(connection: sqlite3.Connection) -> tuple[str, ...]:
     from datavern.engines.own_tables import later_columns  # noqa: PLC0415  (SQLAlchemy is there: see _create)
+    from datavern.engines.sqlite.ledger import COLUMNS  # noqa: PLC0415  (as above)
 
+    there = {name for (name,) in connection.execute(COLUMNS, [idempotency.TABLE])}
     return tuple(later_columns(idempotency.keys().table, there, dialect()))
 
 
@@ -183,8 +185,7 @@ def _made(connection: sqlite3.Connection, keyed: _Keyed) -> Sequence[Any] | None
     except sqlite3.OperationalError:
         steps = _create()
         if _is_there(connection):
-            columns = connection.execute("SELECT name FROM pragma_table_info(?, 'main')", [idempotency.TABLE])
-            steps = _late({name for (name,) in columns})
+            steps = _late(connection)
             if not steps:
                 raise
         for step in steps:

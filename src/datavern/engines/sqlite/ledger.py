@@ -15,7 +15,10 @@ if TYPE_CHECKING:
 
     from datavern.contracts.capabilities import Session, Transaction
 
-__all__ = ["SQLiteLedger"]
+__all__ = ["COLUMNS", "SQLiteLedger"]
+
+COLUMNS = "SELECT name FROM pragma_table_info(?, 'main')"
+"""Names of a table's columns."""
 
 
 class SQLiteLedger(RelationalLedger):
@@ -37,7 +40,7 @@ class SQLiteLedger(RelationalLedger):
 
     async def columns(self, tx: Session, table: str) -> set[str]:
         """The columns of a table."""
-        return {row[0] for row in await tx.query("SELECT name FROM pragma_table_info(?, 'main')", [table])}
+        return {row[0] for row in await tx.query(COLUMNS, [table])}
 
     async def exclude(self, tx: Transaction) -> None:
         """A transaction that writes keeps every other out."""

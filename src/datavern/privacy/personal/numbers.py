@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from datavern.contracts.errors import ConfigurationError
-from datavern.contracts.identity import DIGITS, is_eleven_digits_of_one
+from datavern.contracts.identity import DIGITS, is_fodselsnummer
 from datavern.crypto.lookup import KINDS
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def check_numbers(dataset: Dataset, names: Iterable[str], row: Mapping[str, Any]
         if type(value) is not str:
             continue
         digits = _digits(value)
-        if is_eleven_digits_of_one(digits):
+        if is_fodselsnummer(digits):
             continue
         where = f"{dataset.name}.{name}"
         if len(digits) != DIGITS:
